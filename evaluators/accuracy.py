@@ -1,0 +1,46 @@
+"""Top-1 of an exported graph, run by the device's own runtime on prepared images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy
+
+from evaluators.data import Dataset, arrays, normalise
+from evaluators.measurement import Accuracy
+
+
+class Predicts(Protocol):
+    """The part of a device session that scoring needs."""
+
+    def put(self, data: bytes | Path) -> str: ...
+
+    def predict(
+        self, model: str, data: str, shape: tuple[int, ...], runtime: str, threads: int
+    ) -> bytes: ...
+
+
+def score(
+    session: Predicts,
+    model: Path,
+    dataset: Dataset,
+    split: str,
+    image_px: int,
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]],
+    runtime: str,
+    threads: int,
+    epochs: int,
+    cache: Path,
+) -> Accuracy:
+    """Accuracy of the file `model` on one split, image by image at batch 1.
+
+    Raises what the session raises: CandidateError, DeviceError.
+    """
+    images, labels = arrays(dataset, split, image_px, cache)
+    batch = normalise(images, *normalisation)  # (N, 3, image_px, image_px)
+    sha256 = session.put(model)
+    logits = session.predict(sha256, session.put(batch.tobytes()), batch.shape, runtime, threads)
+    predicted = numpy.frombuffer(logits, dtype=numpy.float32).reshape(len(labels), -1).argmax(axis=1)
+    correct = int((predicted == labels).sum())
+    return Accuracy(correct / len(labels), correct, len(labels), epochs, split, sha256)

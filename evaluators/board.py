@@ -1,0 +1,284 @@
+"""The evaluator that measures: networks built and trained here, timed and scored on the device."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from evaluators.accuracy import score
+from evaluators.dataset import TEST, VALIDATION, Dataset
+from evaluators.jobs import CandidateJob, FineTuneJob, GraphJob, ParentJob, Recipe, Trained, TrainingFailed
+from evaluators.latency import Rules, Target, time_model
+from evaluators.measurement import Accuracy, Failure, Latency, Structure
+from evaluators.stopwatch import Stopwatch
+from evaluators.worker import Worker, WorkerError
+from remote.device import Capabilities
+from remote.errors import CandidateError
+from remote.session import Session
+from spaces.candidate import Candidate, Unbuildable
+
+STRUCTURE_S_MAX = 900.0  # the slowest family is cut and exported in under a minute
+TRAINING_S_MAX = 12 * 3600.0
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What stays the same for a whole run."""
+
+    folder: Path
+    cache: Path
+    able: Capabilities
+    runtime: str
+    runtime_version: str
+    reference_sha256: str
+    reference_ms: float
+    percentile: float
+    rules: Rules
+    rungs: tuple[int, ...]
+    weights: Path | None
+    download: bool
+    parent_epochs: int | None
+    parent_px: dict[str, int]  # family -> input size its parents are trained at
+    seed: int
+    opset: int = 13  # what the oldest boards read
+    calibration_images: int = 64
+
+
+class Board:
+    """The Evaluator of a device and a data set. Files it makes are named by what they depend on."""
+
+    def __init__(
+        self,
+        setup: Setup,
+        session: Session,
+        worker: Worker,
+        dataset: Dataset,
+        watch: Stopwatch,
+        doing: Callable[[str, float | None], None],
+    ) -> None:
+        self._setup, self._session, self._worker = setup, session, worker
+        self._dataset, self._watch, self._doing = dataset, watch, doing
+        recipe = Recipe.of(dataset, seed=setup.seed)
+        self._recipe = replace(recipe, parent_epochs=setup.parent_epochs or recipe.parent_epochs)
+        self._graphs, self._nets = setup.folder / "graphs", setup.folder / "nets"
+        self._images = setup.cache / "images"
+        for folder in (self._graphs, self._nets, self._images, setup.cache / "parents"):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._normalisations: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {}
+        self.starts: dict[str, str] = {}  # variant -> where its weights came from, for people
+
+    def structure(self, candidate: Candidate) -> Structure | Failure:
+        """Size and parity of the network with random weights; its graph is kept for timing."""
+        try:
+            with self._watch("structure"):
+                structure, _ = self._worker.call(
+                    "evaluators.structure:measure",
+                    candidate,
+                    len(self._dataset.classes),
+                    self._setup.able.int8,
+                    self._graphs,
+                    min(self._setup.opset, self._setup.able.opset_max),
+                    self._setup.seed,
+                    timeout_s=STRUCTURE_S_MAX,
+                )
+        except (Unbuildable, WorkerError) as error:
+            return _failure("structure", error)
+        return structure
+
+    def latency(self, candidate: Candidate, limit_ms: float | None) -> Latency | Failure:
+        """Timing with random weights, which take as long as trained ones."""
+        graph = self._graphs / f"{candidate.graph_key()}-random.onnx"
+        if not graph.exists() and isinstance(failed := self.structure(candidate), Failure):
+            return failed
+        return self._timed(candidate, graph, limit_ms, self._setup.rules.blocks_min)
+
+    def confirm(self, candidate: Candidate, epochs: int) -> Latency | Failure:
+        """Timing of the trained file, three times as long."""
+        graph = self._graph(candidate, epochs)
+        return graph if isinstance(graph, Failure) else self._timed(candidate, graph, None, 6)
+
+    def accuracy(self, candidate: Candidate, epochs: int) -> Accuracy | Failure:
+        """Validation accuracy of the exported graph."""
+        return self._scored(candidate, epochs, VALIDATION)
+
+    def test(self, candidate: Candidate, epochs: int) -> Accuracy | Failure:
+        """Test accuracy of the same file."""
+        return self._scored(candidate, epochs, TEST)
+
+    def model_path(self, candidate: Candidate, epochs: int) -> str:
+        """`graphs/<key>-<epochs>.onnx`."""
+        return str(self._graph_path(candidate, epochs).relative_to(self._setup.folder))
+
+    def preprocessing(self, candidate: Candidate) -> dict[str, Any]:
+        """What turns a picture into this candidate's input."""
+        mean, std = self._normalisation(candidate)
+        return {
+            "image_px": candidate.image_px,
+            "mean": list(mean),
+            "std": list(std),
+            "resize": "bilinear, squashed",
+        }
+
+    def _normalisation(self, candidate: Candidate) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        known = self._normalisations.get(candidate.variant)
+        if known is None:
+            known = self._worker.call("spaces.network:normalisation", candidate.family, candidate.variant)
+            self._normalisations[candidate.variant] = known
+        return known
+
+    def _timed(
+        self, candidate: Candidate, graph: Path, limit_ms: float | None, blocks_min: int
+    ) -> Latency | Failure:
+        setup = self._setup
+        try:
+            with self._watch("timing"):
+                target = Target(
+                    self._session.put(graph),
+                    setup.reference_sha256,
+                    setup.runtime,
+                    setup.runtime_version,
+                    candidate.threads,
+                    setup.percentile,
+                    setup.reference_ms,
+                )
+                return time_model(self._session, target, setup.rules, limit_ms, blocks_min)
+        except CandidateError as error:
+            return _failure("latency", error)
+
+    def _scored(self, candidate: Candidate, epochs: int, split: str) -> Accuracy | Failure:
+        graph = self._graph(candidate, epochs)
+        if isinstance(graph, Failure):
+            return graph
+        try:
+            with self._watch("scoring"):
+                return score(
+                    self._session,
+                    graph,
+                    self._dataset,
+                    split,
+                    candidate.image_px,
+                    self._normalisation(candidate),
+                    self._setup.runtime,
+                    candidate.threads,
+                    epochs,
+                    self._images,
+                )
+        except CandidateError as error:
+            return _failure("accuracy", error)
+
+    def _graph_path(self, candidate: Candidate, epochs: int) -> Path:
+        return self._graphs / f"{candidate.graph_key()}-{epochs}.onnx"
+
+    def _graph(self, candidate: Candidate, epochs: int) -> Path | Failure:
+        """The exported trained network, made where it is not there yet."""
+        out = self._graph_path(candidate, epochs)
+        if out.exists():
+            return out
+        try:
+            with self._watch("training"):
+                net = self._net(candidate, epochs)
+            with self._watch("scoring"):
+                job = GraphJob(
+                    candidate,
+                    self._dataset,
+                    self._images,
+                    net,
+                    self._graphs / f"{candidate.structure_key()}-{epochs}-fp32.onnx",
+                    out,
+                    self._setup.able.int8,
+                    min(self._setup.opset, self._setup.able.opset_max),
+                    self._setup.calibration_images,
+                    self._setup.seed,
+                )
+                return self._worker.call("evaluators.graph:make_graph", job, timeout_s=STRUCTURE_S_MAX)
+        except (Unbuildable, TrainingFailed, WorkerError) as error:
+            return _failure("accuracy", error)
+
+    def _net(self, candidate: Candidate, epochs: int) -> Path:
+        """The network after `epochs` of fine-tuning; one training serves every precision and runtime."""
+        out = self._nets / f"{candidate.structure_key()}-{epochs}.pt"
+        if out.exists():
+            return out
+        parent = self._parent(candidate)
+        common: dict[str, Any] = {
+            "dataset": self._dataset,
+            "cache": self._images,
+            "family": candidate.family,
+            "variant": candidate.variant,
+            "image_px": candidate.image_px,
+            "recipe": self._recipe,
+            "parent": parent,
+            "out": out,
+        }
+        if epochs == 0:
+            self._train("start_candidate", CandidateJob(**common, steps=candidate.steps), "cutting", None)
+            return out
+        before = max((rung for rung in (0, *self._setup.rungs) if rung < epochs), default=0)
+        net = self._net(candidate, before)
+        progress = self._setup.folder / "progress.json"
+        job = FineTuneJob(**common, epochs=epochs - before, net=net, progress=progress)
+        self._train("fine_tune", job, f"fine-tuning {candidate.describe()}", progress)
+        return out
+
+    def _parent(self, candidate: Candidate) -> Path:
+        """The variant's trained network, from the cache or trained now."""
+        px = self._setup.parent_px[candidate.family]
+        weights = None if self._setup.weights is None else self._setup.weights.resolve()
+        identity = [
+            self._dataset.digest,
+            candidate.variant,
+            px,
+            str(weights),
+            self._setup.download,
+            asdict(self._recipe),
+        ]
+        key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
+        out = self._setup.cache / "parents" / f"{candidate.variant}-{px}-{key}.pt"
+        note = out.with_suffix(".txt")
+        if not (out.exists() and note.exists()):
+            progress = self._setup.folder / "progress.json"
+            job = ParentJob(
+                self._dataset,
+                self._images,
+                candidate.family,
+                candidate.variant,
+                px,
+                self._recipe,
+                out,
+                weights,
+                self._setup.download,
+                progress,
+            )
+            trained = self._train(
+                "train_parent", job, f"training parent {candidate.variant} at {px} px", progress
+            )
+            note.write_text(trained.start, encoding="utf-8")
+        self.starts[candidate.variant] = note.read_text(encoding="utf-8")
+        return out
+
+    def _train(self, function: str, job: Any, what: str, progress: Path | None) -> Trained:
+        def tick() -> None:
+            self._doing(what, share_done(progress))
+
+        if progress:
+            progress.unlink(missing_ok=True)
+        return self._worker.call(f"evaluators.training:{function}", job, timeout_s=TRAINING_S_MAX, tick=tick)
+
+
+def share_done(progress: Path | None) -> float | None:
+    """How much of a training is done, 0..1; None where it has not said yet."""
+    try:
+        now = json.loads(progress.read_text(encoding="utf-8")) if progress else None
+    except (OSError, ValueError):
+        return None
+    return now["step"] / now["steps"] if now else None
+
+
+def _failure(stage: str, error: Exception) -> Failure:
+    """The candidate's own failure as a value."""
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return Failure(stage, getattr(error, "kind", "crashed"), reason)

@@ -1,0 +1,93 @@
+"""Images on their way into a network: batches, augmentation, logits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from evaluators.images import normalise
+from evaluators.jobs import Recipe
+
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]  # mean, std
+
+
+def device() -> torch.device:
+    """An accelerator if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def tensor(images: np.ndarray, normalisation: Normalisation) -> torch.Tensor:
+    """float32 (N, 3, px, px) of uint8 (N, px, px, 3). Contiguous on purpose: oneDNN's backward pass of a
+    1x1 convolution with stride 2 crashes on some CPUs when its input is channels-last."""
+    return torch.from_numpy(normalise(images, *normalisation)).to(device())
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some images as the network sees them."""
+
+    pixels: torch.Tensor  # float32 (B, 3, px, px)
+    labels: torch.Tensor  # int64 (B,)
+    index: torch.Tensor  # int64 (B,), in the split
+    flipped: torch.Tensor  # int64 (B,), 0 or 1
+
+
+@dataclass(frozen=True)
+class Feed:
+    """The train split, as batches."""
+
+    images: np.ndarray  # uint8 (N, px, px, 3), read from disk as it is used
+    labels: np.ndarray
+    normalisation: Normalisation
+    recipe: Recipe
+
+    def __len__(self) -> int:
+        whole, rest = divmod(len(self.images), self.recipe.batch)
+        return max(whole + (rest > 1), 1)  # BatchNorm cannot learn from one image
+
+    def epoch(self, random: np.random.Generator) -> Iterator[Batch]:
+        """Every image once, shuffled, moved and mirrored at random."""
+        order = random.permutation(len(self.images))
+        for start in range(0, len(self) * self.recipe.batch, self.recipe.batch):
+            index = order[start : start + self.recipe.batch]
+            flipped = random.integers(0, 2 if self.recipe.flip else 1, len(index))
+            pixels = tensor(self._moved(self.images[index], flipped, random), self.normalisation)
+            numbers = (torch.from_numpy(part).to(device()) for part in (self.labels[index], index, flipped))
+            yield Batch(pixels, *numbers)
+
+    def _moved(self, images: np.ndarray, flipped: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        count, px = images.shape[:2]
+        most = round(self.recipe.shift * px)
+        down, right = random.integers(-most, most + 1, (2, count, 1))
+        rows = np.clip(np.arange(px) + down, 0, px - 1)  # (B, px)
+        columns = np.clip(np.arange(px) + right, 0, px - 1)
+        columns = np.where(flipped[:, None] == 1, px - 1 - columns, columns)
+        return images[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+@torch.inference_mode()
+def logits(net: torch.nn.Module, images: np.ndarray, normalisation: Normalisation) -> torch.Tensor:
+    """float32 (N, classes) on the CPU, of uint8 images (N, px, px, 3). The net is left in eval mode."""
+    net.eval()
+    parts = [images[start : start + 64] for start in range(0, len(images), 64)]
+    return torch.cat([net(tensor(part, normalisation)).float().cpu() for part in parts])
+
+
+@torch.no_grad()
+def renew_batchnorm(net: torch.nn.Module, images: np.ndarray, normalisation: Normalisation) -> None:
+    """New running statistics, the plain mean over `images`. The net is left in eval mode."""
+    net.eval()
+    norms = [m for m in net.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch's word for a plain mean
+        norm.train()
+    for start in range(0, len(images) - 1 if norms else 0, 64):
+        net(tensor(images[start : start + 64], normalisation))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    net.eval()

@@ -1,0 +1,124 @@
+"""What a training is asked and what it answers: plain data, so that who asks need not import torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from evaluators.dataset import Dataset
+from remote.device import Int8Recipe
+from spaces.candidate import Candidate
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How networks are trained. The defaults suit some hundred to some ten thousand images.
+
+    AdamW (Loshchilov & Hutter 2019); the learning rate rises over the first quarter and falls to nothing along
+    a cosine (one cycle: Smith & Topin 2018; restarted for every rung: SGDR, Loshchilov & Hutter 2017), so that
+    networks of one rung compare. Candidates learn from their parent's logits (Hinton et al. 2015).
+    """
+
+    parent_epochs: int = 3
+    batch: int = 32
+    lr: float = 1e-3  # peak, of a net with trained weights
+    lr_scratch: float = 1e-2  # peak, of a net with random weights
+    lr_candidate: float = 1e-3  # peak, of a candidate that goes on from its parent's weights
+    weight_decay: float = 0.01  # of matrices and kernels; biases and BatchNorm have none
+    clip: float = 1.0  # largest gradient norm: keeps nets without BatchNorm from diverging
+    label_smoothing: float = 0.1
+    distillation: float = 0.7  # weight of the parent's logits in the loss, the labels have the rest
+    temperature: float = 2.0  # of both logits in it
+    flip: bool = True  # mirror left and right; off where handedness matters (digits, letters)
+    shift: float = 0.06  # largest move, of the image's side; the border is repeated
+    batchnorm_images: int = 512  # for new BatchNorm statistics
+    seed: int = 0
+    threads: int = 0  # 0: all cores this process may use
+
+    @staticmethod
+    def of(dataset: Dataset, seed: int = 0, threads: int = 0) -> Recipe:
+        """The recipe for a data set: small nets from scratch for the digits, which have a left and a right."""
+        digits = dataset.kind == "digits"
+        return Recipe(parent_epochs=4 if digits else 3, flip=not digits, seed=seed, threads=threads)
+
+
+@dataclass(frozen=True)
+class ParentJob:
+    """Train a family's uncompressed network on the train split."""
+
+    dataset: Dataset
+    cache: Path  # of decoded images
+    family: str
+    variant: str
+    image_px: int
+    recipe: Recipe
+    out: Path  # the checkpoint
+    weights: Path | None = None  # folder of weight files
+    download: bool = False
+    progress: Path | None = None  # {"epoch", "epochs", "step", "steps", "loss"} goes there while it works
+
+
+@dataclass(frozen=True)
+class CandidateJob:
+    """Cut a network out of its trained parent; no training."""
+
+    dataset: Dataset
+    cache: Path
+    family: str
+    variant: str
+    image_px: int
+    steps: tuple[tuple[str, float], ...]
+    recipe: Recipe
+    parent: Path
+    out: Path
+
+
+@dataclass(frozen=True)
+class FineTuneJob:
+    """Train a saved network for `epochs` more."""
+
+    dataset: Dataset
+    cache: Path
+    family: str
+    variant: str
+    image_px: int
+    epochs: int
+    recipe: Recipe
+    parent: Path  # whose logits are learned from
+    net: Path
+    out: Path
+    progress: Path | None = None
+
+
+@dataclass(frozen=True)
+class GraphJob:
+    """Export a saved network at the candidate's precision."""
+
+    candidate: Candidate
+    dataset: Dataset
+    cache: Path  # of decoded images
+    net: Path
+    plain: Path  # the fp32 graph, shared by every precision; made if it is not there
+    out: Path
+    int8: Int8Recipe | None
+    opset: int
+    calibration_images: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a job did. The network is in the file `path`."""
+
+    path: Path
+    steps: int  # gradient steps of this job
+    epochs: int  # the network has had since it left its parent; of a parent, its own
+    loss: float  # mean over the last epoch; 0.0 without training
+    seconds: float
+    start: str  # of a parent: which weights it began with
+
+
+class TrainingFailed(Exception):
+    """The network cannot be trained; its own fault."""
+
+    kind = "crashed"

@@ -1,0 +1,164 @@
+"""Timing one graph on one device: blocks in fresh processes, repeated while disturbed, until sure enough."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any, Protocol
+
+import numpy
+
+from evaluators.measurement import Block, Interval, Latency
+from evaluators.statistics import pooled_median, quantile_interval, samples_needed, scaled
+
+
+class Times(Protocol):
+    """The part of a device session that timing needs."""
+
+    def time_block(
+        self, model: str, reference: str, runtime: str, threads: int, pairs: int, seconds_max: float
+    ) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Rules:
+    """When a block is disturbed and when there are enough. Defaults from measured noise on shared machines."""
+
+    pairs: int = 40
+    blocks_min: int = 2  # processes differ by more than samples within one do
+    blocks_max: int = 8
+    repeats_max: int = 3
+    block_seconds_max: float = 20.0
+    narrow: float = 0.05  # relative half width at which the percentile's interval is narrow enough
+    wall_over_cpu_max: float = 1.3  # above it the process waited for a core
+    ratio_spread_max: float = 0.10  # quartiles of the pair ratios, relative to their median
+    reference_drift_max: float = 0.15  # of the reference against the calm device
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is timed, and how."""
+
+    model_sha256: str
+    reference_sha256: str
+    runtime: str
+    runtime_version: str
+    threads: int
+    percentile: float
+    reference_ms: float  # wall median of the reference on the calm device
+
+
+def time_model(
+    session: Times, target: Target, rules: Rules, limit_ms: float | None, blocks_min: int | None = None
+) -> Latency:
+    """Latency of one graph; stops at once when it is surely above `limit_ms`.
+
+    Blocks are added until the percentile has a confidence bound, that is narrow or on one side of the limit.
+    Raises what the session raises: CandidateError, DeviceError.
+    """
+    blocks: list[Block] = []
+    repeated = 0
+    while not _enough(blocks, target, rules, limit_ms, blocks_min or rules.blocks_min):
+        block = time_block(session, target, rules)
+        if block.disturbed and repeated < rules.repeats_max:
+            repeated += 1
+            continue
+        blocks.append(block)
+    return reduce_blocks(blocks, target, repeated)
+
+
+def time_block(session: Times, target: Target, rules: Rules) -> Block:
+    """One block, judged: `disturbed` says why it is not to be trusted."""
+    raw = session.time_block(
+        target.model_sha256,
+        target.reference_sha256,
+        target.runtime,
+        target.threads,
+        rules.pairs,
+        rules.block_seconds_max,
+    )
+    lists = ("wall_ms", "cpu_ms", "reference_wall_ms", "reference_cpu_ms")
+    block = Block(
+        **{name: tuple(raw[name]) for name in lists},
+        **{name: raw[name] for name in ("peak_mb", "runtime_mb", "load_ms", "warmup_runs", "load_average")},
+    )
+    return replace(block, disturbed=disturbance(block, target, rules))
+
+
+def disturbance(block: Block, target: Target, rules: Rules) -> str:
+    """Why a block is not to be trusted, one line; empty if it is."""
+    wall, cpu = sum(block.reference_wall_ms), sum(block.reference_cpu_ms)
+    if target.threads == 1:  # at more, CPU time adds up over the threads and says nothing of waiting
+        wall, cpu = wall + sum(block.wall_ms), cpu + sum(block.cpu_ms)
+    if wall > rules.wall_over_cpu_max * cpu:
+        return f"other load: runs took {wall / cpu:.2f}x the CPU time they had"
+    low, middle, high = numpy.percentile(pair_ratios(block, target.threads), [25, 50, 75])
+    if (high - low) / middle > rules.ratio_spread_max:
+        return f"unsteady: quartiles of the pair ratio {100 * (high - low) / middle:.0f} % apart"
+    drift = median(block.reference_wall_ms) / target.reference_ms
+    if abs(drift - 1) > rules.reference_drift_max:
+        return f"drift: the reference took {drift:.2f}x its calm time"
+    return ""
+
+
+def pair_ratios(block: Block, threads: int) -> list[float]:
+    """Candidate over reference, pair by pair: in CPU time at one thread, where it stands for latency."""
+    ours = block.cpu_ms if threads == 1 else block.wall_ms
+    theirs = block.reference_cpu_ms if threads == 1 else block.reference_wall_ms
+    return [a / b for a, b in zip(ours, theirs, strict=True)]
+
+
+def reduce_blocks(blocks: Sequence[Block], target: Target, repeated: int) -> Latency:
+    """The numbers of all blocks together."""
+    ratio = pooled_median([pair_ratios(block, target.threads) for block in blocks])
+    wall = [value for block in blocks for value in block.wall_ms]
+    return Latency(
+        percentile=target.percentile,
+        percentile_ms=quantile_interval(wall, target.percentile),
+        median_ms=pooled_median([block.wall_ms for block in blocks]),
+        rank_ms=scaled(ratio, target.reference_ms),
+        peak_mb=max(block.peak_mb for block in blocks),
+        runtime_mb=min(block.runtime_mb for block in blocks),
+        load_ms=median(block.load_ms for block in blocks),
+        samples=len(wall),
+        blocks=len(blocks),
+        repeated=repeated,
+        disturbed=next((block.disturbed for block in blocks if block.disturbed), ""),
+        model_sha256=target.model_sha256,
+        runtime_version=target.runtime_version,
+    )
+
+
+def calibrate(session: Times, reference_sha256: str, runtime: str, rules: Rules) -> tuple[float, str]:
+    """Wall median in ms of the reference on the calm device, and why it may not have been calm.
+
+    The calmest of several blocks: other load only ever adds time.
+    """
+    target = Target(reference_sha256, reference_sha256, runtime, "", 1, 50.0, 1.0)
+    blocks = []
+    for _ in range(5):
+        blocks.append(time_block(session, target, replace(rules, reference_drift_max=float("inf"))))
+    calm = min(blocks, key=lambda block: median(block.reference_wall_ms))
+    disturbed = [block.disturbed for block in blocks if block.disturbed]
+    return median(calm.reference_wall_ms), disturbed[0] if len(disturbed) > len(blocks) / 2 else ""
+
+
+def _enough(
+    blocks: Sequence[Block], target: Target, rules: Rules, limit_ms: float | None, blocks_min: int
+) -> bool:
+    if not blocks:
+        return False
+    wall = [value for block in blocks for value in block.wall_ms]
+    interval = quantile_interval(wall, target.percentile)
+    if limit_ms is not None and interval.low > limit_ms:
+        return True
+    if len(blocks) >= rules.blocks_max:
+        return True
+    if len(blocks) < blocks_min or len(wall) < samples_needed(target.percentile):
+        return False
+    return _narrow(interval, rules) or (limit_ms is not None and interval.high < 0.8 * limit_ms)
+
+
+def _narrow(interval: Interval, rules: Rules) -> bool:
+    return (interval.high - interval.low) / 2 <= rules.narrow * interval.value

@@ -1,0 +1,158 @@
+"""All that is known of a candidate, as plain data. Fractions are 0..1, times ms unless named otherwise."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from spaces.candidate import Candidate
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its two-sided confidence interval (95 % unless said otherwise)."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fresh process on the device: candidate and reference timed in turn, raw.
+
+    The four lists have equal length, one entry a pair, in ms. `cpu_ms` is the process's CPU time, which stands
+    for latency at one thread only.
+    """
+
+    wall_ms: tuple[float, ...]
+    cpu_ms: tuple[float, ...]
+    reference_wall_ms: tuple[float, ...]
+    reference_cpu_ms: tuple[float, ...]
+    peak_mb: float  # resident high-water mark of the process with the candidate alone loaded
+    runtime_mb: float  # resident size before any model was loaded
+    load_ms: float  # session creation, which is where the runtime optimizes the graph
+    warmup_runs: int
+    load_average: float  # of the device when the block ended, 1 minute
+    disturbed: str = ""  # empty, or why this block is not to be trusted
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Timing of one graph on one device, reduced from its blocks.
+
+    `percentile_ms` judges the budget (its `high` end), `rank_ms` orders candidates: the median ratio of the
+    candidate to the reference timed right beside it, times the reference's own latency on the calm device.
+    """
+
+    percentile: float  # 0..100, which percentile `percentile_ms` is
+    percentile_ms: Interval
+    median_ms: Interval
+    rank_ms: Interval
+    peak_mb: float
+    runtime_mb: float
+    load_ms: float
+    samples: int
+    blocks: int  # blocks the numbers rest on
+    repeated: int  # blocks timed again because they were disturbed
+    disturbed: str  # empty, or why even the repeated blocks were
+    model_sha256: str  # of the file that was timed
+    runtime_version: str
+    simulated: bool = False
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The network itself, before any training."""
+
+    parameters: int
+    macs: int  # multiply-accumulates of one image
+    onnx_bytes: int
+    parity_max_abs: float  # largest difference between torch and the exported graph, same random input
+    exporter: str  # torchscript | dynamo
+    opset: int
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Top-1 of the exported graph, run by the device's runtime.
+
+    `epochs` is the fidelity: fine-tuning epochs spent on the structure (0: weights straight from the parent).
+    """
+
+    top1: float
+    correct: int
+    count: int
+    epochs: int
+    split: str  # validation | test
+    model_sha256: str
+
+    def standard_error(self) -> float:
+        """Of `top1`, Agresti-Coull style so that 0 and 1 do not claim certainty."""
+        p = (self.correct + 2) / (self.count + 4)
+        return (p * (1 - p) / (self.count + 4)) ** 0.5
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a candidate could not go on. The candidate's own failures teach the sampler, others do not."""
+
+    stage: str  # structure | latency | accuracy
+    kind: str  # unbuildable | unsupported | out_of_memory | crashed | timed_out | parity | device
+    reason: str  # one line
+
+    @property
+    def candidates_own(self) -> bool:
+        return self.kind != "device"
+
+
+# What became of a trial. KEPT: measured in full. The rest ended at the named gate.
+KEPT, OVER_BUDGET, NO_GAIN, UNPROMISING, FAILED = "kept", "over budget", "no gain", "unpromising", "failed"
+OUTCOMES = (KEPT, OVER_BUDGET, NO_GAIN, UNPROMISING, FAILED)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One candidate and everything measured of it, stage by stage; None where no stage came."""
+
+    candidate: Candidate
+    outcome: str
+    reason: str = ""  # one line, for any outcome but KEPT
+    structure: Structure | None = None
+    latency: Latency | None = None
+    accuracies: tuple[Accuracy, ...] = ()  # validation, in order of epochs
+    test: Accuracy | None = None
+    confirmed: bool = False  # timed again as a finalist, with its trained weights
+    model_path: str = ""  # the scored graph, relative to the run folder
+    trial: int = -1  # number in the study
+
+    @property
+    def accuracy(self) -> Accuracy | None:
+        """Validation accuracy at the highest fidelity reached."""
+        return self.accuracies[-1] if self.accuracies else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self) | {"candidate": self.candidate.to_dict()}
+
+
+def latency_from_dict(data: dict[str, Any]) -> Latency:
+    """The Latency whose `asdict` was `data`."""
+    intervals = {k: Interval(**data[k]) for k in ("percentile_ms", "median_ms", "rank_ms")}
+    return Latency(**(data | intervals))
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Where a run's wall time went."""
+
+    structure: float = 0.0
+    timing: float = 0.0
+    training: float = 0.0
+    scoring: float = 0.0
+    wall: float = 0.0
+
+    @property
+    def other(self) -> float:
+        """Neither training, evaluating (structure, scoring) nor timing."""
+        return self.wall - self.structure - self.timing - self.training - self.scoring

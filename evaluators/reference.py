@@ -1,0 +1,50 @@
+"""A fixed small model that is timed beside every candidate: it says how fast the device is just now."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+IMAGE_PX = 128
+WIDTHS = (3, 16, 32, 32, 64, 64, 64)
+
+
+def reference_model() -> bytes:
+    """A serialized ONNX model, the same bytes every time: six 3x3 convolutions with ReLU, 128 px, 80 M MACs.
+
+    Plain operators of opset 13, so that every runtime and every board builds it the same way.
+    """
+    rng = numpy.random.default_rng(0)
+    nodes, weights, name = [], [], "image"
+    for i, (inputs, outputs) in enumerate(itertools.pairwise(WIDTHS)):
+        scale = (2 / (inputs * 9)) ** 0.5
+        kernel = (rng.standard_normal((outputs, inputs, 3, 3)) * scale).astype(numpy.float32)
+        weights.append(numpy_helper.from_array(kernel, f"w{i}"))
+        stride = 2 if i in (0, 2, 4) else 1
+        nodes.append(
+            helper.make_node(
+                "Conv",
+                [name, f"w{i}"],
+                [f"c{i}"],
+                kernel_shape=[3, 3],
+                pads=[1, 1, 1, 1],
+                strides=[stride, stride],
+            )
+        )
+        nodes.append(helper.make_node("Relu", [f"c{i}"], [f"r{i}"]))
+        name = f"r{i}"
+    nodes.append(helper.make_node("GlobalAveragePool", [name], ["logits"]))
+    graph = helper.make_graph(
+        nodes,
+        "reference",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, IMAGE_PX, IMAGE_PX])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, WIDTHS[-1], 1, 1])],
+        weights,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], producer_name="edgefront")
+    model.ir_version = 7
+    onnx.checker.check_model(model)
+    return model.SerializeToString(deterministic=True)

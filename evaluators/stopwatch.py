@@ -1,0 +1,35 @@
+"""Where the wall time of a run goes."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Stopwatch:
+    """Seconds by kind of work: structure, timing, training, scoring. Kinds never nest."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self.spent_s: Counter[str] = Counter()
+
+    @contextmanager
+    def __call__(self, kind: str) -> Iterator[None]:
+        """Count what runs inside as `kind`."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.spent_s[kind] += time.monotonic() - began  # type: ignore[assignment]
+
+    def wall_s(self) -> float:
+        """Seconds since this stopwatch was made."""
+        return time.monotonic() - self._started
+
+    def lap(self) -> dict[str, float]:
+        """Seconds by kind since the last lap."""
+        spent = dict(self.spent_s)
+        self.spent_s.clear()
+        return spent

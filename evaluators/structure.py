@@ -1,0 +1,137 @@
+"""The first and cheapest stage: can the candidate be built, exported and run, and how large is it?
+
+No training and no device. Weights are random, as latency does not depend on them. Runs in a worker process.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from evaluators.export import INPUT, export, opset_of, quiet, to_precision
+from evaluators.measurement import Structure
+from remote.device import Int8Recipe
+from spaces.candidate import Candidate
+from spaces.network import Unbuildable, apply_steps, build
+
+PARITY_MAX_ABS = 1e-4  # of the logits, torch against the exported fp32 graph
+OPSET = 13
+CALIBRATION_IMAGES = 4  # random ones: their range is all that a timing needs
+
+
+class Unsupported(Unbuildable):
+    """A network the device's operators can't express."""
+
+    kind = "unsupported"
+
+
+class ParityLost(Unbuildable):
+    """An exported graph that does not compute what torch does."""
+
+    kind = "parity"
+
+
+def measure(
+    candidate: Candidate, classes: int, int8: Int8Recipe | None, folder: Path, opset_max: int, seed: int
+) -> tuple[Structure, Path]:
+    """The structure, and the graph to time: `folder/<graph key>-random.onnx`.
+
+    Raises Unbuildable, or its Unsupported or ParityLost, each one line with a `kind`, for a candidate that ends here.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = random_net(candidate, classes)
+    path = folder / f"{candidate.graph_key()}-random.onnx"
+    with tempfile.TemporaryDirectory() as scratch:
+        fp32 = Path(scratch) / "fp32.onnx"
+        exporter = _export(net, candidate, fp32, min(OPSET, opset_max))
+        opset = opset_of(fp32)
+        if opset > opset_max:
+            raise Unsupported(
+                f"{candidate.describe()}: needs ONNX opset {opset}, the device reads up to {opset_max}"
+            )
+        difference = parity(net, fp32, candidate.image_px, seed)
+        if not difference <= PARITY_MAX_ABS:
+            raise ParityLost(f"{candidate.describe()}: the exported graph is off by {difference:.2g} in a logit")
+        _convert(candidate, fp32, path, int8, seed)
+    structure = Structure(
+        parameters=sum(parameter.numel() for parameter in net.parameters()),
+        macs=count_macs(net, candidate.image_px),
+        onnx_bytes=path.stat().st_size,
+        parity_max_abs=difference,
+        exporter=exporter,
+        opset=opset_of(path),
+    )
+    return structure, path
+
+
+def random_net(candidate: Candidate, classes: int) -> nn.Module:
+    """The candidate's compressed network, untrained, in eval mode. Raises Unbuildable.
+
+    Batch statistics are set from one batch of noise: with the initial ones activations grow with depth beyond what
+    fp16 holds or shrink to denormals, which are slow; either would make a timing of random weights a lie.
+    """
+    px = candidate.image_px
+    net = build(candidate.family, candidate.variant, classes, px)
+    net = apply_steps(net, candidate.steps, px, classes).eval()
+    norms = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
+    momenta = [layer.momentum for layer in norms]
+    try:
+        for layer in norms:
+            layer.train().momentum = 1.0
+        with torch.no_grad():
+            net(torch.randn(4, 3, px, px))
+    except (RuntimeError, ValueError) as error:
+        raise Unbuildable(f"{candidate.describe()}: {str(error).splitlines()[0][:200]}") from error
+    for layer, momentum in zip(norms, momenta, strict=True):
+        layer.momentum = momentum
+    return net.eval()
+
+
+def parity(net: nn.Module, onnx_path: Path, image_px: int, seed: int = 0) -> float:
+    """Largest difference of a logit between `net` (in eval mode) and the graph, for one image of noise."""
+    image = np.random.default_rng(seed).standard_normal((1, 3, image_px, image_px), dtype=np.float32)
+    with torch.no_grad():
+        expected = net(torch.from_numpy(image)).numpy()
+    return float(np.abs(run(onnx_path, image) - expected).max())
+
+
+def run(onnx_path: Path, image: np.ndarray) -> np.ndarray:
+    """(1, 3, H, W) -> (1, classes) by ONNX Runtime on this machine, with its default optimizations."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(onnx_path, options, providers=["CPUExecutionProvider"])
+    return session.run(None, {INPUT: image})[0]
+
+
+def count_macs(net: nn.Module, image_px: int) -> int:
+    """Multiply-accumulates of one image: convolutions and matrix products."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net(torch.zeros(1, 3, image_px, image_px))
+    return int(counter.get_total_flops() // 2)
+
+
+def _export(net: nn.Module, candidate: Candidate, path: Path, opset: int) -> str:
+    try:
+        return export(net, candidate.image_px, path, opset)
+    except Exception as error:  # exporters raise whatever an operator they lack makes them stumble over
+        reason = " ".join(str(error).split())[:200]
+        raise Unsupported(f"{candidate.describe()}: can't be exported at opset {opset}: {reason}") from error
+
+
+def _convert(candidate: Candidate, fp32: Path, path: Path, int8: Int8Recipe | None, seed: int) -> None:
+    if candidate.precision == "int8" and int8 is None:
+        raise Unsupported(f"{candidate.describe()}: the device has no int8")
+    if candidate.precision == "int8" and opset_of(fp32) < OPSET:
+        raise Unsupported(f"{candidate.describe()}: int8 per channel needs ONNX opset {OPSET}")
+    shape = (CALIBRATION_IMAGES, 3, candidate.image_px, candidate.image_px)
+    noise = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+    with quiet():
+        to_precision(fp32, path, candidate.precision, int8, noise)

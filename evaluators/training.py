@@ -1,0 +1,178 @@
+"""Trains networks. Runs in a worker process, which may crash; every file appears whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from evaluators.data import TRAIN, arrays, calibration_images
+from evaluators.feed import Batch, Feed, device, logits, renew_batchnorm
+from evaluators.jobs import CandidateJob, FineTuneJob, ParentJob, Recipe, Trained, TrainingFailed
+from spaces import network, weights
+
+Loss = Callable[[torch.Tensor, Batch], torch.Tensor]
+
+
+def train_parent(job: ParentJob) -> Trained:
+    """The parent, trained. Its file holds the weights and its logits of every training image, plain and
+    mirrored, which its candidates learn from."""
+    began = time.monotonic()
+    feed = _begin(job)
+    net = network.build(job.family, job.variant, len(job.dataset.classes), job.image_px)
+    start = weights.start(net, job.family, job.variant, job.weights, job.download)
+    net.to(device())
+    recipe = job.recipe
+    steps, loss = _train(
+        net,
+        feed,
+        lambda out, batch: functional.cross_entropy(
+            out, batch.labels, label_smoothing=recipe.label_smoothing
+        ),
+        recipe.parent_epochs,
+        recipe.lr if weights.trained(start) else recipe.lr_scratch,
+        np.random.default_rng(recipe.seed),
+        _Progress(job.progress, recipe.parent_epochs, len(feed)),
+    )
+    views = [feed.images, feed.images[:, :, ::-1]] if recipe.flip else [feed.images]
+    taught = torch.stack([logits(net, view, feed.normalisation) for view in views], dim=1)  # (N, 1 or 2, C)
+    _save({"state": net.cpu().state_dict(), "image_px": job.image_px, "logits": taught}, job.out)
+    return Trained(job.out, steps, recipe.parent_epochs, loss, time.monotonic() - began, start)
+
+
+def start_candidate(job: CandidateJob) -> Trained:
+    """The candidate with what it has from its parent: weights, cut, BatchNorm statistics of its own."""
+    began = time.monotonic()
+    feed = _begin(job)
+    parent = torch.load(job.parent, weights_only=True)
+    net = network.build(job.family, job.variant, len(job.dataset.classes), job.image_px)
+    net.load_state_dict(parent["state"])
+    net.eval()
+    if job.steps:
+        net = network.apply_steps(net, job.steps, job.image_px, len(job.dataset.classes))
+    if job.steps or job.image_px != parent["image_px"]:
+        chosen = calibration_images(job.dataset, job.recipe.batchnorm_images, job.recipe.seed)
+        renew_batchnorm(net.to(device()), feed.images[chosen], feed.normalisation)
+    _save({"net": net.cpu().eval(), "epochs": 0}, job.out)
+    return Trained(job.out, 0, 0, 0.0, time.monotonic() - began, "parent")
+
+
+def fine_tune(job: FineTuneJob) -> Trained:
+    """The saved network after `job.epochs` more epochs of learning from labels and from its parent."""
+    began = time.monotonic()
+    feed = _begin(job)
+    saved = torch.load(job.net, weights_only=False)
+    taught = torch.load(job.parent, weights_only=True)["logits"].to(device())
+    net, before = saved["net"].to(device()), saved["epochs"]
+    recipe = job.recipe
+
+    def loss_of(out: torch.Tensor, batch: Batch) -> torch.Tensor:
+        hard = functional.cross_entropy(out, batch.labels, label_smoothing=recipe.label_smoothing)
+        soft = distillation(out, taught[batch.index, batch.flipped], recipe.temperature)
+        return (1 - recipe.distillation) * hard + recipe.distillation * soft
+
+    random = np.random.default_rng([recipe.seed, before])  # another order than in the epochs before
+    progress = _Progress(job.progress, job.epochs, len(feed))
+    steps, loss = _train(net, feed, loss_of, job.epochs, recipe.lr_candidate, random, progress)
+    _save({"net": net.cpu().eval(), "epochs": before + job.epochs}, job.out)
+    return Trained(job.out, steps, before + job.epochs, loss, time.monotonic() - began, "parent")
+
+
+def load_net(path: Path) -> torch.nn.Module:
+    """The network a candidate's file holds, in eval mode on the CPU."""
+    return torch.load(path, map_location="cpu", weights_only=False)["net"].eval()
+
+
+def distillation(out: torch.Tensor, taught: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Divergence of softened logits, (B, C) each, scaled so that its gradients keep their size (Hinton 2015)."""
+    soft = functional.log_softmax(out / temperature, dim=1)
+    return temperature**2 * functional.kl_div(
+        soft, functional.log_softmax(taught / temperature, dim=1), reduction="batchmean", log_target=True
+    )
+
+
+def _begin(job: ParentJob | CandidateJob | FineTuneJob) -> Feed:
+    """The training images; torch seeded and held to the recipe's threads."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(job.recipe.threads or cores)
+    torch.manual_seed(job.recipe.seed)
+    images, labels = arrays(job.dataset, TRAIN, job.image_px, job.cache)
+    return Feed(images, labels, network.normalisation(job.family, job.variant), job.recipe)
+
+
+def _train(
+    net: torch.nn.Module,
+    feed: Feed,
+    loss_of: Loss,
+    epochs: int,
+    lr: float,
+    random: np.random.Generator,
+    progress: _Progress,
+) -> tuple[int, float]:
+    """Gradient steps done and the mean loss of the last epoch."""
+    recipe = feed.recipe
+    optimizer = torch.optim.AdamW(_groups(net, recipe), lr=lr)
+    total = epochs * len(feed)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: one_cycle(step, total))
+    losses: list[float] = []
+    net.train()
+    for epoch in range(epochs):
+        for batch in feed.epoch(random):
+            loss = loss_of(net(batch.pixels), batch)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(net.parameters(), recipe.clip)
+            optimizer.step()
+            schedule.step()
+            losses.append(float(loss))
+            if not math.isfinite(losses[-1]):
+                raise TrainingFailed(f"the loss became {losses[-1]} in step {len(losses)} of {total}")
+            progress(epoch, len(losses), losses[-1])
+    net.eval()
+    return len(losses), float(np.mean(losses[-len(feed) :])) if losses else 0.0
+
+
+def one_cycle(step: int, steps: int) -> float:
+    """Share of the peak learning rate. torch's OneCycleLR divides by zero where the rise is a single step."""
+    at, rise = (step + 0.5) / steps, 0.25
+    return at / rise if at < rise else 0.5 * (1 + math.cos(math.pi * min(1.0, (at - rise) / (1 - rise))))
+
+
+def _groups(net: torch.nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    parameters = [p for p in net.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _save(content: dict[str, Any], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    torch.save(content, part)
+    part.replace(path)
+
+
+class _Progress:
+    """Tells another process how far a training is, at most four times a second."""
+
+    def __init__(self, path: Path | None, epochs: int, steps_an_epoch: int) -> None:
+        self.path, self.epochs, self.steps = path, epochs, epochs * steps_an_epoch
+        self.last = 0.0
+
+    def __call__(self, epoch: int, step: int, loss: float) -> None:
+        if self.path is None or (time.monotonic() - self.last < 0.25 and step < self.steps):
+            return
+        self.last = time.monotonic()
+        now = {"epoch": epoch + 1, "epochs": self.epochs, "step": step, "steps": self.steps, "loss": loss}
+        part = self.path.with_name(f".{self.path.name}.part")
+        part.write_text(json.dumps(now), encoding="utf-8")
+        part.replace(self.path)

@@ -1,0 +1,358 @@
+"""Frames to and from one agent process. What comes back is data from a stranger: sized, parsed, checked."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import queue
+import subprocess
+import threading
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from remote.agent import BLOB, BOOT, ERROR, EVENT, FRAME, JSON_MAX, PROTOCOL, REQUEST, RESPONSE
+from remote.errors import DeviceError
+
+CHUNK = 1 << 18
+NOISE_MAX = 1 << 20  # a login shell may print this much before the agent speaks
+READY = b"\nAGENT-READY "
+HERE = Path(__file__).parent
+
+
+class Bytes(Protocol):
+    """Anything to read from, such as a pipe; may return fewer bytes than asked for."""
+
+    def read(self, size: int, /) -> bytes | None: ...
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One message: a dict, or raw bytes for a BLOB."""
+
+    kind: int
+    request: int
+    body: Any
+
+
+@lru_cache
+def bundle() -> bytes:
+    """What is sent to a device: the agent's source and, inside it as texts, itself and every runtime's."""
+    agent = (HERE / "agent.py").read_text("utf-8")
+    runtimes = {path.stem: path.read_text("utf-8") for path in sorted((HERE / "runtimes").glob("[a-z]*.py"))}
+    source = f"{agent}\nSOURCE = {agent!a}\nRUNTIMES = {runtimes!a}\nmain()\n"
+    return zlib.compress(source.encode(), 9)
+
+
+def local_argv(python: str) -> list[str]:
+    """Command line of an agent on this machine."""
+    return [python, "-u", "-c", BOOT, str(len(bundle()))]
+
+
+def read_exactly(stream: Bytes, size: int) -> bytes:
+    """`size` bytes. Raises EOFError where the stream ends before."""
+    data = bytearray()
+    while len(data) < size:
+        part = stream.read(min(size - len(data), CHUNK))
+        if not part:
+            raise EOFError
+        data += part
+    return bytes(data)
+
+
+def read_frame(stream: Bytes, blob_max: Callable[[int], int]) -> Frame:
+    """The next frame. `blob_max(request)` is how long a blob may be.
+
+    Raises EOFError at the end and DeviceError for what no agent of ours would send.
+    """
+    kind, request, length = FRAME.unpack(read_exactly(stream, FRAME.size))
+    if kind not in (RESPONSE, ERROR, EVENT, BLOB):
+        raise DeviceError(f"the device sent a frame of unknown type {kind}; it is not running our agent")
+    limit = blob_max(request) if kind == BLOB else JSON_MAX
+    if length > limit:
+        raise DeviceError(f"the device announced {length} bytes where at most {limit} are due")
+    data = read_exactly(stream, length)
+    return Frame(kind, request, data if kind == BLOB else parse_json(data))
+
+
+def parse_json(data: bytes) -> dict[str, Any]:
+    """The JSON object in `data`. Raises DeviceError for anything else, NaN and Infinity among it."""
+
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is not JSON")
+
+    try:
+        value = json.loads(data.decode(), parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise DeviceError(f"the device sent broken JSON: {str(error)[:200]}") from None
+    if not isinstance(value, dict):
+        raise DeviceError("the device sent JSON that is not an object")
+    return value
+
+
+@dataclass
+class Call:
+    """A request that waits for its answer."""
+
+    blob_max: int
+    answers: queue.SimpleQueue[Frame | DeviceError] = field(default_factory=queue.SimpleQueue)
+
+
+class Transport:
+    """An agent process behind its pipes. Any thread may call; one thread reads, one keeps it alive.
+
+    The first failure ends the transport: whatever is waiting then, or called later, raises that DeviceError.
+    """
+
+    def __init__(
+        self, argv: list[str], *, ping_s: float = 5.0, silence_s: float = 30.0, connect_s: float = 20.0
+    ) -> None:
+        self.ping_s = ping_s
+        self.silence_s = silence_s
+        self._calls: dict[int, Call] = {}
+        self._ids = itertools.count(1)
+        self._sending = threading.Lock()
+        self._failing = threading.Lock()
+        self._failure: DeviceError | None = None
+        self._noise: deque[bytes] = deque(maxlen=64)
+        self._heard_s = time.monotonic()
+        self._closed = threading.Event()
+        self._process = self._start(argv)
+        threading.Thread(target=self._drain_stderr, daemon=True).start()
+        self._connect(connect_s)
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _start(self, argv: list[str]) -> subprocess.Popen[bytes]:
+        try:
+            return subprocess.Popen(
+                argv,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+                start_new_session=True,  # Ctrl-C is for us; the agent is told, or sees us go
+            )
+        except OSError as error:
+            raise DeviceError(f"cannot start {argv[0]}: {error.strerror}") from None
+
+    def _connect(self, connect_s: float) -> None:
+        """Sends the source and waits for the agent's first words, reading in a thread that goes on after."""
+        ready: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        threading.Thread(target=self._read, args=(ready,), daemon=True).start()
+        # in a thread too: a peer that never reads must not hold us up
+        threading.Thread(target=self._send_source, daemon=True).start()
+        try:
+            ready.get(timeout=connect_s)
+        except queue.Empty:
+            self._fail(DeviceError(f"no answer from the device in {connect_s:g} s{self._last_words()}"))
+        if self._failure:
+            raise self._failure
+
+    def _send_source(self) -> None:
+        with contextlib.suppress(OSError, ValueError), self._sending:
+            self._write(bundle())
+
+    @property
+    def pid(self) -> int:
+        """Of the process at this end of the line."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """False once anything has failed."""
+        return self._failure is None
+
+    def call(
+        self,
+        op: str,
+        fields: dict[str, Any] | None = None,
+        *,
+        blob: bytes | Path | None = None,
+        blob_max: int = 0,
+        silence_s: float = 30.0,
+        on_event: Callable[[dict[str, Any]], None] = lambda event: None,
+    ) -> tuple[int, dict[str, Any], bytes]:
+        """(type, value, blob) of the answer, type RESPONSE or ERROR; `blob_max` > 0 awaits a blob with it.
+
+        Raises DeviceError when the connection is lost, or nothing is heard of this request for `silence_s`.
+        """
+        request, call = next(self._ids), Call(blob_max)
+        self._calls[request] = call
+        try:
+            if self._failure:
+                raise self._failure
+            self._send(request, {"op": op} | (fields or {}), blob)
+            return self._answer(call, op, silence_s, on_event)
+        except BaseException as error:  # Ctrl-C too: the device must not go on for nobody
+            if not isinstance(error, DeviceError):
+                self.cancel(request)
+            raise
+        finally:
+            del self._calls[request]
+
+    def _answer(
+        self, call: Call, op: str, silence_s: float, on_event: Callable[[dict[str, Any]], None]
+    ) -> tuple[int, dict[str, Any], bytes]:
+        value: dict[str, Any] | None = None
+        while True:
+            try:
+                frame = call.answers.get(timeout=silence_s)
+            except queue.Empty:
+                raise self._fail(DeviceError(f"no answer to {op} in {silence_s:g} s")) from None
+            if isinstance(frame, DeviceError):
+                raise frame
+            if frame.kind == EVENT:
+                on_event(frame.body)
+            elif frame.kind == BLOB and value is not None:
+                return RESPONSE, value, frame.body
+            elif frame.kind == RESPONSE and call.blob_max and value is None:
+                value = frame.body
+            elif frame.kind != BLOB and value is None:
+                return frame.kind, frame.body, b""
+            else:
+                raise self._fail(DeviceError(f"the device answered {op} out of order"))
+
+    def cancel(self, request: int | None = None) -> None:
+        """Asks the device to stop one job, or all of ours; their calls then end."""
+        for waiting in [request] if request is not None else list(self._calls):
+            with contextlib.suppress(DeviceError):
+                self._send(next(self._ids), {"op": "cancel", "request": waiting}, None)
+
+    def close(self) -> None:
+        """Ends the agent."""
+        if self.alive:
+            with contextlib.suppress(DeviceError):
+                self._send(next(self._ids), {"op": "quit"}, None)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(2.0)
+        self._fail(DeviceError("the connection is closed"))
+
+    def _send(self, request: int, fields: dict[str, Any], blob: bytes | Path | None) -> None:
+        body = json.dumps(fields, allow_nan=False).encode()
+        try:
+            with self._sending:
+                self._write(FRAME.pack(REQUEST, request, len(body)) + body)
+                if blob is not None:
+                    size = blob.stat().st_size if isinstance(blob, Path) else len(blob)
+                    self._write(FRAME.pack(BLOB, request, size))
+                    for part in pieces(blob):
+                        self._write(part)
+                        size -= len(part)
+                    if size:
+                        raise DeviceError(f"{blob!r} changed while it was sent")
+        except DeviceError as error:
+            self._fail(error)
+            raise
+        except (OSError, ValueError):
+            raise self._lost() from None
+        except BaseException:  # a frame cut short: nothing sent after it would be understood
+            self._fail(DeviceError("interrupted while sending"))
+            raise
+
+    def _write(self, data: bytes) -> None:
+        view, stdin = memoryview(data), self._process.stdin
+        while view and stdin:
+            view = view[stdin.write(view[:CHUNK]) :]
+
+    def _read(self, ready: queue.SimpleQueue[bool]) -> None:
+        stdout = self._process.stdout
+        assert stdout is not None
+        try:
+            self._skip_to_ready(stdout)
+            ready.put(True)
+            while True:
+                frame = read_frame(stdout, self._blob_max)
+                self._heard_s = time.monotonic()
+                call = self._calls.get(frame.request)
+                if call:
+                    call.answers.put(frame)
+                elif frame.request == 0:
+                    raise DeviceError(f"the device gave up: {str(frame.body)[:200]}")
+        except DeviceError as error:
+            self._fail(error)
+        except (EOFError, OSError, ValueError):
+            self._lost()
+        finally:
+            ready.put(False)
+            stdout.close()
+
+    def _skip_to_ready(self, stdout: Bytes) -> None:
+        """Reads up to the end of the agent's first line; a login shell may have printed before it."""
+        seen = b"\n"
+        while READY not in seen or not seen.endswith(b"\n"):
+            seen += read_exactly(stdout, 1)
+            self._noise.append(seen[-1:])
+            if len(seen) > NOISE_MAX:
+                raise DeviceError(f"the device prints but does not answer{self._last_words()}")
+        if seen.rpartition(READY)[2].strip() != str(PROTOCOL).encode():
+            raise DeviceError("the device answers in another version of the protocol")
+        self._noise.clear()
+
+    def _blob_max(self, request: int) -> int:
+        call = self._calls.get(request)
+        return call.blob_max if call else 0
+
+    def _drain_stderr(self) -> None:
+        stderr = self._process.stderr
+        assert stderr is not None
+        with contextlib.suppress(OSError, ValueError), stderr:
+            while part := stderr.read(4096):
+                self._noise.append(part)
+
+    def _watch(self) -> None:
+        """Pings, and gives the device up when it has been silent for too long."""
+        while not self._closed.wait(self.ping_s):
+            if time.monotonic() - self._heard_s > self.silence_s:
+                self._fail(DeviceError(f"the device has been silent for {self.silence_s:g} s"))
+            elif not self._sending.locked():  # else bytes are on their way anyhow
+                with contextlib.suppress(DeviceError):
+                    self._send(next(self._ids), {"op": "ping"}, None)
+
+    def _lost(self) -> DeviceError:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(1.0)
+        status = self._process.poll()
+        known = {127: "no such program there (127)", 255: "the link failed (255)"}
+        how = known.get(status or 0, f"exit status {status}")
+        return self._fail(DeviceError(f"connection to the device lost: {how}{self._last_words()}"))
+
+    def _last_words(self) -> str:
+        text = " ".join(b"".join(list(self._noise)).decode("utf-8", "replace").split())
+        clean = "".join(letter for letter in text if letter.isprintable())
+        return f"; it printed: {clean[-300:]}" if clean else ""
+
+    def _fail(self, error: DeviceError) -> DeviceError:
+        """The failure that ended the transport: this one, unless another was first."""
+        with self._failing:
+            self._failure = self._failure or error
+        self._closed.set()
+        self._process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(2.0)
+        for call in list(self._calls.values()):
+            call.answers.put(self._failure)
+        if self._sending.acquire(
+            timeout=2.0
+        ):  # never under a write: the number may be another file's by then
+            if self._process.stdin:
+                with contextlib.suppress(OSError):
+                    self._process.stdin.close()
+            self._sending.release()
+        return self._failure
+
+
+def pieces(blob: bytes | Path) -> Iterator[bytes]:
+    """The blob's content, a bit at a time."""
+    if isinstance(blob, bytes):
+        for start in range(0, len(blob), CHUNK):
+            yield blob[start : start + CHUNK]
+        return
+    with blob.open("rb") as file:
+        while part := file.read(CHUNK):
+            yield part

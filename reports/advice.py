@@ -1,0 +1,141 @@
+"""What bought the latency, and which lever would bring a near miss within the budget. Only what was measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from evaluators.measurement import Measurement
+from reports.compare import Lever, levers, setting, settings
+from reports.front import trials
+from reports.words import change, ms, points
+from search.result import Result
+from spaces.candidate import Candidate
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One axis in which the choice differs from the baseline, and the lever measured for it, if any."""
+
+    axis: str
+    before: Any
+    after: Any
+    lever: Lever | None
+
+
+@dataclass(frozen=True)
+class Prospect:
+    """A candidate that was not measured: one lever away from the nearest miss. An estimate, never a result."""
+
+    lever: Lever
+    candidate: str
+    latency_ms: float
+    latency_high_ms: float
+    peak_mb: float
+    top1: float | None
+    closes: bool  # every limit would be kept
+
+
+def bought(result: Result) -> tuple[Turn, ...]:
+    """From baseline to choice, axis by axis; empty without either."""
+    if result.choice is None or result.baseline is None:
+        return ()
+    start, end = result.baseline.candidate, result.choice.candidate
+    known = {(v.axis, v.before, v.after): v for lever in levers(result) for v in (lever, lever.reversed())}
+    axes = [axis for axis in settings(start) | settings(end) if setting(start, axis) != setting(end, axis)]
+    turns = [(axis, setting(start, axis), setting(end, axis)) for axis in axes]
+    return tuple(Turn(*turn, known.get(turn)) for turn in turns)
+
+
+def closing(result: Result) -> Prospect | None:
+    """The lever most likely to close the gap of the nearest miss; None if no measured pair says anything of it."""
+    if result.miss is None or result.miss.measurement.latency is None:
+        return None
+    tried = {m.candidate for m in trials(result)}
+    prospects = []
+    for lever in (v for one in levers(result) for v in (one, one.reversed())):
+        candidate = _turned(result.miss.measurement.candidate, lever, result)
+        # what was tried and did not become the choice will not become it now
+        if candidate is not None and candidate not in tried:
+            prospects.append(_prospect(result, result.miss.measurement, lever, candidate))
+    return min(prospects, key=lambda p: _order(result, p), default=None)
+
+
+def nearest(result: Result) -> str:
+    """`mobilenet_v2 96px int8: p95 6.2 ms, 1.2 ms over; ...`: the nearest miss and its lever, for people."""
+    miss = result.miss
+    if miss is None:
+        return ""
+    line = f"{miss.measurement.candidate.describe()}: {_how_far(result, miss.measurement) or miss.over}"
+    prospect = closing(result)
+    if prospect is None:
+        return f"{line}; no measured pair shows what would close the gap, more trials would"
+    lever = prospect.lever
+    would = f"would bring about {ms(prospect.latency_ms)}"
+    if lever.accuracy_change is not None:
+        would += f" at {points(lever.accuracy_change)} of validation accuracy"
+    pairs = f"{lever.pairs} measured pair{'s' if lever.pairs != 1 else ''}"
+    measured = f"{change(lever.axis, lever.before, lever.after)} took {lever.time_ratio.value:.2f} of the time on {pairs}"
+    return f"{line}; {measured}: {would}{'' if prospect.closes else ', not enough alone'}"
+
+
+def _how_far(result: Result, missed: Measurement) -> str:
+    """By how much latency is missed; empty if it is another limit that is."""
+    latency = missed.latency
+    if latency is None or result.budget.excess_ms(latency) <= 0:
+        return ""
+    interval, limit = latency.percentile_ms, result.budget.latency_ms
+    name = f"p{latency.percentile:g} {ms(interval.value)}"
+    if interval.value <= limit:  # judged on the upper bound
+        return f"{name}, but up to {ms(interval.high)}, {ms(interval.high - limit)} over"
+    return f"{name}, {ms(interval.value - limit)} over"
+
+
+def _turned(candidate: Candidate, lever: Lever, result: Result) -> Candidate | None:
+    """The candidate with one lever turned; None if it is not set where the lever starts."""
+    if setting(candidate, lever.axis) != lever.before:
+        return None
+    if lever.axis == "variant":
+        family = next(m.candidate.family for m in trials(result) if m.candidate.variant == lever.after)
+        return replace(candidate, family=family, variant=lever.after)
+    if lever.axis in ("image_px", "precision", "threads"):
+        return replace(candidate, **{lever.axis: lever.after})
+    kept = [(name, amount) for name, amount in candidate.steps if name != lever.axis]
+    added = [(lever.axis, lever.after)] if lever.after else []
+    return replace(candidate, steps=(*kept, *added))
+
+
+def _prospect(result: Result, missed: Measurement, lever: Lever, candidate: Candidate) -> Prospect:
+    latency, budget = missed.latency, result.budget
+    assert latency is not None
+    times = lever.time_ratio.value
+    peak_mb = latency.peak_mb * lever.memory_ratio
+    top1 = None
+    if missed.accuracy is not None and lever.accuracy_change is not None:
+        top1 = min(1.0, max(0.0, missed.accuracy.top1 + lever.accuracy_change))
+    closes = latency.percentile_ms.high * times <= budget.latency_ms
+    closes = closes and (budget.peak_mb is None or peak_mb <= budget.peak_mb)
+    # an unknown accuracy does not rule a candidate out, unless accuracy is the very limit that was missed
+    if budget.max_drop is not None and result.baseline is not None and result.baseline.accuracy is not None:
+        floor = result.baseline.accuracy.top1 - budget.max_drop
+        closes = closes and (top1 >= floor if top1 is not None else missed.accuracy is None)
+    return Prospect(
+        lever=lever,
+        candidate=candidate.describe(),
+        latency_ms=latency.percentile_ms.value * times,
+        latency_high_ms=latency.percentile_ms.high * times,
+        peak_mb=peak_mb,
+        top1=top1,
+        closes=closes,
+    )
+
+
+def _order(result: Result, prospect: Prospect) -> tuple[float, ...]:
+    """What closes the gap first; of these the one that costs least accuracy and rests on most pairs."""
+    change = prospect.lever.accuracy_change
+    if prospect.closes:
+        return 0.0, float(change is None), -(change or 0.0), -prospect.lever.pairs, prospect.latency_ms
+    over = prospect.latency_high_ms / result.budget.latency_ms
+    memory = prospect.peak_mb / result.budget.peak_mb if result.budget.peak_mb else 0.0
+    lost = -(change or 0.0) if max(over, memory) <= 1 else 0.0
+    return 1.0, max(over, memory, 1.0), lost, -prospect.lever.pairs

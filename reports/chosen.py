@@ -1,0 +1,107 @@
+"""The chosen/ folder: the model that was timed, everything needed to use it, and an example that does."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from evaluators.measurement import Accuracy, Measurement
+from search.result import Result
+
+# The preprocessing here is the search's own, step for step: tests compare the two.
+EXAMPLE = '''\
+"""python predict.py IMAGE: the class and its probability. Needs onnxruntime, numpy and pillow."""
+import json, pathlib, sys
+import numpy as np, onnxruntime
+from PIL import Image, ImageOps
+
+here = pathlib.Path(__file__).parent
+config = json.loads((here / "config.json").read_text(encoding="utf-8"))
+pre = config["preprocessing"]
+image = ImageOps.exif_transpose(Image.open(sys.argv[1])).convert("RGB")  # for 8-bit images: scale deeper ones first
+image = image.resize((pre["image_px"], pre["image_px"]), Image.BILINEAR)
+x = (np.asarray(image, dtype=np.float32) / 255 - np.float32(pre["mean"])) / np.float32(pre["std"])
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = config["candidate"]["threads"]  # as it was timed
+session = onnxruntime.InferenceSession(here / "model.onnx", options, providers=["CPUExecutionProvider"])
+scores = session.run(None, {session.get_inputs()[0].name: x.transpose(2, 0, 1)[None]})[0][0].astype(np.float64)
+p = np.exp(scores - scores.max())
+print(config["classes"][p.argmax()], round(float(p.max() / p.sum()), 4))
+'''
+
+
+def write_chosen(result: Result, classes: Sequence[str], preprocessing: dict[str, Any]) -> Path:
+    """`chosen/` in the run folder, with model.onnx, config.json and predict.py.
+
+    `preprocessing` holds `mean`, `std` (of pixels / 255, one a channel) and `image_px`; what else it says is kept.
+    Raises ValueError if there is no choice or its file is not the one that was measured.
+    """
+    choice = result.choice
+    if choice is None:
+        raise ValueError(f"no choice to write: nothing keeps {result.budget.describe()}; see the report for the miss")
+    source = result.folder / choice.model_path
+    if not choice.model_path or not source.is_file():
+        raise ValueError(f"the chosen model {source} is gone; run the same command again to make it anew")
+    if missing := {"mean", "std", "image_px"} - preprocessing.keys():
+        raise ValueError(f"preprocessing lacks {', '.join(sorted(missing))}; it has {', '.join(preprocessing)}")
+    model = source.read_bytes()
+    digest = hashlib.sha256(model).hexdigest()
+    _check(source, digest, choice)
+    folder, part = result.folder / "chosen", result.folder / ".chosen.part"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    (part / "model.onnx").write_bytes(model)
+    (part / "predict.py").write_text(EXAMPLE, encoding="utf-8")
+    config = _config(result, choice, list(classes), preprocessing, digest)
+    (part / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
+    return folder
+
+
+def _check(source: Path, digest: str, choice: Measurement) -> None:
+    """The file is the one that was scored and, if it was timed with its trained weights, the one that was timed."""
+    measured = {"scored": choice.accuracy, "tested": choice.test}
+    hashes = {what: accuracy.model_sha256 for what, accuracy in measured.items() if accuracy}
+    if choice.confirmed and choice.latency:
+        hashes["timed"] = choice.latency.model_sha256
+    for what, expected in hashes.items():
+        if expected and expected != digest:
+            raise ValueError(
+                f"{source} has sha256 {digest[:12]}, the model that was {what} had {expected[:12]}: "
+                "the file was changed; run the same command again"
+            )
+
+
+def _config(
+    result: Result, choice: Measurement, classes: list[str], preprocessing: dict[str, Any], digest: str
+) -> dict[str, Any]:
+    how = "open, turn upright by EXIF, RGB, resize (bilinear, squashed to a square), / 255, - mean, / std, NCHW float32"
+    return {
+        "candidate": choice.candidate.to_dict() | {"description": choice.candidate.describe()},
+        "classes": classes,
+        "preprocessing": preprocessing | {"steps": how},
+        "measured": {
+            "latency": asdict(choice.latency) if choice.latency else None,
+            "latency_of": "the trained model" if choice.confirmed else "the same graph with random weights",
+            "validation": _accuracy(choice.accuracy),
+            "test": _accuracy(choice.test),
+            "structure": asdict(choice.structure) if choice.structure else None,
+        },
+        "budget": asdict(result.budget),
+        "sha256": {"model.onnx": digest, "predict.py": hashlib.sha256(EXAMPLE.encode()).hexdigest()},
+        "device": result.device,
+        "data": result.data,
+        "provenance": result.provenance,
+        "run": {"command": result.command, "started": result.started, "trial": choice.trial},
+        "warnings": list(result.warnings),
+    }
+
+
+def _accuracy(accuracy: Accuracy | None) -> dict[str, Any] | None:
+    return asdict(accuracy) | {"standard_error": accuracy.standard_error()} if accuracy else None

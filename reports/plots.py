@@ -1,0 +1,132 @@
+"""The front as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+from evaluators.measurement import Measurement
+from reports.front import same, trials
+from search.result import Result
+
+_KEPT, _FRONT, _CHOSEN, _BASELINE, _OVER = "#8c96a3", "#0f6cbd", "#c2410c", "#6b21a8", "#9aa3ad"
+_LIMIT = "#b42318"
+
+
+def draw(result: Result, file: Path) -> None:
+    """Writes accuracy against latency as PNG: intervals, budget, front, choice and baseline."""
+    figure = Figure(figsize=(9, 5.6), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    timed = [m for m in trials(result) if m.latency is not None]
+    scored = [m for m in timed if m.accuracy is not None]
+    _limits(axes, timed, scored, result.budget.latency_ms)
+    _budget(axes, result)
+    _points(axes, [m for m in scored if not any(same(m, f) for f in result.front)], _KEPT, "measured")
+    _line(axes, result.front)
+    _points(axes, result.front, _FRONT, "front")
+    _rug(axes, [m for m in timed if m.accuracy is None])
+    _name(axes, result.baseline, "D", _BASELINE, "baseline")
+    _name(axes, result.choice, "*", _CHOSEN, "chosen")
+    axes.set_xlabel(f"p{result.budget.percentile:g} latency on {result.device.get('name', 'the device')}, ms")
+    axes.set_ylabel("validation top-1, %")
+    axes.set_title(
+        f"{len(timed)} candidates timed, {len(scored)} scored; budget {result.budget.describe()}",
+        loc="left", fontsize=10, parse_math=False,
+    )  # fmt: skip
+    if not timed:
+        axes.text(0.5, 0.5, "no candidate was timed", transform=axes.transAxes, ha="center", color=_OVER)
+    axes.grid(True, which="major", color="#e6e9ed", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=max(1, len(labels)), frameon=False, fontsize=9)
+    figure.savefig(file, format="png", metadata={"Software": "edgefront"})
+
+
+def _limits(axes: Axes, timed: Sequence[Measurement], scored: Sequence[Measurement], budget_ms: float) -> None:
+    ends = [budget_ms]
+    for measurement in timed:
+        assert measurement.latency is not None
+        ends += [measurement.latency.percentile_ms.low, measurement.latency.percentile_ms.high]
+    low, high = max(min(ends), max(ends) / 1e4), max(ends)
+    if high > 10 * low:
+        axes.set_xscale("log")
+        axes.set_xlim(low / 1.25, high * 1.25)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.set_xlim(max(0.0, low - 0.1 * (high - low) - 0.01 * high), high + 0.1 * (high - low) + 0.01 * high)
+    # from what is shown, with room for the names above and the rug below
+    tops = [100 * m.accuracy.top1 for m in scored if m.accuracy] or [0.0, 100.0]
+    room = max(1.0, max(tops) - min(tops))
+    axes.set_ylim(min(tops) - 0.18 * room, max(tops) + 0.16 * room)
+
+
+def _budget(axes: Axes, result: Result) -> None:
+    limit = result.budget.latency_ms
+    axes.axvspan(limit, axes.get_xlim()[1], color=_LIMIT, alpha=0.06, linewidth=0)
+    axes.axvline(limit, color=_LIMIT, linewidth=1.4, label=f"budget {limit:g} ms")
+
+
+def _points(axes: Axes, measurements: Sequence[Measurement], colour: str, label: str) -> None:
+    if not measurements:
+        return
+    x, y, left, right, error = [], [], [], [], []
+    for m in measurements:
+        assert m.latency is not None and m.accuracy is not None
+        estimate = m.latency.percentile_ms
+        x.append(estimate.value)
+        y.append(100 * m.accuracy.top1)
+        left.append(max(0.0, estimate.value - estimate.low))
+        right.append(max(0.0, estimate.high - estimate.value))
+        error.append(100 * m.accuracy.standard_error())
+    axes.errorbar(
+        x, y, xerr=[left, right], yerr=error, fmt="o", markersize=5, color=colour, ecolor=colour, elinewidth=0.9,
+        alpha=0.9, label=f"{label} (latency 95 % interval, accuracy ± 1 s.e.)" if label == "front" else label,
+    )  # fmt: skip
+
+
+def _line(axes: Axes, front: Sequence[Measurement]) -> None:
+    """The front as seen from latency and accuracy alone: what is on it for its memory only lies below the line."""
+    best, x, y = -1.0, [], []
+    for m in sorted(front, key=lambda m: m.latency.percentile_ms.value if m.latency else 0.0):
+        assert m.latency is not None and m.accuracy is not None
+        if m.accuracy.top1 > best:
+            best = m.accuracy.top1
+            x.append(m.latency.percentile_ms.value)
+            y.append(100 * best)
+    axes.step(x, y, where="post", color=_FRONT, linewidth=1.2, alpha=0.6)
+
+
+def _rug(axes: Axes, unscored: Sequence[Measurement]) -> None:
+    if not unscored:
+        return
+    x = [m.latency.percentile_ms.value for m in unscored if m.latency]
+    place = axes.get_xaxis_transform()  # x in ms, y in parts of the axis
+    axes.plot(
+        x, [0.025] * len(x), "|", transform=place, color=_OVER, markersize=11, label="timed only, never trained"
+    )
+
+
+def _name(axes: Axes, m: Measurement | None, marker: str, colour: str, what: str) -> None:
+    if m is None or m.latency is None or m.accuracy is None:
+        return
+    x, y = m.latency.percentile_ms.value, 100 * m.accuracy.top1
+    size = 17 if marker == "*" else 9
+    axes.plot(x, y, marker, color=colour, markersize=size, markeredgecolor="white", zorder=5, label=what)
+    across = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))[0]
+    shift, side = ((10, "left"), (-10, "right"))[across > 0.5]
+    # the two names keep apart even if their points do not: the choice's below its point, the baseline's above
+    below = what == "chosen"
+    axes.annotate(
+        f"{what}: {m.candidate.describe()}", (x, y), xytext=(shift, -15 if below else 11), ha=side,
+        va="center", textcoords="offset points", fontsize=9, color=colour, zorder=6, parse_math=False,
+        bbox={"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "none", "alpha": 0.8},
+    )  # fmt: skip

@@ -1,0 +1,92 @@
+"""The end of a run in the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from evaluators.measurement import Measurement
+from reports.advice import nearest
+from reports.compare import saving
+from reports.front import same
+from reports.words import duration, early, headline, interval, number, outcomes, percent, split, trust
+from search.result import Result
+
+
+def summary(result: Result) -> Group:
+    """Renderables that read well at 80 columns: finding, front, comparison, time, where the files are."""
+    # names come from the user: Text takes them literally, a plain string would be read as rich markup
+    parts: list[RenderableType] = [Text(headline(result), style="bold green" if result.choice else "bold red")]
+    parts += [Text(line, style="yellow") for line in trust(result)]
+    if near := nearest(result):
+        parts.append(Text(f"nearest: {near}"))
+    if result.front:
+        parts.append(_front(result))
+    parts.append(_facts(result))
+    parts += [Text(f"warning: {line}", style="yellow") for line in result.warnings]
+    return Group(*parts)
+
+
+def _front(result: Result) -> Table:
+    shown = list(result.front)
+    shown += [
+        m for m in (result.choice, result.baseline) if m is not None and not any(same(m, one) for one in shown)
+    ]
+    shown.sort(key=lambda m: m.latency.percentile_ms.value if m.latency else 0.0)
+    table = Table(title="front, and the greedy baseline", title_justify="left", box=None, pad_edge=False)
+    table.add_column("", width=1)
+    table.add_column("candidate", overflow="fold")
+    for name in (f"p{result.budget.percentile:g} ms", "val %", "test %", "MB"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for measurement in dict.fromkeys(shown):
+        table.add_row(*_cells(result, measurement), style=_style(result, measurement))
+    return table
+
+
+def _cells(result: Result, m: Measurement) -> list[Text]:
+    mark = "*" if same(m, result.choice) else "b" if same(m, result.baseline) else ""
+    latency = interval(m.latency.percentile_ms) if m.latency else "–"
+    peak = f"{m.latency.peak_mb:.0f}" if m.latency else "–"
+    accuracies = [f"{100 * a.top1:.1f}" if a else "–" for a in (m.accuracy, m.test)]
+    return [Text(cell) for cell in (mark, m.candidate.describe(), latency, *accuracies, peak)]
+
+
+def _style(result: Result, m: Measurement) -> str:
+    if same(m, result.choice):
+        return "bold green"
+    return "dim" if m.latency and not result.budget.keeps(m.latency) else ""
+
+
+def _facts(result: Result) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in _lines(result):
+        if text:
+            table.add_row(name, Text(text))
+    return table
+
+
+def _lines(result: Result) -> list[tuple[str, str]]:
+    saved = saving(result)
+    gained = ""
+    if saved and not saved.is_baseline:
+        ratio, lost = saved.latency_saved, saved.test_lost
+        gained = (
+            f"latency {percent(ratio.value, 0)} [{percent(ratio.low, 0)}, {percent(ratio.high, 0)}] less, "
+            f"memory x {number(saved.memory_ratio)}"
+            + (f", size x {number(saved.size_ratio)}" if saved.size_ratio is not None else "")
+            + (f", {100 * lost:.1f} points of test accuracy lost" if lost is not None else "")
+        )
+    ended = ", ".join(f"{count} {outcome}" for outcome, count, _ in outcomes(result) if count)
+    spent = ", ".join(f"{kind} {share:.0%}" for kind, _, share in split(result))
+    return [
+        ("", "* chosen   b greedy baseline" if result.front else ""),
+        ("against b", gained),
+        ("trials", ended),
+        ("", early(result)),
+        ("time", f"{duration(result.seconds.wall)}: {spent}"),
+        ("report", str(result.folder / "report.html")),
+        ("model", str(result.folder / "chosen") if result.choice else ""),
+    ]

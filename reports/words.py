@@ -1,0 +1,125 @@
+"""Numbers and findings as short text: the same words in the report, the picture and the terminal."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import Any
+
+from evaluators.measurement import OUTCOMES, Interval
+from reports.compare import Saving, saving
+from reports.front import trials
+from search.result import Result
+
+AXES = {"image_px": "image", "prune": "pruning", "precision": "precision", "threads": "threads", "variant": "network"}
+
+
+def number(value: float) -> str:
+    """Three significant digits, never with an exponent: 0.0123, 3.14, 31.4, 3140."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:#.3g}".rstrip(".") if value else "0"
+
+
+def ms(value: float) -> str:
+    """`3.14 ms`."""
+    return f"{number(value)} ms"
+
+
+def interval(estimate: Interval) -> str:
+    """`3.14 [3.02, 3.26]`."""
+    return f"{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"
+
+
+def percent(fraction: float | None, digits: int = 1) -> str:
+    """`92.1 %`; a dash for what is not known."""
+    return "–" if fraction is None else f"{100 * fraction:.{digits}f} %"
+
+
+def points(fraction: float) -> str:
+    """`-0.6 points`, signed."""
+    return f"{100 * fraction:+.1f} points"
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3 min 20 s`, `2 h 5 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def change(axis: str, before: Any, after: Any) -> str:
+    """`image 96 -> 64 px`."""
+    unit = " px" if axis == "image_px" else ""
+    start, end = (f"{value:g}" if isinstance(value, float) else str(value) for value in (before, after))
+    return f"{AXES.get(axis, axis)} {start} -> {end}{unit}"
+
+
+def headline(result: Result) -> str:
+    """The one sentence an engineer wants: what runs how fast, at what cost, and whether the limit is kept."""
+    if result.choice is None or result.choice.latency is None:
+        return f"Nothing measured keeps the budget ({result.budget.describe()})."
+    choice, latency = result.choice, result.choice.latency
+    runs = f"{choice.candidate.describe()} runs at p{latency.percentile:g} {interval(latency.percentile_ms)} ms"
+    return f"{runs}{_against(result, saving(result))}; the budget ({result.budget.describe()}) is kept."
+
+
+def _against(result: Result, saved: Saving | None) -> str:
+    if saved is None or result.baseline is None:
+        return " with no baseline to compare it to"
+    if saved.is_baseline:
+        return ", and is itself the greedy choice: nothing had to be given up"
+    faster = saved.latency_ratio.value
+    pace = f"{1 / faster:.1f}x faster" if faster < 1 else f"{faster:.1f}x slower"
+    line = f": {pace} than the greedy choice ({result.baseline.candidate.describe()})"
+    if saved.test_lost is None or saved.test_lost_se is None:
+        return f"{line}, test accuracy not compared"
+    lost = 100 * saved.test_lost
+    verb = "lost" if lost >= 0 else "gained"
+    return f"{line}, {abs(lost):.1f} ± {100 * saved.test_lost_se:.1f} points of test accuracy {verb}"
+
+
+def outcomes(result: Result) -> list[tuple[str, int, list[tuple[str, int]]]]:
+    """(outcome, trials, [(reason, trials)]) in the funnel's order; reasons that differ in numbers only count as one."""
+    found = []
+    for outcome in OUTCOMES:
+        ended = [m for m in trials(result) if m.outcome == outcome]
+        examples = {_shape(m.reason): m.reason for m in reversed(ended) if m.reason}
+        counts = Counter(_shape(m.reason) for m in ended if m.reason)
+        reasons = [(examples[shape], count) for shape, count in counts.most_common()]
+        found.append((outcome, len(ended), reasons))
+    return found
+
+
+def trust(result: Result) -> list[str]:
+    """What is to be known before any number is believed, one line each; empty for a quiet run on a real device."""
+    timed = [m.latency for m in trials(result) if m.latency is not None]
+    lines = []
+    if any(latency.simulated for latency in timed):
+        lines.append("Simulated device: the latencies come from a model of a device, none was measured.")
+    if disturbed := [latency for latency in timed if latency.disturbed]:
+        causes = ", ".join(cause for cause, _ in Counter(latency.disturbed for latency in disturbed).most_common(2))
+        lines.append(
+            f"Disturbed: {len(disturbed)} of {len(timed)} timings were not calm even when repeated ({causes}). "
+            "Ranks rest on pairs timed side by side and hold; milliseconds may be too high."
+        )
+    if result.choice is not None and not result.choice.confirmed:
+        lines.append("The choice was not timed again with its trained weights.")
+    return lines
+
+
+def split(result: Result) -> list[tuple[str, float, float]]:
+    """(kind, seconds, share of the wall time): structure, timing, training, scoring, other."""
+    seconds = result.seconds
+    kinds = ("structure", "timing", "training", "scoring", "other")
+    wall = seconds.wall or 1.0
+    return [(kind, max(0.0, getattr(seconds, kind)), max(0.0, getattr(seconds, kind)) / wall) for kind in kinds]
+
+
+def early(result: Result) -> str:
+    """How many over-budget trials cost no training."""
+    before, over = result.early_stops
+    return f"{before} of {over} trials over the budget ended before one training step" if over else ""
+
+
+def _shape(reason: str) -> str:
+    return re.sub(r"\d[\d.,]*", "#", reason)

@@ -1,0 +1,39 @@
+"""Puts the report into the run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from reports.front import rows
+from reports.html import page
+from reports.plots import draw
+from search.result import Result
+
+
+def write(result: Result, folder: Path) -> tuple[Path, ...]:
+    """The files written: report.html, front.csv, trials.csv, trials.parquet, front.png.
+
+    Each appears under its name only when whole; one that is there already is replaced.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    table = rows(result)
+    front = table[table["on_front"]].sort_values("rank_ms", kind="stable")
+    makers: dict[str, Callable[[Path], object]] = {
+        "trials.csv": lambda file: table.to_csv(file, index=False, encoding="utf-8"),
+        "trials.parquet": lambda file: table.to_parquet(file, index=False),
+        "front.csv": lambda file: front.to_csv(file, index=False, encoding="utf-8"),
+        "front.png": lambda file: draw(result, file),
+        "report.html": lambda file: file.write_text(page(result), encoding="utf-8"),
+    }
+    return tuple(_whole(folder / name, make) for name, make in makers.items())
+
+
+def _whole(file: Path, make: Callable[[Path], object]) -> Path:
+    part = file.with_name(f".{file.name}.part")
+    try:
+        make(part)
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
+    return file

@@ -1,0 +1,268 @@
+"""Puts the rooms together for one run: opens what is needed, searches, finishes, closes."""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import platform
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from rich.console import Console
+
+from evaluators.board import Board, Setup
+from evaluators.data import open_dataset
+from evaluators.dataset import Dataset
+from evaluators.latency import Rules, calibrate
+from evaluators.measurement import OVER_BUDGET, Measurement, Seconds
+from evaluators.reference import reference_model
+from evaluators.stopwatch import Stopwatch
+from evaluators.worker import Worker
+from remote.device import Capabilities, Device, capabilities, load_device
+from remote.session import Session
+from search import settings as settings_files
+from search.engines import serial
+from search.finish import Ending, finish
+from search.funnel import Gates
+from search.ledger import Ledger
+from search.live import View
+from search.remembered import Remembered
+from search.result import Result
+from search.settings import Settings, SettingsError
+from search.study import open_study, samplers
+from spaces.space import Space, cut, load
+
+VERSIONS = ("edgefront", "optuna", "torch", "torchvision", "torch-pruning", "onnx", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Rooms:
+    """What one run has open."""
+
+    settings: Settings
+    folder: Path
+    dataset: Dataset
+    session: Session
+    able: Capabilities
+    space: Space
+    ledger: Ledger
+    watch: Stopwatch
+    worker: Worker
+    view: View
+
+
+def run(settings: Settings, console: Console) -> tuple[Result, dict[str, Any], tuple[str, ...]]:
+    """The result, the choice's preprocessing and the class names."""
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    folder = Path(settings.out)
+    if settings.sampler not in samplers():
+        raise SettingsError(f"no sampler {settings.sampler!r}; there are {', '.join(samplers())}")
+    with ExitStack() as stack:
+        watch = Stopwatch()
+        dataset = open_dataset(settings.data, settings.seed)
+        device = load_device(settings.device)
+        space = load(settings.space or ("tiny" if max(dataset.sizes[0]) <= 64 else "edge"))
+        settings = stack.enter_context(_held(folder, settings))
+        ledger = Ledger(folder / "ledger.jsonl")
+        stack.callback(ledger.close)
+        view = stack.enter_context(View(console, settings.budget(), settings.trials, settings.time_limit_s))
+        worker = stack.enter_context(Worker(folder / "worker.log"))
+        worker.start()
+        view.doing(f"connecting to {device.name}")
+        session = stack.enter_context(Session.open(device))
+        able = capabilities(session.facts)
+        space = cut(space, dict.fromkeys(able.precisions) | able.why_not, able.runtimes, able.threads_max)
+        rooms = Rooms(settings, folder, dataset, session, able, space, ledger, watch, worker, view)
+        return _searched(rooms, device, started)
+
+
+def _searched(rooms: Rooms, device: Device, started: str) -> tuple[Result, dict[str, Any], tuple[str, ...]]:
+    settings, view = rooms.settings, rooms.view
+    for line in (*rooms.dataset.left_out, f"data: {rooms.dataset.note}"):
+        view.log(line)
+    rooms.worker.ready()
+    setup, restless = _setup(rooms, device)
+    board = Board(setup, rooms.session, rooms.worker, rooms.dataset, rooms.watch, view.doing)
+    evaluator = Remembered(board, rooms.ledger, rooms.watch)
+    study = open_study(rooms.folder, settings.sampler, settings.seed, rooms.space)
+    limits = serial.Limits(settings.trials, lambda: _seconds_left(rooms), lambda s: _finishing_s(rooms))
+    gates = Gates(settings.budget(), settings.rungs)
+    searched = serial.run(study, rooms.space, evaluator, gates, limits, view)
+    plain = frozenset(rooms.space.parents())
+    ending = finish(searched.measurements, evaluator, settings.budget(), plain, view.doing)
+    data = rooms.dataset
+    warnings = [
+        *rooms.dataset.left_out,
+        *(_scratch(board) if data.kind != "digits" else []),
+        *([restless] if restless else []),
+    ]
+    result = _result(rooms, ending, setup, started, tuple(dict.fromkeys(warnings)))
+    preprocessing = board.preprocessing(ending.choice.candidate) if ending.choice else {}
+    return result, preprocessing, rooms.dataset.classes
+
+
+def _scratch(board: Board) -> list[str]:
+    """A warning for every parent that had no weights to start from."""
+    return [
+        f"{variant} was trained from scratch: more accurate with pretrained weights (--weights DIR)"
+        for variant, start in board.starts.items()
+        if start.startswith("none")
+    ]
+
+
+def _setup(rooms: Rooms, device: Device) -> tuple[Setup, str]:
+    """What the evaluator needs, and why the device was not calm when the reference was timed; mostly empty."""
+    settings, runtime = rooms.settings, device.runtime
+    reference = rooms.session.put(reference_model())
+    rooms.view.doing("timing the reference model on the calm device")
+    with rooms.watch("timing"):
+        rules = Rules()
+        reference_ms, restless = calibrate(rooms.session, reference, runtime, rules)
+    known = rooms.ledger.get("calibration", runtime)
+    if known is not None:  # one yardstick a run: what was timed before must stay comparable
+        reference_ms = known.value["reference_ms"]
+    else:
+        calm = {"reference_ms": reference_ms, "restless": restless}
+        rooms.ledger.put("calibration", runtime, calm, rooms.watch.lap(), rooms.watch.wall_s())
+    state = f"disturbed: {restless}" if restless else "calm"
+    rooms.view.device(device.name, f"{rooms.session.facts.cpu}, {state}, reference {reference_ms:.3g} ms")
+    setup = Setup(
+        folder=rooms.folder,
+        cache=Path(settings.cache).expanduser(),
+        able=rooms.able,
+        runtime=runtime,
+        runtime_version=rooms.session.facts.runtimes[runtime],
+        reference_sha256=reference,
+        reference_ms=reference_ms,
+        percentile=settings.percentile,
+        rules=rules,
+        rungs=settings.rungs,
+        weights=None if settings.weights in (None, "none") else Path(settings.weights),
+        download=settings.weights is None,
+        parent_epochs=settings.parent_epochs,
+        parent_px={family: rooms.space.parent_px(family) for family in rooms.space.variants},
+        seed=settings.seed,
+    )
+    return setup, f"the device was not calm at the start: {restless}" if restless else ""
+
+
+def _seconds_left(rooms: Rooms) -> float:
+    limit = rooms.settings.time_limit_s
+    return math.inf if limit is None else limit - rooms.ledger.earlier_wall_s() - rooms.watch.wall_s()
+
+
+def _finishing_s(rooms: Rooms) -> float:
+    """Seconds the end will take: timing two or three finalists long, scoring a front on the test set."""
+    timing = [entry.spent_s.get("timing", 0.0) for entry in rooms.ledger.entries("latency")]
+    scoring = [entry.spent_s.get("scoring", 0.0) for entry in rooms.ledger.entries("accuracy")]
+    return 3 * 3 * mean(timing or [0.0]) + 8 * mean(scoring or [0.0])
+
+
+def _result(rooms: Rooms, ending: Ending, setup: Setup, started: str, warnings: tuple[str, ...]) -> Result:
+    settings, facts, ledger, data = rooms.settings, rooms.session.facts, rooms.ledger, rooms.dataset
+    wall = ledger.earlier_wall_s() + rooms.watch.wall_s()
+    kinds = {
+        k: ledger.spent_s(k) + rooms.watch.spent_s[k] for k in ("structure", "timing", "training", "scoring")
+    }
+    over = [m for m in ending.measurements if m.outcome == OVER_BUDGET]
+    return Result(
+        folder=rooms.folder,
+        command=_command(settings),
+        started=started,
+        budget=settings.budget(),
+        device={
+            "name": settings.device,
+            "cpu": facts.cpu,
+            "cores": str(facts.cores),
+            "memory": f"{facts.memory_mb} MB",
+            "runtime": f"{setup.runtime} {setup.runtime_version}",
+            "precisions": ", ".join(rooms.able.precisions),
+            **{f"no {precision}": why for precision, why in rooms.able.why_not.items()},
+        },
+        data={
+            "set": settings.data,
+            "classes": ", ".join(data.classes),
+            **{f"{name} images": str(len(split.labels)) for name, split in data.splits.items()},
+            "split": data.note,
+        },
+        provenance={
+            "fingerprint": facts.fingerprint(),
+            "kernel": facts.kernel,
+            "python": platform.python_version(),
+            **{name: version(name) for name in VERSIONS},
+            "code": code_version(),
+            "data digest": data.digest,
+            "seed": str(settings.seed),
+            "sampler": settings.sampler,
+            "space": f"{rooms.space.name}, {rooms.space.size():,} candidates",
+        },
+        measurements=ending.measurements,
+        front=ending.front,
+        choice=ending.choice,
+        baseline=ending.baseline,
+        miss=ending.miss,
+        seconds=Seconds(**kinds, wall=wall),
+        reference_ms=setup.reference_ms,
+        trials_asked=settings.trials,
+        early_stops=(sum(1 for m in over if not _trained(m)), len(over)),
+        warnings=warnings,
+    )
+
+
+def _trained(measurement: Measurement) -> bool:
+    """True if training steps were spent on the candidate (a plain network's are its parent's)."""
+    return bool(measurement.accuracies)
+
+
+def _command(settings: Settings) -> str:
+    default = asdict(Settings(budget_ms=settings.budget_ms))
+    words = [f"--budget-ms {settings.budget_ms:g}"]
+    for name, value in asdict(settings).items():
+        if name != "budget_ms" and value != default[name]:
+            shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
+            words.append(f"--{name.removesuffix('_s').replace('_', '-')} {shown}")
+    return "python -m search.run " + " ".join(words)
+
+
+def code_version() -> str:
+    """Commit of this checkout, with `+` if the tree was changed; the package's version outside one."""
+    here = Path(__file__).parent
+    try:
+        commit = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return version("edgefront")
+    return commit.stdout.strip()
+
+
+@contextmanager
+def _held(folder: Path, settings: Settings) -> Iterator[Settings]:
+    """The settings to run with, while no other process may use the run folder."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise SettingsError(f"--out {folder} can't be written: {error.strerror}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SettingsError(f"another search is running in {folder}: name another --out") from None
+        recorded = folder / "config.toml"
+        if recorded.exists():
+            settings = settings_files.go_on(settings_files.from_toml(recorded), settings, folder)
+        elif any(path.name != ".lock" for path in folder.iterdir()):
+            raise SettingsError(f"--out {folder} holds other files and no run: name an empty or new folder")
+        settings_files.write(replace(settings, out=str(folder)), recorded)
+        yield settings

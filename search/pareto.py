@@ -1,0 +1,35 @@
+"""Which measurements no other beats: accuracy up, latency down, memory down."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy
+
+from evaluators.measurement import KEPT, Measurement
+
+
+def objectives(measurement: Measurement) -> tuple[float, float, float]:
+    """(validation top-1, rank_ms, peak_mb) of a measurement that has both latency and accuracy.
+
+    Memory in whole MB: below that it is the allocator's mood.
+    """
+    assert measurement.accuracy is not None and measurement.latency is not None
+    latency = measurement.latency
+    return measurement.accuracy.top1, latency.rank_ms.value, float(round(latency.peak_mb))
+
+
+def front(measurements: Sequence[Measurement]) -> tuple[Measurement, ...]:
+    """The non-dominated among those measured in full, fastest first; of equals the first stays."""
+    kept = [m for m in measurements if m.outcome == KEPT]
+    if not kept:
+        return ()
+    values = numpy.array([objectives(m) for m in kept]) * [-1, 1, 1]  # all to be minimised
+    chosen = []
+    for i, row in enumerate(values):
+        no_worse = (values <= row).all(axis=1)
+        better = no_worse & (values < row).any(axis=1)
+        twin_before = no_worse[:i] & (values[:i] == row).all(axis=1)
+        if not better.any() and not twin_before.any():
+            chosen.append(kept[i])
+    return tuple(sorted(chosen, key=lambda m: objectives(m)[1]))

@@ -1,0 +1,40 @@
+"""What a run hands to its readers: reports, the bundle, the Python API."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from evaluators.measurement import Measurement, Seconds
+from search.budget import Budget
+
+
+@dataclass(frozen=True)
+class Miss:
+    """The measured candidate nearest to a budget that nothing keeps."""
+
+    measurement: Measurement
+    over: str  # which limit is missed and by how much, one line
+
+
+@dataclass(frozen=True)
+class Result:
+    """One finished (or stopped) search."""
+
+    folder: Path
+    command: str
+    started: str  # ISO 8601
+    budget: Budget
+    device: dict[str, str]  # what the device says of itself, for people: name, cpu, runtime ...
+    data: dict[str, str]  # set, classes, images per split, how it was split, what was left out
+    provenance: dict[str, str]  # versions, seed, code version, fingerprint
+    measurements: tuple[Measurement, ...]  # every trial, in order of its number
+    front: tuple[Measurement, ...]  # non-dominated KEPT ones, fastest first
+    choice: Measurement | None
+    baseline: Measurement | None
+    miss: Miss | None
+    seconds: Seconds
+    reference_ms: float  # the reference model on this device, calm
+    trials_asked: int
+    early_stops: tuple[int, int] = (0, 0)  # over the budget: without a training step, in all
+    warnings: tuple[str, ...] = field(default=())  # in the order they came up, for people

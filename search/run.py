@@ -1,0 +1,201 @@
+"""python -m search.run: the most accurate image model that keeps a latency budget on a device.
+
+Also the Python API: `search(Settings(budget_ms=5, data="./defects"))` returns a Result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from search.settings import EXTENDABLE, Settings, SettingsError, from_table, from_toml
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from search.result import Result
+
+OK, BUG, USER, NOTHING_FITS, DEVICE, INTERRUPTED = 0, 1, 2, 3, 4, 130
+
+EPILOG = """\
+what happens:
+  every candidate (architecture x input size x pruning x precision) is built and timed on the device first;
+  only what keeps the budget is trained; the best is timed again before it is chosen.
+
+examples:
+  python -m search.run --budget-ms 1 --out runs/demo
+  python -m search.run --budget-ms 5 --data ./defects --weights ./weights --trials 60 --out runs/steel
+  python -m search.run --config steel.toml --time-limit 1h
+  python -m search.run --resume --out runs/steel --trials 100
+
+a data set is
+  digits                 embedded, made from scikit-learn's digits: for trying things out
+  DIR                    folders train/ val/ [test/] of class folders, or class folders alone (then split 70/15/15)
+  cifar10:DIR cifar100:DIR   the files of the CIFAR sites under DIR
+without a test folder, val/ becomes the test set and validation is taken from train/: the search never sees what
+is reported.
+
+exit codes:
+  0 a choice keeps the budget    3 nothing keeps it (the report says what comes nearest)
+  2 a wish that can't be met     4 the device was lost (the same command goes on)
+  1 a bug of ours                130 interrupted (the same command goes on)
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line. Defaults stand in Settings; an option left out stays None here."""
+    default = Settings(budget_ms=1.0)
+    p = argparse.ArgumentParser(
+        prog="python -m search.run",
+        description=__doc__.splitlines()[0].split(": ", 1)[1] if __doc__ else None,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    limits = p.add_argument_group("limits")
+    limits.add_argument(
+        "--budget-ms", type=float, metavar="MS", help="latency limit in milliseconds (needed)"
+    )
+    limits.add_argument(
+        "--percentile",
+        type=float,
+        metavar="P",
+        help=f"percentile of latency the limit holds for, its upper confidence bound counts (default {default.percentile:g})",
+    )
+    limits.add_argument(
+        "--budget-mb", type=float, metavar="MB", help="peak memory limit of the process, in MB"
+    )
+    limits.add_argument(
+        "--max-drop",
+        type=float,
+        metavar="FRACTION",
+        help="largest accuracy lost against the greedy baseline, 0.02 is two points",
+    )
+    what = p.add_argument_group("what is searched, where")
+    what.add_argument("--device", metavar="NAME", help=f"a device of devices.toml (default {default.device})")
+    what.add_argument("--data", metavar="SET", help=f"data set, see below (default {default.data})")
+    what.add_argument(
+        "--space",
+        metavar="NAME",
+        help="preset or TOML file; `python -m spaces.show` lists them (default: tiny up to 64 px, edge above)",
+    )
+    what.add_argument(
+        "--weights",
+        metavar="DIR",
+        help="folder of pretrained weights; `none` starts from scratch (default: torchvision's own loading)",
+    )
+    how = p.add_argument_group("how")
+    how.add_argument(
+        "--sampler", metavar="NAME", help=f"a file of search/samplers/ (default {default.sampler})"
+    )
+    how.add_argument(
+        "--trials", type=int, metavar="N", help=f"candidates to evaluate (default {default.trials})"
+    )
+    how.add_argument(
+        "--time-limit", metavar="TIME", help="stop asking in time to end by then: 90s, 15m, 1h30m"
+    )
+    how.add_argument(
+        "--rungs",
+        metavar="EPOCHS",
+        help=f"fine-tuning epochs at which the unpromising are let go (default {','.join(map(str, default.rungs))})",
+    )
+    how.add_argument(
+        "--parent-epochs", type=int, metavar="N", help="epochs a parent is trained for (default: by data)"
+    )
+    how.add_argument(
+        "--seed", type=int, metavar="N", help=f"of splits, sampler and training (default {default.seed})"
+    )
+    files = p.add_argument_group("files")
+    files.add_argument(
+        "--config", type=Path, metavar="FILE", help="TOML file of these settings; options given here win"
+    )
+    files.add_argument(
+        "--out", metavar="DIR", help=f"run folder: report, measurements, chosen/ (default {default.out})"
+    )
+    files.add_argument(
+        "--cache", metavar="DIR", help=f"trained parents and decoded images (default {default.cache})"
+    )
+    files.add_argument(
+        "--resume", action="store_true", help="go on with the run in --out with the settings recorded there"
+    )
+    return p
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    """The settings a command line asks for. Raises SettingsError."""
+    given: dict[str, Any] = {
+        name: value
+        for name, value in vars(args).items()
+        if value is not None and name not in ("config", "resume")
+    }
+    if "rungs" in given:
+        try:
+            given["rungs"] = [int(part) for part in given["rungs"].split(",")]
+        except ValueError:
+            raise SettingsError(f"--rungs {given['rungs']!r} is not a list of epochs such as 0,1,3") from None
+    if args.resume:
+        recorded = Path(given.get("out", Settings.out)) / "config.toml"
+        if not recorded.is_file():
+            raise SettingsError(f"nothing to resume: there is no {recorded}; run once without --resume")
+        wanted = {name: value for name, value in given.items() if name in (*EXTENDABLE, "time_limit")}
+        if ignored := sorted(given.keys() - wanted.keys()):
+            raise SettingsError(f"--resume keeps the recorded settings; leave out {', '.join(ignored)}")
+        return from_toml(recorded, **wanted)
+    if args.config:
+        return from_toml(args.config, **given)
+    return from_table(given, "command line")
+
+
+def search(settings: Settings, console: Console | None = None) -> Result:
+    """Run, or go on with, the search the settings describe; writes its run folder.
+
+    Raises SettingsError, DataError, SpaceError, UnknownDevice (the user's), DeviceError (the device's).
+    """
+    from rich.console import Console
+
+    from reports.chosen import write_chosen
+    from reports.write import write
+    from search.assemble import run
+
+    result, preprocessing, classes = run(settings, console or Console(quiet=True))
+    write(result, result.folder)
+    if result.choice:
+        write_chosen(result, classes, preprocessing)
+    return result
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The exit code of one command."""
+    args = parser().parse_args(argv)
+    try:
+        settings = settings_of(args)
+    except SettingsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER
+    from rich.console import Console
+
+    from evaluators.data import DataError
+    from remote.errors import DeviceError, UnknownDevice
+    from spaces.space import SpaceError
+
+    console = Console()
+    try:
+        result = search(settings, console)
+    except (SettingsError, DataError, SpaceError, UnknownDevice) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER
+    except DeviceError as error:
+        print(f"device: {error}; what was measured is kept, the same command goes on", file=sys.stderr)
+        return DEVICE
+    except KeyboardInterrupt:
+        print("\ninterrupted: what was measured is kept, the same command goes on", file=sys.stderr)
+        return INTERRUPTED
+    from reports.terminal import summary
+
+    console.print(summary(result))
+    return OK if result.choice else NOTHING_FITS
+
+
+if __name__ == "__main__":
+    sys.exit(main())

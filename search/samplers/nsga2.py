@@ -1,0 +1,12 @@
+"""Optuna's NSGA-II, the usual evolutionary baseline."""
+
+from __future__ import annotations
+
+import optuna
+
+from spaces.space import Space
+
+
+def make(seed: int, space: Space) -> optuna.samplers.BaseSampler:
+    """Deb et al., A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II, 2002."""
+    return optuna.samplers.NSGAIISampler(population_size=20, seed=seed)

@@ -1,0 +1,12 @@
+"""Optuna's tree-structured Parzen estimator, multivariate; knows several objectives and constraints."""
+
+from __future__ import annotations
+
+import optuna
+
+from spaces.space import Space
+
+
+def make(seed: int, space: Space) -> optuna.samplers.BaseSampler:
+    """Ozaki et al., Multiobjective Tree-Structured Parzen Estimator, JAIR 2022."""
+    return optuna.samplers.TPESampler(multivariate=True, group=True, n_startup_trials=12, seed=seed)

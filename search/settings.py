@@ -1,0 +1,145 @@
+"""What a user asks for: the same fields on the command line, in a TOML file and in Python."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from search.budget import Budget
+
+
+class SettingsError(ValueError):
+    """A wish that can't be met as it stands: one line saying what was asked, what there is, what to do."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One search. Relative paths are the caller's."""
+
+    budget_ms: float
+    percentile: float = 95.0
+    budget_mb: float | None = None
+    max_drop: float | None = None
+    device: str = "local"
+    data: str = "digits"
+    space: str | None = None  # None: tiny for images up to 64 px, edge for larger ones
+    weights: str | None = None
+    sampler: str = "tpe"
+    trials: int = 40
+    time_limit_s: float | None = None
+    rungs: tuple[int, ...] = (0, 1, 3)
+    parent_epochs: int | None = None
+    seed: int = 0
+    out: str = "runs/search"
+    cache: str = "~/.cache/edgefront"
+
+    def __post_init__(self) -> None:
+        checks = {
+            "budget_ms": (self.budget_ms > 0, "must be above 0 ms"),
+            "percentile": (0 < self.percentile < 100, "must lie between 0 and 100, both excluded"),
+            "budget_mb": (self.budget_mb is None or self.budget_mb > 0, "must be above 0 MB"),
+            "max_drop": (
+                self.max_drop is None or 0 <= self.max_drop < 1,
+                "is a fraction: 0.02 is two points",
+            ),
+            "trials": (self.trials >= 1, "must be at least 1"),
+            "time_limit_s": (self.time_limit_s is None or self.time_limit_s > 0, "must be above 0 s"),
+            "parent_epochs": (self.parent_epochs is None or self.parent_epochs >= 1, "must be at least 1"),
+            "rungs": (
+                bool(self.rungs) and self.rungs[0] >= 0 and list(self.rungs) == sorted(set(self.rungs)),
+                "must rise, such as 0, 1, 3",
+            ),
+        }
+        for name, (good, must) in checks.items():
+            if not good:
+                raise SettingsError(f"{name} = {getattr(self, name)!r} {must}")
+
+    def budget(self) -> Budget:
+        """The limits alone."""
+        return Budget(self.budget_ms, self.percentile, self.budget_mb, self.max_drop)
+
+
+# What may differ when a run is gone on with: more of the same, or the same kept elsewhere.
+EXTENDABLE = ("trials", "time_limit_s", "cache", "out")
+
+
+def from_toml(path: Path, **over: Any) -> Settings:
+    """Settings of a TOML file, `over` taking precedence. Raises SettingsError."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(f"no file {path}: --config takes a TOML file, see examples/steel.toml") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise SettingsError(f"{path} can't be read as TOML: {error}") from None
+    return from_table(table | over, str(path))
+
+
+def from_table(table: dict[str, Any], source: str) -> Settings:
+    """Settings of plain values; unknown names and wrong types are errors. Raises SettingsError."""
+    table = {name.replace("-", "_"): value for name, value in table.items()}
+    if isinstance(table.get("time_limit"), str | int | float):
+        table["time_limit_s"] = seconds(table.pop("time_limit"))
+    known = {field.name: str(field.type) for field in fields(Settings)}
+    for name, value in table.items():
+        if name not in known:
+            raise SettingsError(f"{source}: no setting {name!r}; there are {', '.join(known)}")
+        table[name] = _typed(name, value, known[name], source)
+    if "budget_ms" not in table:
+        raise SettingsError(f"{source}: no budget; --budget-ms 30 (or budget_ms = 30) is needed")
+    return Settings(**table)
+
+
+def seconds(text: str | float) -> float:
+    """Seconds of `90`, `90s`, `15m`, `2h`, `1h30m`. Raises SettingsError."""
+    parts = re.fullmatch(
+        r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", str(text).strip()
+    )
+    if not str(text).strip() or parts is None:
+        raise SettingsError(f"time limit {text!r} is not a duration such as 90s, 15m or 1h30m")
+    hours, minutes, rest = (float(part or 0) for part in parts.groups())
+    return 3600 * hours + 60 * minutes + rest
+
+
+def write(settings: Settings, path: Path) -> None:
+    """A TOML file that `from_toml` reads back as the same settings."""
+    lines = [
+        # every type used here is written alike in JSON and in TOML, but for one control character
+        f"{name} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f")
+        for name, value in asdict(settings).items()
+        if value is not None
+    ]
+    new = path.with_suffix(".new")
+    new.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    new.replace(path)
+
+
+def go_on(recorded: Settings, wanted: Settings, folder: Path) -> Settings:
+    """The settings a run goes on with: what was recorded, and more of the same. Raises SettingsError."""
+    differ = [
+        f"{field.name} was {getattr(recorded, field.name)!r}, now {getattr(wanted, field.name)!r}"
+        for field in fields(Settings)
+        if field.name not in EXTENDABLE and getattr(recorded, field.name) != getattr(wanted, field.name)
+    ]
+    if differ:
+        raise SettingsError(
+            f"{folder} holds another run ({'; '.join(differ)}): name another --out, or repeat its command"
+        )
+    return replace(recorded, **{name: getattr(wanted, name) for name in EXTENDABLE})
+
+
+def _typed(name: str, value: Any, kind: str, source: str) -> Any:
+    if value is None and "None" in kind:
+        return None
+    if kind.startswith("tuple") and isinstance(value, list | tuple) and all(type(v) is int for v in value):
+        return tuple(value)
+    if kind.startswith("float") and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if kind.startswith("int") and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if kind.startswith("str") and isinstance(value, str):
+        return value
+    raise SettingsError(f"{source}: {name} = {value!r} is not of type {kind}")

@@ -1,0 +1,126 @@
+"""The Optuna study in the run folder: opened, mended after a kill, asked and told."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import math
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from evaluators.measurement import FAILED, KEPT, Measurement
+from search.budget import Budget
+from search.ledger import drop_torn_line
+from search.pareto import objectives
+from spaces.candidate import Candidate
+from spaces.space import Space
+
+DIRECTIONS = ("maximize", "minimize", "minimize")
+METRICS = ("validation_top1", "rank_ms", "peak_mb")
+SAMPLERS = Path(__file__).parent / "samplers"
+ASKS_MAX = 50  # repeats in a row after which a sampler is held to have run dry
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A trial and the candidate it stands for."""
+
+    trial: Trial
+    candidate: Candidate
+
+
+def samplers() -> tuple[str, ...]:
+    """Names of the samplers there are: the files of `search/samplers/`."""
+    return tuple(sorted(path.stem for path in SAMPLERS.glob("*.py") if path.stem != "__init__"))
+
+
+def open_study(folder: Path, sampler: str, seed: int, space: Space) -> optuna.Study:
+    """The study of a run folder, new or gone on with; trials that a kill left open are closed and queued again.
+
+    One controller holds the run folder at a time, so a lock file found here is a dead one's.
+    """
+    logging.getLogger("optuna").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    journal = folder / "study.journal"
+    drop_torn_line(journal)
+    for stale in folder.glob("study.journal.lock*"):
+        stale.unlink()
+    storage = JournalStorage(JournalFileBackend(str(journal), JournalFileOpenLock(str(journal))))
+    known = [s for s in storage.get_all_studies() if s.study_name == "edgefront"]
+    trials = storage.get_n_trials(known[0]._study_id) if known else 0
+    module = importlib.import_module(f"search.samplers.{sampler}")
+    study = optuna.create_study(
+        study_name="edgefront",
+        storage=storage,
+        directions=DIRECTIONS,
+        # a sampler's random state is not in the journal: a resumed one must not draw its first draws again
+        sampler=module.make(seed + 1000003 * trials, space),
+        load_if_exists=True,
+    )
+    if not known:
+        study.set_metric_names(list(METRICS))
+    for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+        study.tell(trial.number, state=TrialState.FAIL)
+        study.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number})
+    return study
+
+
+def ask(study: optuna.Study, space: Space, seen: set[str]) -> Asked | None:
+    """The next candidate not seen before; None when the space, or the sampler, has no more.
+
+    A repeat is closed as failed with the attribute `repeat`: it teaches the sampler nothing, twice.
+    """
+    for _ in range(ASKS_MAX):
+        trial = study.ask()
+        candidate = space.suggest(trial)
+        if candidate.key() not in seen:
+            return Asked(trial, candidate)
+        trial.set_user_attr("repeat", True)
+        study.tell(trial, state=TrialState.FAIL)
+    left = next((p for p in space.params() if space.candidate(p).key() not in seen), None)
+    if left is None:
+        return None
+    study.enqueue_trial(left)
+    trial = study.ask()
+    return Asked(trial, space.suggest(trial))
+
+
+def tell(study: optuna.Study, trial: Trial, measurement: Measurement, budget: Budget) -> None:
+    """Close a trial with its measurement as attributes, constraints (<= 0 keeps them) and values.
+
+    Only what was measured in full has values; what a gate stopped is pruned, and infeasible by the constraint
+    it broke. A failure that is not the candidate's own fault teaches nothing.
+    """
+    latency = measurement.latency
+    trial.set_constraint("built", 1.0 if measurement.outcome == FAILED else 0.0)
+    trial.set_constraint("latency_ms", budget.excess_ms(latency) if latency else 0.0)
+    trial.set_constraint("peak_mb", budget.excess_mb(latency) if latency else 0.0)
+    for name, value in _finite(measurement.to_dict()).items():
+        trial.set_user_attr(name, value)
+    if measurement.outcome == KEPT:
+        study.tell(trial, list(objectives(measurement)))
+    else:
+        study.tell(trial, state=TrialState.PRUNED)
+
+
+def told(study: optuna.Study, space: Space) -> Iterator[tuple[FrozenTrial, Candidate]]:
+    """Closed trials that stand for a candidate evaluated, in order."""
+    for trial in study.get_trials(deepcopy=False, states=[TrialState.COMPLETE, TrialState.PRUNED]):
+        yield trial, space.candidate(trial.params)
+
+
+def _finite(value: Any) -> Any:
+    """The same JSON value with None for numbers that JSON has no word for."""
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,79 @@
+"""One point of the joint space, as plain data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+
+class Unbuildable(ValueError):
+    """A candidate that can't be: its own failure, in one line. `kind` is the kind of a `Failure`."""
+
+    kind = "unbuildable"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is built, compressed, run and timed.
+
+    `variant` is a row of a family's table (`mobilenet_v2`), unique over all families. `steps` are the
+    compression operations in the order they are applied: a name is a file in `spaces/operations/`, an
+    amount its strength (for `prune` the fraction of channels removed, 0..1).
+    """
+
+    family: str
+    variant: str
+    image_px: int
+    steps: tuple[tuple[str, float], ...] = ()
+    precision: str = "fp32"
+    runtime: str = "onnxruntime"
+    threads: int = 1
+
+    def amount(self, operation: str) -> float:
+        """Strength of one compression operation; 0.0 where it is not applied."""
+        return dict(self.steps).get(operation, 0.0)
+
+    @property
+    def compressed(self) -> bool:
+        """True if anything but the plain fp32 network runs."""
+        return bool(self.steps) or self.precision != "fp32"
+
+    def uncut(self) -> Candidate:
+        """The same candidate without its compression steps: what a step must be faster than."""
+        return replace(self, steps=())
+
+    def describe(self) -> str:
+        """`mobilenet_v2 128px prune 0.3 int8`: a line for people."""
+        steps = [f"{name} {amount:g}" for name, amount in self.steps]
+        threads = [f"{self.threads} threads"] if self.threads > 1 else []
+        return " ".join([self.variant, f"{self.image_px}px", *steps, self.precision, *threads])
+
+    # One training serves every precision and runtime of a structure, one graph every runtime option:
+    # so there are three keys, each naming what the work below it depends on.
+    def structure_key(self) -> str:
+        """12 hex digits naming what is trained."""
+        return _digest([self.family, self.variant, self.image_px, self.steps])
+
+    def graph_key(self) -> str:
+        """12 hex digits naming what is exported."""
+        return _digest([self.structure_key(), self.precision])
+
+    def key(self) -> str:
+        """12 hex digits naming what is timed: the whole candidate."""
+        return _digest([self.graph_key(), self.runtime, self.threads])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; `from_dict` is the inverse."""
+        return asdict(self) | {"steps": [list(step) for step in self.steps]}
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> Candidate:
+        """The candidate `to_dict` described."""
+        steps = tuple((str(name), float(amount)) for name, amount in data["steps"])
+        return Candidate(**(data | {"steps": steps}))
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]

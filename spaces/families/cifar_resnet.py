@@ -1,0 +1,68 @@
+"""ResNet for 32 px images (He et al. 2015, section 4.2): three stages, shortcuts without parameters (option A).
+
+A shortcut of option A pads channels, which ties the stages' widths together, so pruning only narrows the inside of
+each block (`fixed_layers` keep their width): multiply-accumulates fall about as the amount, not as its square.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from spaces.network import Variant
+
+VARIANTS = {
+    f"cifar_resnet{depth}": Variant(width=16, depth=depth, file=f"cifar10_resnet{depth}")
+    for depth in (20, 32, 44, 56)
+}
+
+
+class Block(nn.Module):
+    """Two 3 x 3 convolutions beside a shortcut: (N, inputs, H, W) -> (N, outputs, H / stride, W / stride)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.stride, self.missing = stride, outputs - inputs
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        inside = self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x)))))
+        return functional.relu(inside + self._shortcut(x))
+
+    def _shortcut(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.missing:
+            return x
+        thinned = x[:, :, :: self.stride, :: self.stride]
+        return functional.pad(thinned, (0, 0, 0, 0, self.missing // 2, self.missing // 2))
+
+
+class CifarResNet(nn.Module):
+    """(N, 3, H, W) -> (N, classes); 6 n + 2 layers deep."""
+
+    def __init__(self, width: int, depth: int, classes: int) -> None:
+        super().__init__()
+        blocks = (depth - 2) // 6
+        self.conv1 = nn.Conv2d(3, width, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.layer1 = _stage(width, width, blocks, 1)
+        self.layer2 = _stage(width, 2 * width, blocks, 2)
+        self.layer3 = _stage(2 * width, 4 * width, blocks, 2)
+        self.linear = nn.Linear(4 * width, classes)
+        self.fixed_layers = ("conv1", *(n for n, _ in self.named_modules() if n.endswith(".conv2")))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.relu(self.bn1(self.conv1(x)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        return self.linear(functional.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+def build(variant: str, classes: int, image_px: int) -> nn.Module:
+    """(N, 3, image_px, image_px) -> (N, classes). Its stem halves nothing, so it is the same at every size."""
+    return CifarResNet(int(VARIANTS[variant].width), VARIANTS[variant].depth, classes)
+
+
+def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
+    first = Block(inputs, outputs, stride)
+    return nn.Sequential(first, *(Block(outputs, outputs, 1) for _ in range(blocks - 1)))

@@ -1,0 +1,18 @@
+"""MobileNetV2 (Sandler et al. 2018), torchvision's."""
+
+from torch import nn
+from torchvision.models import WeightsEnum, get_model, get_model_weights
+
+from spaces.network import Variant, fit_stem
+
+VARIANTS = {name: Variant() for name in ("mobilenet_v2",)}
+
+
+def build(variant: str, classes: int, image_px: int) -> nn.Module:
+    """(N, 3, image_px, image_px) -> (N, classes)."""
+    return fit_stem(get_model(variant, weights=None, num_classes=classes), image_px, conv="features.0.0")
+
+
+def pretrained(variant: str) -> WeightsEnum:
+    """torchvision's best ImageNet weights of this variant."""
+    return get_model_weights(variant).DEFAULT

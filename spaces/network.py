@@ -1,0 +1,120 @@
+"""Networks by name: a family is a file in `spaces/families/`, a compression operation one in `spaces/operations/`.
+
+A family file has `VARIANTS: dict[str, Variant]` and `build(variant, classes, image_px) -> nn.Module`, a net that
+takes float (N, 3, image_px, image_px) to (N, classes); one with weights of its own to fetch has `pretrained(variant)`
+too. An operation file has `apply(net, amount, example, classes) -> nn.Module`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import nn
+
+from spaces.candidate import Unbuildable
+
+Triple = tuple[float, float, float]
+
+# Why a family one may look for is not there. `tests/spaces/test_prune.py` shows the first.
+LEFT_OUT = {
+    "shufflenet_v2": "its channel shuffle divides by zero in the pruner (torch-pruning 1.6.1)",
+    "swin": "pruning swin_t takes over nine minutes and 13 GB",
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A row of a family's table. What `width` and `depth` count is the family's own affair."""
+
+    width: float = 1.0
+    depth: int = 0
+    mean: Triple = (0.485, 0.456, 0.406)  # of the input, RGB of 0..1
+    std: Triple = (0.229, 0.224, 0.225)
+    file: str = ""  # stem of its weight file, where that is not the variant's name
+
+
+def family_names() -> tuple[str, ...]:
+    """Names of the files in `spaces/families/`."""
+    return _names("families")
+
+
+def operation_names() -> tuple[str, ...]:
+    """Names of the files in `spaces/operations/`."""
+    return _names("operations")
+
+
+def variants(family: str) -> dict[str, Variant]:
+    """The family's table: variant name -> its numbers."""
+    return dict(family_module(family).VARIANTS)
+
+
+def normalisation(family: str, variant: str) -> tuple[Triple, Triple]:
+    """(mean, std) that the input of 0..1 is normalised with: what pretrained weights expect."""
+    row = _row(family, variant)
+    return row.mean, row.std
+
+
+def build(family: str, variant: str, classes: int, image_px: int) -> nn.Module:
+    """(N, 3, image_px, image_px) -> (N, classes), randomly initialised. Raises Unbuildable for unknown names."""
+    _row(family, variant)
+    net: nn.Module = family_module(family).build(variant, classes, image_px)
+    return net
+
+
+def apply_steps(
+    net: nn.Module, steps: Sequence[tuple[str, float]], image_px: int, classes: int
+) -> nn.Module:
+    """`net` after every compression step in turn; changed in place. Raises Unbuildable."""
+    example = torch.zeros(1, 3, image_px, image_px)
+    for name, amount in steps:
+        if name not in operation_names():
+            raise Unbuildable(f"no operation {name!r}; there are {', '.join(operation_names())}")
+        net = importlib.import_module(f"spaces.operations.{name}").apply(net, amount, example, classes)
+    return net
+
+
+def family_module(family: str) -> ModuleType:
+    """The family's file, imported. Raises Unbuildable if there is none."""
+    if family not in family_names():
+        why = f" is left out: {LEFT_OUT[family]}" if family in LEFT_OUT else " is not known"
+        raise Unbuildable(f"family {family!r}{why}; there are {', '.join(family_names())}")
+    return importlib.import_module(f"spaces.families.{family}")
+
+
+def head_name(net: nn.Module) -> str:
+    """Name of the classifier: the last layer with weights, a convolution in SqueezeNet."""
+    return [name for name, layer in net.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)][-1]
+
+
+def fit_stem(net: nn.Module, image_px: int, conv: str, pool: str = "") -> nn.Module:
+    """`net` with a stem that does not throw a small input away; in place.
+
+    Nets made for 224 px halve the image up to five times before the classifier. Up to 64 px one halving of the stem
+    is left out and up to 32 px two, the pooling (where the stem has one) first: so the last map keeps 4 x 4 places or
+    as many as the stem can give back. No weight changes its shape, so one parent's weights serve every input size.
+    """
+    halvings = [name for name in (pool, conv) if name]
+    for name in halvings[: (image_px <= 64) + (image_px <= 32)]:
+        layer = net.get_submodule(name)
+        if isinstance(layer, nn.Conv2d):
+            layer.stride = (1, 1)
+        else:
+            net.set_submodule(name, nn.Identity())
+    return net
+
+
+def _names(folder: str) -> tuple[str, ...]:
+    files = (Path(__file__).parent / folder).glob("*.py")
+    return tuple(sorted(path.stem for path in files if path.stem != "__init__"))
+
+
+def _row(family: str, variant: str) -> Variant:
+    table = variants(family)
+    if variant not in table:
+        raise Unbuildable(f"family {family} has no variant {variant!r}; it has {', '.join(table)}")
+    return table[variant]

@@ -1,0 +1,79 @@
+"""python -m spaces.show: a space, as it is and as a device cuts it, with its size."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from spaces.space import Space, SpaceError, load, presets
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(prog="python -m spaces.show", description=__doc__.split(": ", 1)[1])
+    p.add_argument(
+        "--space", metavar="NAME", help=f"{', '.join(presets())} or a TOML file (default: list the presets)"
+    )
+    p.add_argument("--device", metavar="NAME", help="cut the space to what this device can do")
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The exit code of one command."""
+    args = parser().parse_args(argv)
+    from rich.console import Console
+
+    from remote.errors import DeviceError, UnknownDevice
+
+    console = Console()
+    try:
+        for name in [args.space] if args.space else presets():
+            space = load(name)
+            if args.device:
+                space = _cut(space, args.device)
+            console.print(table(space))
+    except (SpaceError, UnknownDevice) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except DeviceError as error:
+        print(f"device: {error}", file=sys.stderr)
+        return 4
+    return 0
+
+
+def table(space: Space) -> object:
+    """A renderable for rich."""
+    from rich.table import Table
+
+    drawn = Table(
+        title=f"{space.name}: {space.title}", caption=f"{space.size():,} candidates", title_justify="left"
+    )
+    drawn.add_column("axis")
+    drawn.add_column("values")
+    for family, names in space.variants.items():
+        drawn.add_row(f"family {family}", ", ".join(names))
+    for axis, values in space.axes.items():
+        drawn.add_row(
+            axis, ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
+        )
+    for family, own in space.own_axes.items():
+        for axis, values in own.items():
+            drawn.add_row(f"{axis} of {family}", ", ".join(str(value) for value in values))
+    for line in space.left_out:
+        drawn.add_row("left out", line)
+    return drawn
+
+
+def _cut(space: Space, device: str) -> Space:
+    # An entry point, like search/run.py, knows rooms that the package itself must not.
+    from remote.device import capabilities, load_device
+    from remote.session import Session
+    from spaces.space import cut
+
+    with Session.open(load_device(device)) as session:
+        able = capabilities(session.facts)
+    return cut(space, dict.fromkeys(able.precisions) | able.why_not, able.runtimes, able.threads_max)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

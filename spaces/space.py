@@ -1,0 +1,214 @@
+"""The joint space: which candidates there are, and how a study is asked for one."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise, product
+from pathlib import Path
+from typing import Any, Protocol
+
+from spaces.candidate import Candidate
+
+PRESETS = Path(__file__).parent / "presets"
+OPERATIONS = Path(__file__).parent / "operations"
+FAMILIES = Path(__file__).parent / "families"
+PLAIN_AXES = ("image_px", "precision", "runtime", "threads")
+
+Value = str | int | float
+
+
+class SpaceError(ValueError):
+    """A space that can't be: one line saying what was asked, what there is, what to do."""
+
+
+class Suggests(Protocol):
+    """The part of an Optuna trial a space asks."""
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any: ...
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1) -> int: ...
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None) -> float: ...
+
+
+@dataclass(frozen=True)
+class Space:
+    """Axes and their values; `own_axes` are the values an axis takes for one family alone.
+
+    `left_out` says, axis value by axis value, what the device can't do and why.
+    """
+
+    name: str
+    title: str
+    variants: Mapping[str, tuple[str, ...]]  # family -> its variants
+    axes: Mapping[str, tuple[Value, ...]]
+    own_axes: Mapping[str, Mapping[str, tuple[Value, ...]]]
+    left_out: tuple[str, ...] = ()
+
+    def values(self, family: str, axis: str) -> tuple[Value, ...]:
+        """What `axis` may be for a family."""
+        return self.own_axes.get(family, {}).get(axis, self.axes[axis])
+
+    def family_of(self, variant: str) -> str:
+        """The family whose variant this is."""
+        return next(family for family, names in self.variants.items() if variant in names)
+
+    def parent_px(self, family: str) -> int:
+        """Input size parents are trained at, and the greedy choice would run at: the largest."""
+        return max(int(px) for px in self.values(family, "image_px"))
+
+    def parents(self) -> tuple[Candidate, ...]:
+        """The plain network of every variant: uncompressed, largest input, fewest threads."""
+        runtime, threads = str(self.axes["runtime"][0]), min(int(n) for n in self.axes["threads"])
+        return tuple(
+            Candidate(family, variant, self.parent_px(family), runtime=runtime, threads=threads)
+            for family, names in self.variants.items()
+            for variant in names
+        )
+
+    def size(self) -> int:
+        """How many candidates there are."""
+        return sum(1 for _ in self.params())
+
+    def params(self) -> Iterator[dict[str, Value]]:
+        """Every point, as the values a trial would suggest."""
+        for family, names in self.variants.items():
+            axes = [self.values(family, axis) for axis in self.axes]
+            for variant, *point in product(names, *axes):
+                named = {self._name(family, axis): v for axis, v in zip(self.axes, point, strict=True)}
+                yield {"variant": variant} | named
+
+    def suggest(self, trial: Suggests) -> Candidate:
+        """The candidate a trial asks for. Evenly spaced numbers keep their order for the sampler."""
+        variant = trial.suggest_categorical("variant", [v for names in self.variants.values() for v in names])
+        family = self.family_of(variant)
+        point = {"variant": variant}
+        for axis in self.axes:
+            name = self._name(family, axis)
+            point[name] = _suggest(trial, name, self.values(family, axis))
+        return self.candidate(point)
+
+    def candidate(self, params: Mapping[str, Value]) -> Candidate:
+        """The candidate that a trial's parameters stand for."""
+        variant = str(params["variant"])
+        family = self.family_of(variant)
+        point = {axis: params[self._name(family, axis)] for axis in self.axes}
+        steps = tuple(
+            (axis, round(float(point[axis]), 6))
+            for axis in self.axes
+            if axis not in PLAIN_AXES and float(point[axis]) > 0
+        )
+        return Candidate(
+            family,
+            variant,
+            int(point["image_px"]),
+            steps,
+            str(point["precision"]),
+            str(point["runtime"]),
+            int(point["threads"]),
+        )
+
+    def params_of(self, candidate: Candidate) -> dict[str, Value]:
+        """The parameters that `candidate` turns into this candidate; the inverse of `candidate`."""
+        plain = {axis: getattr(candidate, axis) for axis in PLAIN_AXES}
+        named = {
+            self._name(candidate.family, axis): plain[axis] if axis in plain else candidate.amount(axis)
+            for axis in self.axes
+        }
+        return {"variant": candidate.variant} | named
+
+    def _name(self, family: str, axis: str) -> str:
+        # Optuna wants one distribution per name, so an axis with values of its own is a name of its own.
+        return f"{axis}.{family}" if axis in self.own_axes.get(family, {}) else axis
+
+
+def presets() -> tuple[str, ...]:
+    """Names that `load` knows."""
+    return tuple(sorted(path.stem for path in PRESETS.glob("*.toml")))
+
+
+def load(name: str) -> Space:
+    """The space of a preset's name or of a TOML file's path. Raises SpaceError."""
+    path = PRESETS / f"{name}.toml" if name in presets() else Path(name)
+    if not path.is_file():
+        raise SpaceError(f"no space {name!r}: name one of {', '.join(presets())}, or a TOML file like them")
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SpaceError(f"{path} is not a TOML file: {error}") from None
+    return _check(_from_table(path.stem, table), path)
+
+
+def cut(
+    space: Space, precisions: Mapping[str, str | None], runtimes: tuple[str, ...], threads_max: int
+) -> Space:
+    """The space without what a device can't do. `precisions`: name -> None, or why it is left out."""
+    offered: dict[str, Any] = {
+        "precision": lambda value: precisions.get(value, "the device does not know it"),
+        "runtime": lambda value: None if value in runtimes else "not installed on the device",
+        "threads": lambda value: None if int(value) <= threads_max else f"the device has {threads_max} cores",
+    }
+    left_out: list[str] = []
+
+    def kept(axis: str, values: tuple[Value, ...]) -> tuple[Value, ...]:
+        refusals = {value: offered[axis](value) for value in values} if axis in offered else {}
+        left_out.extend(f"{axis} {value}: {why}" for value, why in refusals.items() if why)
+        keep = tuple(value for value in values if not refusals.get(value))
+        if not keep:
+            raise SpaceError(f"space {space.name}: the device can do none of {axis} = {list(values)}")
+        return keep
+
+    axes = {axis: kept(axis, values) for axis, values in space.axes.items()}
+    own = {f: {a: kept(a, v) for a, v in axes.items()} for f, axes in space.own_axes.items()}
+    return replace(space, axes=axes, own_axes=own, left_out=tuple(dict.fromkeys(left_out)))
+
+
+def _from_table(name: str, table: dict[str, Any]) -> Space:
+    axes = {"runtime": ["onnxruntime"], "threads": [1], "precision": ["fp32"]} | table.get("axes", {})
+    return Space(
+        name=name,
+        title=str(table.get("title", name)),
+        variants={family: tuple(names) for family, names in table.get("variants", {}).items()},
+        axes={axis: tuple(values) for axis, values in axes.items()},
+        own_axes={f: {a: tuple(v) for a, v in own.items()} for f, own in table.get("families", {}).items()},
+    )
+
+
+def _check(space: Space, path: Path) -> Space:
+    def known(folder: Path) -> list[str]:
+        return sorted(p.stem for p in folder.glob("*.py") if p.stem != "__init__")
+
+    if not any(space.variants.values()):
+        raise SpaceError(
+            f"{path}: [variants] names no network; a line such as resnet = ['resnet18'] is needed"
+        )
+    if "image_px" not in space.axes:
+        raise SpaceError(f"{path}: [axes] needs image_px = [..]")
+    for family in [*space.variants, *space.own_axes]:
+        if family not in known(FAMILIES):
+            raise SpaceError(f"{path}: no family {family!r}; there are {', '.join(known(FAMILIES))}")
+    for axis in [*space.axes, *(a for own in space.own_axes.values() for a in own)]:
+        if axis not in PLAIN_AXES and axis not in known(OPERATIONS):
+            there = ", ".join([*PLAIN_AXES, *known(OPERATIONS)])
+            raise SpaceError(f"{path}: no axis {axis!r}; there are {there}")
+    for axis, values in [*space.axes.items(), *(i for own in space.own_axes.values() for i in own.items())]:
+        if not values or len(set(values)) != len(values):
+            raise SpaceError(f"{path}: {axis} = {list(values)} must name at least one value, each once")
+        if axis not in PLAIN_AXES and any(not 0 <= float(value) < 1 for value in values):
+            raise SpaceError(f"{path}: {axis} = {list(values)} must be fractions from 0 up to 1")
+        plain = "fp32" if axis == "precision" else 0 if axis not in PLAIN_AXES else None
+        if plain is not None and plain not in values:
+            raise SpaceError(f"{path}: {axis} = {list(values)} lacks {plain}, which the plain networks need")
+    return space
+
+
+def _suggest(trial: Suggests, name: str, values: tuple[Value, ...]) -> Value:
+    numbers = [v for v in values if isinstance(v, int | float)]
+    if len(numbers) == len(values) > 2:
+        steps = {round(b - a, 9) for a, b in pairwise(numbers)}
+        if len(steps) == 1 and next(iter(steps)) > 0:
+            step = steps.pop()
+            if all(isinstance(v, int) for v in numbers):
+                return trial.suggest_int(name, int(numbers[0]), int(numbers[-1]), step=int(step))
+            return round(trial.suggest_float(name, numbers[0], numbers[-1], step=step), 9)
+    return trial.suggest_categorical(name, list(values))

@@ -1,0 +1,76 @@
+"""Choice, baseline, nearest miss; finalists timed again; the test set looked at last."""
+
+from dataclasses import replace
+
+from evaluators.measurement import KEPT, OVER_BUDGET
+from search.budget import Budget
+from search.choice import nearest_miss, ranked
+from search.finish import finish
+from search.funnel import Gates, evaluate
+from spaces.candidate import Candidate
+from tests.search.analytic import Analytic
+
+PLAIN = Candidate("tiny_resnet", "res8_w16_s2", 32)
+OTHERS = [
+    PLAIN,
+    replace(PLAIN, image_px=24),
+    replace(PLAIN, precision="int8"),
+    Candidate("tiny_resnet", "res8_w8_s2", 32),
+    Candidate("tiny_resnet", "res8_w4_s2", 16, (("prune", 0.5),), "int8"),
+]
+
+
+def run(budget, evaluator=None):
+    evaluator = evaluator or Analytic()
+    measured = []
+    for i, candidate in enumerate(OTHERS):
+        m = evaluate(candidate, evaluator, Gates(budget), measured, candidate == PLAIN, lambda line: None)
+        measured.append(replace(m, trial=i))
+    return finish(measured, evaluator, budget, frozenset([PLAIN]), lambda line: None), evaluator
+
+
+def test_the_choice_is_the_most_accurate_that_keeps_the_budget():
+    ending, evaluator = run(Budget(2.6))
+    assert ending.choice.candidate == replace(PLAIN, precision="int8") or ending.choice.confirmed
+    best = max((m for m in ending.measurements if m.outcome == KEPT), key=lambda m: m.accuracy.top1)
+    assert ending.choice == best and ending.choice.confirmed and ending.choice.test is not None
+    assert ending.baseline.candidate == PLAIN and ending.baseline.outcome == OVER_BUDGET
+    assert ending.baseline.confirmed and ending.baseline.test is not None and ending.miss is None
+    tested = [stage for stage, _ in evaluator.calls]
+    assert tested.index("test") > max(i for i, stage in enumerate(tested) if stage != "test")
+
+
+def test_what_timing_again_takes_over_the_budget_is_not_chosen():
+    calm, _ = run(Budget(2.6))
+
+    class Once(Analytic):
+        def confirm(self, candidate, epochs):
+            slow = candidate == calm.choice.candidate
+            return self._latency(candidate, 1.5 if slow else 1.0)
+
+    ending, _ = run(Budget(2.6), Once())
+    assert ending.choice.candidate != calm.choice.candidate
+    demoted = ending.measurements[calm.choice.trial]
+    assert demoted.outcome == OVER_BUDGET and demoted.confirmed
+
+
+def test_nothing_fits_names_the_nearest():
+    ending, _ = run(Budget(0.05))
+    assert ending.choice is None and ending.front == ()
+    assert ending.miss.measurement.candidate == OTHERS[-1] and "> 0.05" in ending.miss.over
+
+
+def test_too_much_accuracy_lost_is_no_choice():
+    ending, _ = run(Budget(2.6, max_drop=0.0))
+    assert ending.choice is None and "points against the baseline, 0 allowed" in ending.miss.over
+
+
+def test_ties_go_to_the_faster():
+    ending, _ = run(Budget(100.0))
+    slow = ending.choice
+    fast = replace(slow, latency=Analytic().latency(OTHERS[-1], None))
+    assert ranked([slow, fast], Budget(100.0), None) == [fast, slow]
+
+
+def test_no_measurement_no_miss():
+    assert nearest_miss([], Budget(1.0), None) is None

@@ -1,0 +1,89 @@
+"""The way of one candidate: each gate stops what it should, with a reason, and nothing dear comes after it."""
+
+from dataclasses import replace
+
+import pytest
+
+from evaluators.measurement import FAILED, KEPT, NO_GAIN, OVER_BUDGET, UNPROMISING, Failure
+from search.budget import Budget
+from search.funnel import Gates, evaluate
+from spaces.candidate import Candidate
+from tests.search.analytic import Analytic
+
+CANDIDATE = Candidate("tiny_resnet", "res8_w8_s2", 32)
+PRUNED = replace(CANDIDATE, steps=(("prune", 0.25),))
+
+
+def go(candidate, evaluator, budget_ms=10.0, rivals=(), plain=False, **budget):
+    return evaluate(
+        candidate, evaluator, Gates(Budget(budget_ms, **budget)), rivals, plain, lambda line: None
+    )
+
+
+def stages(evaluator):
+    return [stage for stage, _ in evaluator.calls]
+
+
+def test_all_the_way():
+    evaluator = Analytic()
+    measurement = go(PRUNED, evaluator)
+    assert measurement.outcome == KEPT and [a.epochs for a in measurement.accuracies] == [0, 1, 3]
+    assert stages(evaluator) == ["structure", "latency", "structure", "latency"] + ["accuracy"] * 3
+
+
+def test_over_the_budget_ends_before_training():
+    evaluator = Analytic()
+    measurement = go(CANDIDATE, evaluator, budget_ms=2.0)
+    assert measurement.outcome == OVER_BUDGET and measurement.accuracy is None
+    assert "p95 may reach 2.04 ms > 2" in measurement.reason
+    assert "at least 1.96) > 1" in go(CANDIDATE, evaluator, budget_ms=1.0).reason
+    assert "accuracy" not in stages(evaluator)
+
+
+def test_memory_is_a_limit_too():
+    measurement = go(CANDIDATE, Analytic(), peak_mb=60.0)
+    assert measurement.outcome == OVER_BUDGET and measurement.reason == "peak 70 MB > 60"
+
+
+def test_a_plain_network_is_scored_even_over_the_budget():
+    measurement = go(CANDIDATE, Analytic(), budget_ms=1.0, plain=True)
+    assert measurement.outcome == OVER_BUDGET and [a.epochs for a in measurement.accuracies] == [0]
+
+
+def test_a_cut_that_brings_nothing_is_not_trained():
+    class Stubborn(Analytic):
+        def cost(self, c):
+            return super().cost(replace(c, steps=()))
+
+    evaluator = Stubborn()
+    measurement = go(PRUNED, evaluator)
+    assert measurement.outcome == NO_GAIN and "no faster than" in measurement.reason
+    assert "accuracy" not in stages(evaluator)
+
+
+def test_a_failure_is_told_with_its_stage_and_kind():
+    failure = Failure("structure", "unbuildable", "no channels left")
+    measurement = go(CANDIDATE, Analytic({CANDIDATE.key(): failure}))
+    assert measurement.outcome == FAILED and measurement.reason == "structure, unbuildable: no channels left"
+
+
+def test_the_unpromising_are_let_go_early():
+    rival = replace(go(CANDIDATE, Analytic()), trial=7)
+    worse = replace(CANDIDATE, variant="res8_w4_s2", image_px=48)
+
+    class Slow(Analytic):
+        def cost(self, c):
+            return 5.0
+
+        def top1(self, c, epochs):
+            return 0.3
+
+    measurement = go(worse, Slow(), rivals=[rival])
+    assert measurement.outcome == UNPROMISING and [a.epochs for a in measurement.accuracies] == [0, 1]
+    assert "trial 7" in measurement.reason and "30.0 %" in measurement.reason
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0])
+def test_a_rival_counts_only_if_it_is_no_slower(factor):
+    slower = replace(go(replace(CANDIDATE, image_px=48), Analytic()), trial=1)
+    assert go(CANDIDATE, Analytic(), rivals=[slower]).outcome == KEPT

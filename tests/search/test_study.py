@@ -1,0 +1,172 @@
+"""The study: any sampler, no repeats, gone on with after a kill as if nothing had been."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from rich.console import Console
+
+from evaluators.measurement import FAILED, KEPT, OVER_BUDGET, Failure
+from evaluators.stopwatch import Stopwatch
+from search.budget import Budget
+from search.engines import serial
+from search.funnel import Gates
+from search.ledger import Ledger
+from search.live import View
+from search.remembered import Remembered
+from search.study import open_study, samplers
+from spaces.space import load
+from tests.search.analytic import Analytic
+
+SPACE = load("tiny")
+BUDGET = Budget(1.5)
+
+
+def go(folder, trials=15, sampler="random", evaluator=None, budget=BUDGET):
+    """One session over a run folder."""
+    ledger, watch = Ledger(folder / "ledger.jsonl"), Stopwatch()
+    study = open_study(folder, sampler, 0, SPACE)
+    view = View(Console(quiet=True), budget, trials, None)
+    limits = serial.Limits(trials, lambda: float("inf"), lambda spent: 0.0)
+    inner = evaluator or Analytic()
+    searched = serial.run(study, SPACE, Remembered(inner, ledger, watch), Gates(budget), limits, view)
+    ledger.close()
+    return searched, study, inner
+
+
+@pytest.mark.parametrize("sampler", samplers())
+def test_every_sampler_finds_something_and_never_repeats(sampler, tmp_path):
+    searched, study, _ = go(tmp_path, 25, sampler)
+    keys = [m.candidate.key() for m in searched.measurements]
+    assert len(keys) == len(set(keys)) == 25
+    assert any(m.outcome == KEPT for m in searched.measurements)
+    assert all(m.latency.percentile_ms.high <= 1.5 for m in searched.measurements if m.outcome == KEPT)
+    feasible = {t.number for t in study.best_trials}
+    assert feasible <= {m.trial for m in searched.measurements if m.outcome == KEPT}
+
+
+def test_plain_networks_come_first(tmp_path):
+    searched, _, _ = go(tmp_path)
+    plain = SPACE.parents()
+    assert tuple(m.candidate for m in searched.measurements[: len(plain)]) == plain
+    assert all(m.accuracy for m in searched.measurements[: len(plain)])
+
+
+def test_what_is_told_is_what_was_measured(tmp_path):
+    broken = SPACE.parents()[1]
+    evaluator = Analytic({broken.key(): Failure("structure", "unbuildable", "no such thing")})
+    searched, study, _ = go(tmp_path, evaluator=evaluator)
+    trials = {t.number: t for t in study.get_trials()}
+    for m in searched.measurements:
+        trial = trials[m.trial]
+        assert trial.user_attrs["outcome"] == m.outcome
+        assert trial.state == (TrialState.COMPLETE if m.outcome == KEPT else TrialState.PRUNED)
+        if m.outcome == OVER_BUDGET:
+            assert trial.constraints["latency_ms"] > 0
+        if m.outcome == FAILED:
+            assert trial.constraints["built"] == 1 and trial.user_attrs["reason"].endswith("no such thing")
+        if m.outcome == KEPT:
+            assert trial.values[0] == m.accuracy.top1 and all(v <= 0 for v in trial.constraints.values())
+
+
+def test_going_on_measures_nothing_again(tmp_path):
+    first, _, _ = go(tmp_path, 10)
+    second, _, evaluator = go(tmp_path, 20)
+    assert second.measurements[:10] == first.measurements
+    fresh = {m.candidate.key() for m in second.measurements[10:]}
+    assert {key.split("@")[0] for stage, key in evaluator.calls if stage == "accuracy"} <= fresh
+
+
+def test_a_whole_space_ends_the_search(tmp_path):
+    small = load("tiny").__class__(
+        "small", "small", {"tiny_resnet": ("res8_w4_s2",)}, SPACE.axes | {"image_px": (16, 24)}, {}
+    )
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    study = open_study(tmp_path, "random", 0, small)
+    limits = serial.Limits(1000, lambda: float("inf"), lambda spent: 0.0)
+    view = View(Console(quiet=True), BUDGET, 1000, None)
+    evaluator = Remembered(Analytic(), ledger, Stopwatch())
+    searched = serial.run(study, small, evaluator, Gates(BUDGET), limits, view)
+    assert searched.ran_dry and len(searched.measurements) == small.size()
+
+
+def test_the_time_limit_leaves_time_for_the_end(tmp_path):
+    left = iter([100.0, 100.0, 4.0, 0.0])
+    study = open_study(tmp_path, "random", 0, SPACE)
+    limits = serial.Limits(1000, lambda: next(left), lambda spent: 5.0)
+    view = View(Console(quiet=True), BUDGET, 1000, None)
+    evaluator = Remembered(Analytic(), Ledger(tmp_path / "l.jsonl"), Stopwatch())
+    searched = serial.run(study, SPACE, evaluator, Gates(BUDGET), limits, view)
+    assert len(searched.measurements) == 3
+
+
+def test_a_line_cut_short_is_dropped(tmp_path):
+    first, _, _ = go(tmp_path, 8)
+    for name in ("ledger.jsonl", "study.journal"):
+        with (tmp_path / name).open("a") as file:
+            file.write('{"stage": "latency", "ke')
+    (tmp_path / "study.journal.lock").touch()
+    second, _, _ = go(tmp_path, 9)
+    assert second.measurements[:8] == first.measurements
+
+
+LOOP = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from tests.search.analytic import Analytic
+from tests.search.test_study import go
+class Slow(Analytic):
+    def latency(self, candidate, limit_ms):
+        time.sleep(0.01)
+        return super().latency(candidate, limit_ms)
+go(Path({folder!r}), {trials}, "tpe", Slow())
+print("done", flush=True)
+"""
+
+
+def test_killed_ten_times_nothing_is_lost_or_measured_twice(tmp_path):
+    """kill -9 at ten moments spread over a search; the same command goes on each time."""
+    root = str(Path(__file__).parents[2])
+    code = LOOP.format(root=root, folder=str(tmp_path), trials=40)
+    kills = 0
+    for attempt in range(40):
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        while process.poll() is None and not _entries(tmp_path) > 4 * attempt:
+            time.sleep(0.005)
+        time.sleep(0.013 * attempt % 0.1)
+        if kills < 10:
+            process.send_signal(signal.SIGKILL)
+        out, _ = process.communicate(timeout=120)
+        kills += process.returncode == -signal.SIGKILL
+        if "done" in out:
+            break
+    assert kills == 10, "the search must be long enough to be killed ten times"
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    once = [(entry.stage, entry.key) for entry in ledger.entries()]
+    assert len(once) == len(set(once)), "something was measured twice"
+    assert os.path.getsize(tmp_path / "ledger.jsonl") > 0
+    searched, study, evaluator = go(tmp_path, 40, "tpe")
+    assert evaluator.calls == [], "a finished search measures nothing"
+    assert len({m.candidate.key() for m in searched.measurements}) == 40
+    assert study.get_trials(states=[TrialState.RUNNING, TrialState.WAITING]) == []
+
+
+def _entries(folder):
+    path = folder / "ledger.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def test_another_optuna_reads_the_journal(tmp_path):
+    """What optuna-dashboard does first: load the study from the journal file alone."""
+    go(tmp_path, 8)
+    backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / "study.journal"))
+    study = optuna.load_study(study_name="edgefront", storage=optuna.storages.JournalStorage(backend))
+    assert study.metric_names == ["validation_top1", "rank_ms", "peak_mb"]
+    assert len(study.get_trials(states=[TrialState.COMPLETE, TrialState.PRUNED])) == 8

@@ -1,0 +1,125 @@
+"""Spaces: read, cut, counted, asked; candidates and the keys they go by."""
+
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spaces.candidate import Candidate
+from spaces.network import variants
+from spaces.space import SpaceError, cut, load, presets
+
+SPACE = """
+title = "two families"
+[variants]
+tiny_resnet = ["res8_w8_s2"]
+tiny_mobile = ["mb_w8"]
+[axes]
+image_px = [16, 24, 32]
+prune = [0.0, 0.25, 0.5]
+precision = ["fp32", "fp16", "int8"]
+threads = [1, 2]
+[families.tiny_mobile]
+prune = [0.0, 0.5]
+"""
+
+
+@pytest.fixture
+def space(tmp_path):
+    (tmp_path / "two.toml").write_text(SPACE)
+    return load(str(tmp_path / "two.toml"))
+
+
+def test_size_counts_what_a_family_has_of_its_own(space):
+    assert space.size() == 3 * 3 * 2 * 3 + 3 * 3 * 2 * 2
+
+
+def test_every_point_is_a_candidate_of_its_own(space):
+    points = list(space.params())
+    candidates = [space.candidate(point) for point in points]
+    assert len({c.key() for c in candidates}) == len(points)
+    assert [space.params_of(c) for c in candidates] == points
+
+
+def test_an_asked_candidate_is_one_of_the_space(space):
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    keys = {space.candidate(point).key() for point in space.params()}
+    for _ in range(60):
+        trial = study.ask()
+        candidate = space.suggest(trial)
+        assert candidate.key() in keys
+        assert space.candidate(trial.params) == candidate
+
+
+def test_a_queued_point_is_what_is_asked_next(space):
+    study = optuna.create_study()
+    for point in list(space.params())[::7]:
+        study.enqueue_trial(point)
+        assert space.params_of(space.suggest(study.ask())) == point
+
+
+def test_cut_keeps_what_the_device_can_do_and_says_what_it_leaves(space):
+    less = cut(space, {"fp32": None, "int8": None, "fp16": "no fp16 arithmetic"}, ("onnxruntime",), 1)
+    assert less.axes["precision"] == ("fp32", "int8") and less.axes["threads"] == (1,)
+    assert less.left_out == ("threads 2: the device has 1 cores", "precision fp16: no fp16 arithmetic")
+    with pytest.raises(SpaceError, match="can do none of runtime"):
+        cut(space, {"fp32": None}, ("tensorrt",), 1)
+
+
+def test_parents_are_plain_and_of_the_space(space):
+    keys = {space.candidate(point).key() for point in space.params()}
+    for parent in space.parents():
+        assert not parent.compressed and parent.image_px == 32 and parent.key() in keys
+
+
+@pytest.mark.parametrize("name", presets())
+def test_presets_name_networks_there_are(name):
+    space = load(name)
+    for family, names in space.variants.items():
+        assert set(names) <= set(variants(family))
+    assert space.size() > 50
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("nonsense", "not a TOML file"),
+        ("[axes]\nimage_px = [32]", "names no network"),
+        ("[variants]\ntiny_resnet = ['a']", "needs image_px"),
+        ("[variants]\nvgg = ['a']\n[axes]\nimage_px = [32]", "no family 'vgg'; there are"),
+        (
+            "[variants]\ntiny_resnet = ['a']\n[axes]\nimage_px = [32]\nwarp = [0.1]",
+            "no axis 'warp'; there are",
+        ),
+        ("[variants]\ntiny_resnet = ['a']\n[axes]\nimage_px = []", "at least one value"),
+        ("[variants]\ntiny_resnet = ['a']\n[axes]\nimage_px = [32]\nprune = [0.0, 1.5]", "fractions from 0"),
+        ("[variants]\ntiny_resnet = ['a']\n[axes]\nimage_px = [32]\nprune = [0.5]", "lacks 0"),
+        ("[variants]\ntiny_resnet = ['a']\n[axes]\nimage_px = [32]\nprecision = ['int8']", "lacks fp32"),
+    ],
+)
+def test_a_wrong_space_is_one_clear_line(tmp_path, text, says):
+    (tmp_path / "s.toml").write_text(text)
+    with pytest.raises(SpaceError, match=says) as error:
+        load(str(tmp_path / "s.toml"))
+    assert "\n" not in str(error.value).split("TOML file:")[0]
+
+
+def test_an_unknown_space_lists_the_presets():
+    with pytest.raises(SpaceError, match="edge"):
+        load("moon")
+
+
+@settings(max_examples=50)
+@given(
+    px=st.integers(16, 512),
+    amount=st.floats(0.01, 0.9),
+    precision=st.sampled_from(["fp32", "int8"]),
+    threads=st.integers(1, 8),
+)
+def test_keys_change_with_what_they_name(px, amount, precision, threads):
+    one = Candidate("f", "v", px, (("prune", amount),), precision, "onnxruntime", threads)
+    assert Candidate.from_dict(one.to_dict()) == one
+    other = Candidate("f", "v", px, (("prune", amount),), "fp16", "onnxruntime", threads)
+    assert one.structure_key() == other.structure_key() and one.graph_key() != other.graph_key()
+    more = Candidate("f", "v", px, (("prune", amount),), precision, "onnxruntime", threads + 1)
+    assert one.graph_key() == more.graph_key() and one.key() != more.key()
