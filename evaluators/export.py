@@ -43,7 +43,7 @@ def export(net: nn.Module, image_px: int, path: Path, opset: int = 13) -> str:
     (1, 3, image_px, image_px) -> (1, classes), weights and batch norm folded, in eval mode.
     """
     example = torch.zeros(1, 3, image_px, image_px)
-    names = {"input_names": [INPUT], "output_names": [OUTPUT], "opset_version": opset}
+    names: dict[str, Any] = {"input_names": [INPUT], "output_names": [OUTPUT], "opset_version": opset}
     training = net.training
     net.eval()
     try:

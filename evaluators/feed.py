@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -44,13 +45,18 @@ class Feed:
     normalisation: Normalisation
     recipe: Recipe
 
+    @property
+    def passes(self) -> int:
+        """How often an epoch goes through the images."""
+        return max(1, math.ceil(self.recipe.epoch_images / len(self.images)))
+
     def __len__(self) -> int:
-        whole, rest = divmod(len(self.images), self.recipe.batch)
+        whole, rest = divmod(self.passes * len(self.images), self.recipe.batch)
         return max(whole + (rest > 1), 1)  # BatchNorm cannot learn from one image
 
     def epoch(self, random: np.random.Generator) -> Iterator[Batch]:
-        """Every image once, shuffled, moved and mirrored at random."""
-        order = random.permutation(len(self.images))
+        """Every image equally often, shuffled, moved and mirrored at random."""
+        order = np.concatenate([random.permutation(len(self.images)) for _ in range(self.passes)])
         for start in range(0, len(self) * self.recipe.batch, self.recipe.batch):
             index = order[start : start + self.recipe.batch]
             flipped = random.integers(0, 2 if self.recipe.flip else 1, len(index))

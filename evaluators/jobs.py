@@ -14,13 +14,14 @@ from spaces.candidate import Candidate
 class Recipe:
     """How networks are trained. The defaults suit some hundred to some ten thousand images.
 
-    AdamW (Loshchilov & Hutter 2019); the learning rate rises over the first quarter and falls to nothing along
-    a cosine (one cycle: Smith & Topin 2018; restarted for every rung: SGDR, Loshchilov & Hutter 2017), so that
-    networks of one rung compare. Candidates learn from their parent's logits (Hinton et al. 2015).
+    AdamW (Loshchilov & Hutter 2019); the learning rate rises over the first quarter and falls to nothing
+    along a cosine (one cycle: Smith & Topin 2018), anew in every rung (SGDR: Loshchilov & Hutter 2017), so
+    that networks of one rung compare. Candidates learn from their parent's logits (Hinton et al. 2015).
     """
 
     parent_epochs: int = 3
     batch: int = 32
+    epoch_images: int = 1000  # least an epoch shows: a smaller set is gone through several times
     lr: float = 1e-3  # peak, of a net with trained weights
     lr_scratch: float = 1e-2  # peak, of a net with random weights
     lr_candidate: float = 1e-3  # peak, of a candidate that goes on from its parent's weights
@@ -37,7 +38,7 @@ class Recipe:
 
     @staticmethod
     def of(dataset: Dataset, seed: int = 0, threads: int = 0) -> Recipe:
-        """The recipe for a data set: small nets from scratch for the digits, which have a left and a right."""
+        """The recipe for a data set. Digits have a left and a right, so they are not mirrored."""
         digits = dataset.kind == "digits"
         return Recipe(parent_epochs=4 if digits else 3, flip=not digits, seed=seed, threads=threads)
 

@@ -12,17 +12,17 @@ import numpy as np
 import onnxruntime
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from evaluators.export import INPUT, export, opset_of, quiet, to_precision
 from evaluators.measurement import Structure
 from remote.device import Int8Recipe
 from spaces.candidate import Candidate
-from spaces.network import Unbuildable, apply_steps, build
+from spaces.network import Unbuildable, apply_steps, build, count_macs, head_name
 
 PARITY_MAX_ABS = 1e-4  # of the logits, torch against the exported fp32 graph
 OPSET = 13
 CALIBRATION_IMAGES = 4  # random ones: their range is all that a timing needs
+SETTLING_PIXELS = 2**17  # of noise that batch statistics are taken from: 128 images of 32 px, 8 of 128 px
 
 
 class Unsupported(Unbuildable):
@@ -53,16 +53,14 @@ def measure(
         exporter = _export(net, candidate, fp32, min(OPSET, opset_max))
         opset = opset_of(fp32)
         if opset > opset_max:
-            raise Unsupported(
-                f"{candidate.describe()}: needs ONNX opset {opset}, the device reads up to {opset_max}"
-            )
+            raise Unsupported(f"{candidate.describe()}: needs ONNX opset {opset}, the device reads up to {opset_max}")
         difference = parity(net, fp32, candidate.image_px, seed)
         if not difference <= PARITY_MAX_ABS:
             raise ParityLost(f"{candidate.describe()}: the exported graph is off by {difference:.2g} in a logit")
         _convert(candidate, fp32, path, int8, seed)
     structure = Structure(
         parameters=sum(parameter.numel() for parameter in net.parameters()),
-        macs=count_macs(net, candidate.image_px),
+        macs=count_macs(net, torch.zeros(1, 3, candidate.image_px, candidate.image_px)),
         onnx_bytes=path.stat().st_size,
         parity_max_abs=difference,
         exporter=exporter,
@@ -74,19 +72,22 @@ def measure(
 def random_net(candidate: Candidate, classes: int) -> nn.Module:
     """The candidate's compressed network, untrained, in eval mode. Raises Unbuildable.
 
-    Batch statistics are set from one batch of noise: with the initial ones activations grow with depth beyond what
-    fp16 holds or shrink to denormals, which are slow; either would make a timing of random weights a lie.
+    Batch statistics are set from a batch of noise and the classifier is scaled to its inputs. With the initial ones
+    activations grow with depth beyond what fp16 holds, or shrink to denormals, which are slow: either would make a
+    timing of random weights a lie, and the first drowns parity in rounding.
     """
     px = candidate.image_px
     net = build(candidate.family, candidate.variant, classes, px)
     net = apply_steps(net, candidate.steps, px, classes).eval()
+    weight = net.get_parameter(f"{head_name(net)}.weight")
+    nn.init.normal_(weight, std=weight[0].numel() ** -0.5)
     norms = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
     momenta = [layer.momentum for layer in norms]
     try:
         for layer in norms:
             layer.train().momentum = 1.0
         with torch.no_grad():
-            net(torch.randn(4, 3, px, px))
+            net(torch.randn(max(4, SETTLING_PIXELS // px**2), 3, px, px))
     except (RuntimeError, ValueError) as error:
         raise Unbuildable(f"{candidate.describe()}: {str(error).splitlines()[0][:200]}") from error
     for layer, momentum in zip(norms, momenta, strict=True):
@@ -109,13 +110,6 @@ def run(onnx_path: Path, image: np.ndarray) -> np.ndarray:
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(onnx_path, options, providers=["CPUExecutionProvider"])
     return session.run(None, {INPUT: image})[0]
-
-
-def count_macs(net: nn.Module, image_px: int) -> int:
-    """Multiply-accumulates of one image: convolutions and matrix products."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        net(torch.zeros(1, 3, image_px, image_px))
-    return int(counter.get_total_flops() // 2)
 
 
 def _export(net: nn.Module, candidate: Candidate, path: Path, opset: int) -> str:

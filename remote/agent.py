@@ -8,7 +8,6 @@ off the wire.
 """
 
 import binascii
-import ctypes
 import fcntl
 import glob
 import hashlib
@@ -192,7 +191,10 @@ class Store(object):
         """Removes blobs, oldest use first, until `size` more bytes fit the limit and the disk."""
         found = []
         for name in os.listdir(self.folder):
-            entry = os.lstat(self.path(name))
+            try:
+                entry = os.lstat(self.path(name))
+            except OSError:
+                continue  # another agent was faster
             if DIGEST.match(name):
                 found.append((entry.st_mtime, entry.st_size, name))
             elif time.time() - entry.st_mtime > 86400:  # left by an agent that was killed
@@ -203,17 +205,18 @@ class Store(object):
                 return
             total -= bytes_ if self.remove(name) else 0
         if self.free() < size + DISK_SPARE:
-            raise Refused(
-                "no_space", "%d MB free, %d MB needed" % (self.free() >> 20, (size + DISK_SPARE) >> 20)
-            )
+            raise Refused("no_space", "%d MB free, %d MB needed" % (self.free() >> 20, (size + DISK_SPARE) >> 20))
 
     def free(self):
         found = os.statvfs(self.folder)
         return found.f_bavail * found.f_frsize
 
     def remove(self, name):
-        """True unless somebody holds it."""
-        fd = os.open(self.path(name), os.O_RDONLY | os.O_NOFOLLOW)
+        """True unless somebody holds it, or has removed it already."""
+        try:
+            fd = os.open(self.path(name), os.O_RDONLY | os.O_NOFOLLOW)
+        except OSError:
+            return False
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.unlink(self.path(name))
@@ -242,9 +245,7 @@ class Store(object):
             if failure:
                 raise Refused("no_space", str(failure))
             if hashed.hexdigest() != name:
-                raise Refused(
-                    "wrong_hash", "the bytes received hash to %s, not %s" % (hashed.hexdigest(), name)
-                )
+                raise Refused("wrong_hash", "the bytes received hash to %s, not %s" % (hashed.hexdigest(), name))
             os.fsync(fd)
             os.rename(part, self.path(name))
         finally:
@@ -530,8 +531,10 @@ def write_all(fd, data):
 def be_mortal(parent):
     """Makes this process end with its parent, and the first to be killed when memory runs out."""
     try:
+        import ctypes  # not every small Python has it
+
         ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
-    except (OSError, AttributeError):
+    except (ImportError, OSError, AttributeError):
         pass  # not Linux: the agent kills its children itself unless it is killed
     try:
         with open("/proc/self/oom_score_adj", "w") as file:
@@ -619,9 +622,7 @@ class Agent(object):
                 body = self.wire.exactly(length)
                 self.answer(request, lambda: self.handle(request, body))
             else:
-                self.wire.tell(
-                    ERROR, 0, {"kind": "bad_frame", "reason": "type %d, length %d" % (kind, length)}
-                )
+                self.wire.tell(ERROR, 0, {"kind": "bad_frame", "reason": "type %d, length %d" % (kind, length)})
                 raise Gone("bad frame")
 
     def answer(self, request, work):

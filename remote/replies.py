@@ -78,9 +78,7 @@ def numbers(reply: dict[str, Any], name: str) -> tuple[float, ...]:
 
 def _number(value: Any, name: str, low: float, high: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise DeviceError(
-            f"the device sent {name} = {str(value)[:40]}, not a number from {low:g} to {high:g}"
-        )
+        raise DeviceError(f"the device sent {name} = {str(value)[:40]}, not a number from {low:g} to {high:g}")
     return float(value)  # NaN is not between any two numbers
 
 

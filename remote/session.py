@@ -46,6 +46,7 @@ class Session:
         self._on_event = on_event
         self._known: set[str] = set()
         self._reconnecting = threading.Lock()
+        self._closed = False
         self._link, self.facts = self._connect()
 
     @classmethod
@@ -60,7 +61,8 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """Ends the agent and whatever it runs."""
+        """Ends the agent and whatever it runs. Later calls raise DeviceError."""
+        self._closed = True
         self._link.close()
 
     def _connect(self) -> tuple[Transport, Facts]:
@@ -82,6 +84,8 @@ class Session:
 
     def _reconnect(self) -> None:
         """Makes a dead link a living one. What the device has is asked for anew."""
+        if self._closed:
+            raise DeviceError(f"the session with {self.device.name} is closed")
         with self._reconnecting:
             if not self._link.alive:
                 self._try_to_reconnect()
@@ -98,9 +102,7 @@ class Session:
                 continue
             if facts.fingerprint() != self.facts.fingerprint():
                 old, self.facts = self.facts, facts
-                raise DeviceError(
-                    f"device {self.device.name} is not what it was: {_gist(old)} became {_gist(facts)}"
-                )
+                raise DeviceError(f"device {self.device.name} is not what it was: {_gist(old)} became {_gist(facts)}")
             self.facts = facts
             return
         raise DeviceError(f"device {self.device.name} does not come back: {failure}")
@@ -111,9 +113,7 @@ class Session:
         kind, reply, blob = self._link.call(op, fields, on_event=self._on_event, **options)
         if kind != ERROR:
             return reply, blob
-        if (
-            reply.get("kind") == "missing"
-        ):  # removed from the full cache since; it is sent again when put again
+        if reply.get("kind") == "missing":  # removed from the full cache since; it is sent again when put again
             self._known.discard(str(reply.get("reason")))
             raise DeviceError(f"the device no longer has {str(reply.get('reason'))[:64]}: put it again")
         raise replies.error(reply)

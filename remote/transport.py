@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import queue
+import re
 import subprocess
 import threading
 import time
@@ -22,7 +23,7 @@ from remote.errors import DeviceError
 
 CHUNK = 1 << 18
 NOISE_MAX = 1 << 20  # a login shell may print this much before the agent speaks
-READY = b"\nAGENT-READY "
+READY = re.compile(rb"AGENT-READY (\d{1,9})\n")
 HERE = Path(__file__).parent
 
 
@@ -120,7 +121,7 @@ class Transport:
         self._sending = threading.Lock()
         self._failing = threading.Lock()
         self._failure: DeviceError | None = None
-        self._noise: deque[bytes] = deque(maxlen=64)
+        self._noise: deque[bytes] = deque(maxlen=300)
         self._heard_s = time.monotonic()
         self._closed = threading.Event()
         self._process = self._start(argv)
@@ -229,6 +230,7 @@ class Transport:
         if self.alive:
             with contextlib.suppress(DeviceError):
                 self._send(next(self._ids), {"op": "quit"}, None)
+                self._hang_up()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(2.0)
         self._fail(DeviceError("the connection is closed"))
@@ -284,14 +286,17 @@ class Transport:
 
     def _skip_to_ready(self, stdout: Bytes) -> None:
         """Reads up to the end of the agent's first line; a login shell may have printed before it."""
-        seen = b"\n"
-        while READY not in seen or not seen.endswith(b"\n"):
-            seen += read_exactly(stdout, 1)
-            self._noise.append(seen[-1:])
-            if len(seen) > NOISE_MAX:
+        line, seen = bytearray(), 0
+        while not (ready := READY.fullmatch(line)):
+            if line.endswith(b"\n"):
+                line.clear()
+            line += read_exactly(stdout, 1)  # never more: the next byte may be a frame's
+            self._noise.append(bytes(line[-1:]))
+            seen += 1
+            if seen > NOISE_MAX:
                 raise DeviceError(f"the device prints but does not answer{self._last_words()}")
-        if seen.rpartition(READY)[2].strip() != str(PROTOCOL).encode():
-            raise DeviceError("the device answers in another version of the protocol")
+        if int(ready[1]) != PROTOCOL:
+            raise DeviceError(f"the device answers in version {int(ready[1])} of the protocol, not {PROTOCOL}")
         self._noise.clear()
 
     def _blob_max(self, request: int) -> int:
@@ -337,14 +342,15 @@ class Transport:
             self._process.wait(2.0)
         for call in list(self._calls.values()):
             call.answers.put(self._failure)
-        if self._sending.acquire(
-            timeout=2.0
-        ):  # never under a write: the number may be another file's by then
-            if self._process.stdin:
-                with contextlib.suppress(OSError):
-                    self._process.stdin.close()
-            self._sending.release()
+        self._hang_up()
         return self._failure
+
+    def _hang_up(self) -> None:
+        # never under a write: by then the descriptor's number may be another file's
+        if self._process.stdin and self._sending.acquire(timeout=2.0):
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+            self._sending.release()
 
 
 def pieces(blob: bytes | Path) -> Iterator[bytes]:

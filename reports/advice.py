@@ -48,17 +48,18 @@ def bought(result: Result) -> tuple[Turn, ...]:
 
 
 def closing(result: Result) -> Prospect | None:
-    """The lever most likely to close the gap of the nearest miss; None if no measured pair says anything of it."""
+    """The lever most likely to close the gap of the nearest miss; None if no measured pair narrows it."""
     if result.miss is None or result.miss.measurement.latency is None:
         return None
+    missed, limit = result.miss.measurement, _limit(result)
     tried = {m.candidate for m in trials(result)}
     prospects = []
     for lever in (v for one in levers(result) for v in (one, one.reversed())):
-        candidate = _turned(result.miss.measurement.candidate, lever, result)
+        candidate = _turned(missed.candidate, lever, result) if _narrows(lever, limit) else None
         # what was tried and did not become the choice will not become it now
         if candidate is not None and candidate not in tried:
-            prospects.append(_prospect(result, result.miss.measurement, lever, candidate))
-    return min(prospects, key=lambda p: _order(result, p), default=None)
+            prospects.append(_prospect(result, missed, lever, candidate))
+    return min(prospects, key=lambda p: _order(result, limit, p), default=None)
 
 
 def nearest(result: Result) -> str:
@@ -69,20 +70,45 @@ def nearest(result: Result) -> str:
     line = f"{miss.measurement.candidate.describe()}: {_how_far(result, miss.measurement) or miss.over}"
     prospect = closing(result)
     if prospect is None:
-        return f"{line}; no measured pair shows what would close the gap, more trials would"
-    lever = prospect.lever
-    would = f"would bring about {ms(prospect.latency_ms)}"
-    if lever.accuracy_change is not None:
-        would += f" at {points(lever.accuracy_change)} of validation accuracy"
-    pairs = f"{lever.pairs} measured pair{'s' if lever.pairs != 1 else ''}"
-    measured = f"{change(lever.axis, lever.before, lever.after)} took {lever.time_ratio.value:.2f} of the time on {pairs}"
-    return f"{line}; {measured}: {would}{'' if prospect.closes else ', not enough alone'}"
+        return f"{line}; no measured pair of candidates shows a lever that would narrow the gap"
+    lever, limit = prospect.lever, _limit(result)
+    what = change(lever.axis, lever.before, lever.after)
+    pairs = f"on {lever.pairs} measured pair{'s' if lever.pairs != 1 else ''}"
+    if limit == "latency":
+        line += f"; {what} took {lever.time_ratio.value:.2f} of the time {pairs}: would bring about {ms(prospect.latency_ms)}"
+        if lever.accuracy_change is not None:
+            line += f" for {points(lever.accuracy_change)} of validation accuracy"
+    elif limit == "memory":
+        line += (
+            f"; {what} took {lever.memory_ratio:.2f} of the memory {pairs}: would bring about {prospect.peak_mb:.0f} MB"
+        )
+    else:
+        gain = points(lever.accuracy_change or 0.0)
+        line += (
+            f"; {what} brought {gain} of validation accuracy {pairs}, and would run at about {ms(prospect.latency_ms)}"
+        )
+    return line if prospect.closes else f"{line}, which alone is not enough"
+
+
+def _limit(result: Result) -> str:
+    """The limit the nearest miss misses: latency, memory or accuracy, in this order."""
+    latency = result.miss.measurement.latency if result.miss else None
+    if latency is None or result.budget.excess_ms(latency) > 0:
+        return "latency"
+    return "memory" if result.budget.excess_mb(latency) > 0 else "accuracy"
+
+
+def _narrows(lever: Lever, limit: str) -> bool:
+    """By at least 1 % (a tenth of a point): less is no lever but noise."""
+    if limit == "latency":
+        return lever.time_ratio.value < 0.99
+    return lever.memory_ratio < 0.99 if limit == "memory" else (lever.accuracy_change or 0.0) > 0.001
 
 
 def _how_far(result: Result, missed: Measurement) -> str:
     """By how much latency is missed; empty if it is another limit that is."""
     latency = missed.latency
-    if latency is None or result.budget.excess_ms(latency) <= 0:
+    if latency is None or _limit(result) != "latency":
         return ""
     interval, limit = latency.percentile_ms, result.budget.latency_ms
     name = f"p{latency.percentile:g} {ms(interval.value)}"
@@ -130,12 +156,13 @@ def _prospect(result: Result, missed: Measurement, lever: Lever, candidate: Cand
     )
 
 
-def _order(result: Result, prospect: Prospect) -> tuple[float, ...]:
+def _order(result: Result, limit: str, prospect: Prospect) -> tuple[float, ...]:
     """What closes the gap first; of these the one that costs least accuracy and rests on most pairs."""
-    change = prospect.lever.accuracy_change
+    lever = prospect.lever
+    gain = lever.accuracy_change
     if prospect.closes:
-        return 0.0, float(change is None), -(change or 0.0), -prospect.lever.pairs, prospect.latency_ms
-    over = prospect.latency_high_ms / result.budget.latency_ms
-    memory = prospect.peak_mb / result.budget.peak_mb if result.budget.peak_mb else 0.0
-    lost = -(change or 0.0) if max(over, memory) <= 1 else 0.0
-    return 1.0, max(over, memory, 1.0), lost, -prospect.lever.pairs
+        return 0.0, float(gain is None), -(gain or 0.0), -lever.pairs, prospect.latency_ms
+    left = {"latency": prospect.latency_ms, "memory": prospect.peak_mb, "accuracy": -(gain or 0.0)}[limit]
+    # what mends one limit by breaking another comes last
+    breaks = limit != "latency" and prospect.latency_high_ms > result.budget.latency_ms
+    return 1.0, float(breaks), left, -lever.pairs

@@ -184,9 +184,7 @@ def _log(large: float, small: float) -> float:
     return log(large / small) if small > 0 else log(1000.0)  # an interval that reaches 0 bounds nothing
 
 
-def _lost(
-    choice: Accuracy | None, baseline: Accuracy | None
-) -> tuple[float | None, float | None, int | None]:
+def _lost(choice: Accuracy | None, baseline: Accuracy | None) -> tuple[float | None, float | None, int | None]:
     if choice is None or baseline is None:
         return None, None, None
     error = hypot(choice.standard_error(), baseline.standard_error())

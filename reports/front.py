@@ -23,7 +23,33 @@ _TYPES = {
     "boolean": "keeps_budget confirmed simulated on_front chosen baseline",
 }
 _TYPE = {name: kind for kind, names in _TYPES.items() for name in names.split()}
-_FIRST = ["trial", "candidate", "outcome", "reason", "chosen", "baseline", "on_front", "family", "variant", "image_px", "prune", "precision", "runtime", "threads", "percentile", "latency_ms", "latency_low_ms", "latency_high_ms", "keeps_budget", "over_ms", "validation_top1", "validation_se", "test_top1", "test_se", "peak_mb"]
+_FIRST = [
+    "trial",
+    "candidate",
+    "outcome",
+    "reason",
+    "chosen",
+    "baseline",
+    "on_front",
+    "family",
+    "variant",
+    "image_px",
+    "prune",
+    "precision",
+    "runtime",
+    "threads",
+    "percentile",
+    "latency_ms",
+    "latency_low_ms",
+    "latency_high_ms",
+    "keeps_budget",
+    "over_ms",
+    "validation_top1",
+    "validation_se",
+    "test_top1",
+    "test_se",
+    "peak_mb",
+]
 COLUMNS = (*_FIRST, *(name for name in _TYPE if name not in _FIRST))
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from evaluators.measurement import Measurement
 from reports.front import same, trials
+from reports.words import shorten
 from search.result import Result
 
 _KEPT, _FRONT, _CHOSEN, _BASELINE, _OVER = "#8c96a3", "#0f6cbd", "#c2410c", "#6b21a8", "#9aa3ad"
@@ -31,13 +34,15 @@ def draw(result: Result, file: Path) -> None:
     _line(axes, result.front)
     _points(axes, result.front, _FRONT, "front")
     _rug(axes, [m for m in timed if m.accuracy is None])
-    _name(axes, result.baseline, "D", _BASELINE, "baseline")
-    _name(axes, result.choice, "*", _CHOSEN, "chosen")
+    if not same(result.baseline, result.choice):
+        _name(axes, result.baseline, "D", _BASELINE, "baseline", 26 if _close(axes, result) else 12)
+    _name(axes, result.choice, "*", _CHOSEN, "chosen", 12)
     axes.set_xlabel(f"p{result.budget.percentile:g} latency on {result.device.get('name', 'the device')}, ms")
     axes.set_ylabel("validation top-1, %")
     axes.set_title(
-        f"{len(timed)} candidates timed, {len(scored)} scored; budget {result.budget.describe()}",
-        loc="left", fontsize=10, parse_math=False,
+        f"{len(timed)} candidates timed, {len(scored)} scored; budget {result.budget.describe()}\n"
+        "bars: 95 % interval of latency, one standard error of accuracy",
+        loc="left", fontsize=9.5, parse_math=False,
     )  # fmt: skip
     if not timed:
         axes.text(0.5, 0.5, "no candidate was timed", transform=axes.transAxes, ha="center", color=_OVER)
@@ -46,7 +51,9 @@ def draw(result: Result, file: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=max(1, len(labels)), frameon=False, fontsize=9)
-    figure.savefig(file, format="png", metadata={"Software": "edgefront"})
+    with warnings.catch_warnings():  # a name in a script the font lacks is drawn as boxes; that is no one's fault
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(file, format="png", metadata={"Software": "edgefront"})
 
 
 def _limits(axes: Axes, timed: Sequence[Measurement], scored: Sequence[Measurement], budget_ms: float) -> None:
@@ -59,11 +66,12 @@ def _limits(axes: Axes, timed: Sequence[Measurement], scored: Sequence[Measureme
         axes.set_xscale("log")
         axes.set_xlim(low / 1.25, high * 1.25)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda time, _: f"{time:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
     else:
         axes.set_xlim(max(0.0, low - 0.1 * (high - low) - 0.01 * high), high + 0.1 * (high - low) + 0.01 * high)
     # from what is shown, with room for the names above and the rug below
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda top1, _: f"{top1:g}" if 0 <= top1 <= 100 else ""))
     tops = [100 * m.accuracy.top1 for m in scored if m.accuracy] or [0.0, 100.0]
     room = max(1.0, max(tops) - min(tops))
     axes.set_ylim(min(tops) - 0.18 * room, max(tops) + 0.16 * room)
@@ -89,7 +97,7 @@ def _points(axes: Axes, measurements: Sequence[Measurement], colour: str, label:
         error.append(100 * m.accuracy.standard_error())
     axes.errorbar(
         x, y, xerr=[left, right], yerr=error, fmt="o", markersize=5, color=colour, ecolor=colour, elinewidth=0.9,
-        alpha=0.9, label=f"{label} (latency 95 % interval, accuracy ± 1 s.e.)" if label == "front" else label,
+        alpha=0.9, label=label,
     )  # fmt: skip
 
 
@@ -110,23 +118,27 @@ def _rug(axes: Axes, unscored: Sequence[Measurement]) -> None:
         return
     x = [m.latency.percentile_ms.value for m in unscored if m.latency]
     place = axes.get_xaxis_transform()  # x in ms, y in parts of the axis
-    axes.plot(
-        x, [0.025] * len(x), "|", transform=place, color=_OVER, markersize=11, label="timed only, never trained"
-    )
+    axes.plot(x, [0.025] * len(x), "|", transform=place, color=_OVER, markersize=11, label="timed only, never trained")
 
 
-def _name(axes: Axes, m: Measurement | None, marker: str, colour: str, what: str) -> None:
+def _close(axes: Axes, result: Result) -> bool:
+    """True if the names of choice and baseline would be written at the same height."""
+    accuracies = [m.accuracy.top1 for m in (result.choice, result.baseline) if m and m.accuracy]
+    low, high = axes.get_ylim()
+    return len(accuracies) == 2 and 100 * abs(accuracies[0] - accuracies[1]) < 0.05 * (high - low)
+
+
+def _name(axes: Axes, m: Measurement | None, marker: str, colour: str, what: str, lift: float) -> None:
     if m is None or m.latency is None or m.accuracy is None:
         return
     x, y = m.latency.percentile_ms.value, 100 * m.accuracy.top1
     size = 17 if marker == "*" else 9
     axes.plot(x, y, marker, color=colour, markersize=size, markeredgecolor="white", zorder=5, label=what)
     across = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))[0]
-    shift, side = ((10, "left"), (-10, "right"))[across > 0.5]
-    # the two names keep apart even if their points do not: the choice's below its point, the baseline's above
-    below = what == "chosen"
+    # up and to the left of a front there is nothing, so a name hides nothing there, if it has the room
+    shift, side = (-9, "right") if across > 0.45 else (9, "left")
     axes.annotate(
-        f"{what}: {m.candidate.describe()}", (x, y), xytext=(shift, -15 if below else 11), ha=side,
-        va="center", textcoords="offset points", fontsize=9, color=colour, zorder=6, parse_math=False,
-        bbox={"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": "none", "alpha": 0.8},
+        f"{what}: {shorten(m.candidate.describe(), 60)}", (x, y), xytext=(shift, lift), ha=side, va="center",
+        textcoords="offset points", fontsize=9, fontweight="bold", color=colour, zorder=6, parse_math=False,
+        path_effects=[withStroke(linewidth=3, foreground="white")],
     )  # fmt: skip

@@ -30,11 +30,9 @@ def summary(result: Result) -> Group:
 
 def _front(result: Result) -> Table:
     shown = list(result.front)
-    shown += [
-        m for m in (result.choice, result.baseline) if m is not None and not any(same(m, one) for one in shown)
-    ]
+    shown += [m for m in (result.choice, result.baseline) if m is not None and not any(same(m, one) for one in shown)]
     shown.sort(key=lambda m: m.latency.percentile_ms.value if m.latency else 0.0)
-    table = Table(title="front, and the greedy baseline", title_justify="left", box=None, pad_edge=False)
+    table = Table(title="front  (* chosen, b greedy baseline)", title_justify="left", box=None, pad_edge=False)
     table.add_column("", width=1)
     table.add_column("candidate", overflow="fold")
     for name in (f"p{result.budget.percentile:g} ms", "val %", "test %", "MB"):
@@ -74,7 +72,7 @@ def _lines(result: Result) -> list[tuple[str, str]]:
     if saved and not saved.is_baseline:
         ratio, lost = saved.latency_saved, saved.test_lost
         gained = (
-            f"latency {percent(ratio.value, 0)} [{percent(ratio.low, 0)}, {percent(ratio.high, 0)}] less, "
+            f"latency {percent(ratio.value)} [{percent(ratio.low)}, {percent(ratio.high)}] less, "
             f"memory x {number(saved.memory_ratio)}"
             + (f", size x {number(saved.size_ratio)}" if saved.size_ratio is not None else "")
             + (f", {100 * lost:.1f} points of test accuracy lost" if lost is not None else "")
@@ -82,7 +80,6 @@ def _lines(result: Result) -> list[tuple[str, str]]:
     ended = ", ".join(f"{count} {outcome}" for outcome, count, _ in outcomes(result) if count)
     spent = ", ".join(f"{kind} {share:.0%}" for kind, _, share in split(result))
     return [
-        ("", "* chosen   b greedy baseline" if result.front else ""),
         ("against b", gained),
         ("trials", ended),
         ("", early(result)),

@@ -54,6 +54,11 @@ def change(axis: str, before: Any, after: Any) -> str:
     return f"{AXES.get(axis, axis)} {start} -> {end}{unit}"
 
 
+def shorten(text: str, most: int) -> str:
+    """The text, or its beginning and an ellipsis: `most` characters."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def headline(result: Result) -> str:
     """The one sentence an engineer wants: what runs how fast, at what cost, and whether the limit is kept."""
     if result.choice is None or result.choice.latency is None:

@@ -15,6 +15,7 @@ from types import ModuleType
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from spaces.candidate import Unbuildable
 
@@ -66,9 +67,7 @@ def build(family: str, variant: str, classes: int, image_px: int) -> nn.Module:
     return net
 
 
-def apply_steps(
-    net: nn.Module, steps: Sequence[tuple[str, float]], image_px: int, classes: int
-) -> nn.Module:
+def apply_steps(net: nn.Module, steps: Sequence[tuple[str, float]], image_px: int, classes: int) -> nn.Module:
     """`net` after every compression step in turn; changed in place. Raises Unbuildable."""
     example = torch.zeros(1, 3, image_px, image_px)
     for name, amount in steps:
@@ -89,6 +88,13 @@ def family_module(family: str) -> ModuleType:
 def head_name(net: nn.Module) -> str:
     """Name of the classifier: the last layer with weights, a convolution in SqueezeNet."""
     return [name for name, layer in net.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)][-1]
+
+
+def count_macs(net: nn.Module, example: torch.Tensor) -> int:
+    """Multiply-accumulates of one forward pass of `example`: convolutions and matrix products, as torch counts."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net(example)
+    return int(counter.get_total_flops() // 2)
 
 
 def fit_stem(net: nn.Module, image_px: int, conv: str, pool: str = "") -> nn.Module:

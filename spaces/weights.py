@@ -65,7 +65,7 @@ def load(net: nn.Module, source: Path) -> tuple[str, ...]:
     try:
         wrong = net.load_state_dict(state, strict=False)
     except (RuntimeError, ValueError) as error:
-        raise WeightsError(f"{source.name} does not fit: {' '.join(str(error).split())[:300]}") from None
+        raise WeightsError(f"{source.name} does not fit: {_line(error)}") from None
     missing = [name for name in wrong.missing_keys if name not in dropped]
     for what, names in (("lacks", missing), ("has unknown", wrong.unexpected_keys)):
         if names:
@@ -99,7 +99,10 @@ def start(net: nn.Module, family: str, variant: str, folder: Path | None, downlo
         failure = _download(entry, cached)
         if failure:
             return f"{SCRATCH} ({failure})"
-    load(net, cached)
+    try:
+        load(net, cached)
+    except WeightsError as error:
+        return f"{SCRATCH} ({error})"
     return f"torchvision {entry.name}"
 
 
@@ -115,7 +118,7 @@ def _read(source: Path) -> OrderedDict[str, torch.Tensor]:
         else:
             state = torch.load(source, map_location="cpu", weights_only=True)
     except (safetensors.SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise WeightsError(f"{source.name} can't be read: {str(error).splitlines()[0][:200]}") from None
+        raise WeightsError(f"{source.name} can't be read: {_line(error)}") from None
     except Exception as error:  # torch.load: pickle's own errors have no common class
         raise WeightsError(
             f"{source.name} is not a plain state dict ({type(error).__name__}): save net.state_dict()"
@@ -138,7 +141,7 @@ def _download(entry: Any, cached: Path) -> str:
             urllib.request.urlopen(urllib.request.Request(entry.url, method="HEAD"), timeout=REACH_S / 2).close()
             failures.clear()
         except (OSError, ValueError) as error:
-            failures[:] = [str(error).splitlines()[0][:120]]
+            failures[:] = [_line(error)]
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
@@ -148,5 +151,9 @@ def _download(entry: Any, cached: Path) -> str:
     try:
         torch.hub.load_state_dict_from_url(entry.url, map_location="cpu", progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:
-        return f"download failed: {str(error).splitlines()[0][:120]}"
+        return f"download failed: {_line(error)}"
     return "" if cached.is_file() else "download failed: nothing arrived"
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

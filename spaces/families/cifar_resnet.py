@@ -11,8 +11,7 @@ from torch.nn import functional
 from spaces.network import Variant
 
 VARIANTS = {
-    f"cifar_resnet{depth}": Variant(width=16, depth=depth, file=f"cifar10_resnet{depth}")
-    for depth in (20, 32, 44, 56)
+    f"cifar_resnet{depth}": Variant(width=16, depth=depth, file=f"cifar10_resnet{depth}") for depth in (20, 32, 44, 56)
 }
 
 

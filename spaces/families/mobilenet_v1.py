@@ -35,9 +35,7 @@ class MobileNetV1(nn.Module):
         super().__init__()
         channels = [int(32 * width), *(int(n * width) for n in WIDTHS)]
         stem = nn.Sequential(SameConv2d(3, channels[0], 3, 2, bias=False), _norm(channels[0]), nn.ReLU6())
-        blocks = [
-            _block(channels[i - 1], channels[i], 2 if i in HALVING else 1) for i in range(1, len(channels))
-        ]
+        blocks = [_block(channels[i - 1], channels[i], 2 if i in HALVING else 1) for i in range(1, len(channels))]
         self.features = nn.Sequential(stem, *blocks)
         self.classifier = nn.Linear(channels[-1], classes)
 

@@ -5,10 +5,17 @@ from torchvision.models import WeightsEnum, get_model, get_model_weights
 
 from spaces.network import Variant, fit_stem
 
-VARIANTS = {name: Variant() for name in (
-    "regnet_x_400mf", "regnet_x_800mf", "regnet_x_1_6gf",
-    "regnet_y_400mf", "regnet_y_800mf", "regnet_y_1_6gf",
-)}
+VARIANTS = {
+    name: Variant()
+    for name in (
+        "regnet_x_400mf",
+        "regnet_x_800mf",
+        "regnet_x_1_6gf",
+        "regnet_y_400mf",
+        "regnet_y_800mf",
+        "regnet_y_1_6gf",
+    )
+}
 
 
 def build(variant: str, classes: int, image_px: int) -> nn.Module:

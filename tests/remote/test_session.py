@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -145,9 +146,7 @@ def test_an_opset_of_the_future_is_unsupported(session, home, graphs):
 
 def test_a_broken_reference_is_not_the_models_fault(session, graphs):
     with pytest.raises(DeviceError, match="reference"):
-        session.time_block(
-            session.put(graphs["linear"]), session.put(graphs["unknown_op"]), "onnxruntime", 1, 5, 5.0
-        )
+        session.time_block(session.put(graphs["linear"]), session.put(graphs["unknown_op"]), "onnxruntime", 1, 5, 5.0)
 
 
 def test_a_child_that_is_killed_is_a_crash_and_no_more(session, graphs):
@@ -227,7 +226,7 @@ def test_two_sessions_never_time_at_once(home, graphs):
         thread.join(30)
     spans.sort()
     assert len(spans) == 6
-    assert all(ended <= began for (_, ended), (began, _) in zip(spans, spans[1:], strict=False))
+    assert all(ended <= began for (_, ended), (began, _) in pairwise(spans))
     holders = [event["holder"] for event in waits if event["event"] == "waiting"]
     assert holders and any("since" in holder and "pid" in holder for holder in holders)
 
@@ -301,3 +300,12 @@ def test_a_python_that_is_not_there():
 def test_a_host_is_refused():
     with pytest.raises(UnknownDevice, match="host"):
         Session.open(Device("x", "x", "nano", None, "onnxruntime"))
+
+
+def test_a_closed_session_stays_closed(home):
+    session = Session.open(LOCAL)
+    agent = session._link.pid
+    session.close()
+    assert not alive(agent)
+    with pytest.raises(DeviceError, match="closed"):
+        session.state()

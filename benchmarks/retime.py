@@ -1,0 +1,39 @@
+"""python benchmarks/retime.py RUN [TEST_FOLDER]: a chosen model timed and scored by nothing of ours.
+
+Prints the percentile of 500 back-to-back runs against the budget and, given class folders, the test accuracy.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+chosen = Path(sys.argv[1]) / "chosen"
+config = json.loads((chosen / "config.json").read_text())
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = config["candidate"]["threads"]
+session = onnxruntime.InferenceSession(chosen / "model.onnx", options, providers=["CPUExecutionProvider"])
+px, mean, std = (np.float32(config["preprocessing"][k]) for k in ("image_px", "mean", "std"))
+x = np.random.default_rng(0).random((1, 3, int(px), int(px)), dtype=np.float32)
+times = []
+for i in range(550):
+    began = time.perf_counter()
+    session.run(None, {"image": x})
+    times += [1000 * (time.perf_counter() - began)] if i >= 50 else []
+percentile, limit = config["budget"]["percentile"], config["budget"]["latency_ms"]
+took = np.percentile(times, percentile)
+print(f"p{percentile:g} {took:.3f} ms, median {np.median(times):.3f} ms, budget {limit:g} ms: {'kept' if took <= limit else 'MISSED'}")
+if len(sys.argv) > 2:
+    right = total = 0
+    for label, name in enumerate(config["classes"]):
+        for file in sorted((Path(sys.argv[2]) / name).iterdir()):
+            image = ImageOps.exif_transpose(Image.open(file)).convert("RGB").resize((int(px), int(px)), Image.BILINEAR)
+            x = ((np.asarray(image, dtype=np.float32) / 255 - mean) / std).transpose(2, 0, 1)[None]
+            right += int(session.run(None, {"image": x})[0].argmax() == label)
+            total += 1
+    said = config["measured"]["test"]["top1"] if "measured" in config else None
+    print(f"test accuracy {right}/{total} = {right / total:.6f}, the report says {said}")

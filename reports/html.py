@@ -1,0 +1,94 @@
+"""The report as one self-contained page: opens from a file, asks no network for anything."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from evaluators.measurement import OUTCOMES, Measurement
+from reports import words
+from reports.advice import bought, nearest
+from reports.compare import levers, saving
+from reports.front import rows, trials
+from search.result import Result
+
+# What the interactive front needs of each trial; the rest stands in the table and the CSV.
+_DRAWN = (
+    "trial candidate outcome reason variant family image_px prune precision threads latency_ms latency_low_ms "
+    "latency_high_ms rank_ms validation_top1 validation_se test_top1 test_se epochs peak_mb parameters macs "
+    "onnx_bytes keeps_budget disturbed on_front chosen baseline"
+).split()
+_KEYS = ("device", "data", "provenance")
+
+
+def page(result: Result) -> str:
+    """The whole HTML document. Every name from the run is escaped, in the text as in the embedded data."""
+    frame = rows(result)
+    records: list[dict[str, Any]] = json.loads(frame.to_json(orient="records", double_precision=15))
+    drawn = [{name: record[name] for name in _DRAWN} for record in records]
+    return _environment().get_template("report.html").render(
+        result=result,
+        headline=words.headline(result),
+        trust=words.trust(result),
+        nearest=nearest(result),
+        saved=saving(result),
+        bought=bought(result),
+        levers=levers(result),
+        outcomes=words.outcomes(result),
+        outcome_names=OUTCOMES,
+        split=words.split(result),
+        early=words.early(result),
+        measured=_measured(result),
+        trials=records,
+        facts={name: getattr(result, name) for name in _KEYS},
+        drawn={"trials": drawn, "budget": {
+            "latency_ms": result.budget.latency_ms, "peak_mb": result.budget.peak_mb,
+            "percentile": result.budget.percentile,
+        }},
+        plotly=_plotly(),
+    )  # fmt: skip
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    # JSON that a browser can't read must fail here, not there
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "sort_keys": True}
+    for name in ("ms", "number", "interval", "percent", "points", "duration"):
+        environment.filters[name] = getattr(words, name)
+    environment.globals["change"] = words.change
+    return environment
+
+
+@cache
+def _plotly() -> Markup:
+    return Markup(get_plotlyjs())  # noqa: S704 - the library itself, not something of the run
+
+
+def _measured(result: Result) -> dict[str, str]:
+    """How the timing went, for people."""
+    timed: list[Measurement] = [m for m in trials(result) if m.latency is not None]
+    latencies = [m.latency for m in timed if m.latency is not None]
+    disturbed = sum(1 for latency in latencies if latency.disturbed)
+    return {
+        "reference model": f"{words.ms(result.reference_ms)} on this device when calm",
+        "candidates timed": f"{len(latencies)}, {sum(1 for m in timed if m.confirmed)} of them again with trained weights",
+        "samples": f"{sum(latency.samples for latency in latencies):,} in {sum(latency.blocks for latency in latencies)} "
+        "fresh processes",
+        "blocks repeated": f"{sum(latency.repeated for latency in latencies)}, because they were disturbed",
+        "still disturbed": f"{disturbed} timings" if disturbed else "none",
+        "judged by": f"the upper end of the 95 % interval of p{result.budget.percentile:g}; candidates are ranked by "
+        "the ratio to the reference model timed in turn with them",
+    }

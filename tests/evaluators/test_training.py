@@ -1,0 +1,254 @@
+"""Training: it learns, repeats, recovers what a cut cost, and leaves no half file."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from evaluators.data import TEST, TRAIN, VALIDATION, Split, arrays, open_dataset
+from evaluators.feed import Feed, logits, renew_batchnorm
+from evaluators.jobs import CandidateJob, FineTuneJob, ParentJob, Recipe, TrainingFailed
+from evaluators.training import distillation, fine_tune, load_net, one_cycle, start_candidate, train_parent
+from spaces.network import build, normalisation
+
+REPO = Path(__file__).parents[2]
+FAMILY, VARIANT, PX = "tiny_resnet", "res8_w16_s2", 24
+PRUNED = (("prune", 0.25),)
+PLAIN = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return open_dataset(None, 0)
+
+
+@pytest.fixture(scope="module")
+def few(digits):
+    """The first 300 training pictures: enough for what is not about accuracy."""
+    train = digits.splits[TRAIN]
+    some = Split(train.sources[::7], train.labels[::7])
+    return replace(digits, splits=digits.splits | {TRAIN: some}, digest=digits.digest + "-few")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("images")
+
+
+@pytest.fixture(scope="module")
+def parent(digits, cache, tmp_path_factory):
+    recipe = Recipe.of(digits, threads=1)
+    out = tmp_path_factory.mktemp("parent") / "parent.pt"
+    return train_parent(ParentJob(digits, cache, FAMILY, VARIANT, PX, recipe, out))
+
+
+def candidate(digits, cache, parent, out, px=PX, steps=PRUNED, seed=0):
+    recipe = Recipe.of(digits, seed, threads=1)
+    return start_candidate(CandidateJob(digits, cache, FAMILY, VARIANT, px, steps, recipe, parent, out))
+
+
+def tune(digits, cache, parent, net, out, epochs=1, progress=None, **changes):
+    recipe = replace(Recipe.of(digits, threads=1), **changes)
+    return fine_tune(FineTuneJob(digits, cache, FAMILY, VARIANT, PX, epochs, recipe, parent, net, out, progress))
+
+
+def accuracy(net, digits, cache, px=PX, split=VALIDATION):
+    images, labels = arrays(digits, split, px, cache)
+    return float((logits(net, images, normalisation(FAMILY, VARIANT)).argmax(1).numpy() == labels).mean())
+
+
+# --- learning ---------------------------------------------------------------------------------------------
+
+
+def test_a_parent_learns(parent, digits, cache, tmp_path):
+    assert parent.start.startswith("none") and parent.epochs == 4 and parent.loss < 1.5
+    assert parent.steps == 4 * -(-len(digits.splits[TRAIN]) // Recipe().batch)
+    started = candidate(digits, cache, parent.path, tmp_path / "net.pt", steps=())
+    assert (started.steps, started.epochs) == (0, 0)
+    net = load_net(started.path)
+    assert not net.training
+    assert accuracy(net, digits, cache) > 0.6  # chance is 0.1
+
+
+def test_a_parent_keeps_its_logits_of_the_training_images(parent, digits, cache, tmp_path):
+    images, _ = arrays(digits, TRAIN, PX, cache)
+    kept = torch.load(parent.path, weights_only=True)["logits"]
+    assert kept.shape == (len(images), 1, 10)  # digits are not mirrored
+    net = load_net(candidate(digits, cache, parent.path, tmp_path / "net.pt", steps=()).path)
+    assert torch.allclose(kept[:, 0], logits(net, images, normalisation(FAMILY, VARIANT)), atol=1e-5)
+
+
+def test_mirrored_images_have_logits_of_their_own(few, cache, tmp_path):
+    recipe = Recipe(parent_epochs=1, threads=1)
+    job = ParentJob(few, cache, FAMILY, VARIANT, PX, recipe, tmp_path / "parent.pt")
+    kept = torch.load(train_parent(job).path, weights_only=True)["logits"]
+    assert kept.shape == (len(few.splits[TRAIN]), 2, 10)
+    assert not torch.allclose(kept[:, 0], kept[:, 1], atol=1e-3)
+
+
+def test_fine_tuning_gives_back_what_the_cut_cost(parent, digits, cache, tmp_path):
+    started = candidate(digits, cache, parent.path, tmp_path / "0.pt")
+    first = tune(digits, cache, parent.path, started.path, tmp_path / "1.pt")
+    third = tune(digits, cache, parent.path, first.path, tmp_path / "3.pt", epochs=2)
+    assert (first.epochs, third.epochs) == (1, 3) and third.steps == 2 * first.steps > 0
+    nets = [load_net(done.path) for done in (started, first, third)]
+    cut, one, three = (accuracy(net, digits, cache) for net in nets)
+    assert one > cut + 0.03 and three > cut + 0.1
+    whole = sum(p.numel() for p in build(FAMILY, VARIANT, 10, PX).parameters())
+    assert sum(p.numel() for p in nets[2].parameters()) < 0.7 * whole
+
+
+def test_another_input_size_gets_batchnorm_statistics_of_its_own(parent, digits, cache, tmp_path):
+    same = load_net(candidate(digits, cache, parent.path, tmp_path / "a.pt", steps=()).path)
+    other = load_net(candidate(digits, cache, parent.path, tmp_path / "b.pt", px=32, steps=()).path)
+    kept = torch.load(parent.path, weights_only=True)["state"]
+    for name, value in same.state_dict().items():
+        assert torch.equal(value, kept[name])
+    changed = {name for name, value in other.state_dict().items() if not torch.equal(value, kept[name])}
+    assert changed and all("running" in name or "num_batches" in name for name in changed)
+
+
+def test_the_same_job_gives_the_same_network(parent, few, cache, tmp_path):
+    done = []
+    for name in "ab":
+        started = candidate(few, cache, parent.path, tmp_path / f"{name}0.pt")
+        # another seed would cut the same channels, but see other batches
+        tuned = tune(few, cache, parent.path, started.path, tmp_path / f"{name}1.pt")
+        done.append((tuned.loss, load_net(tuned.path).state_dict()))
+    (loss, state), (again, same) = done
+    assert loss == again and all(torch.equal(value, same[name]) for name, value in state.items())
+    other = tune(few, cache, parent.path, started.path, tmp_path / "c.pt", seed=1)
+    assert other.loss != loss
+
+
+def test_a_loss_that_explodes_is_the_networks_failure(parent, few, cache, tmp_path):
+    started = candidate(few, cache, parent.path, tmp_path / "0.pt")
+    with pytest.raises(TrainingFailed, match=r"the loss became (nan|inf) in step \d+ of \d+"):
+        tune(few, cache, parent.path, started.path, tmp_path / "1.pt", lr_candidate=1e30)
+    assert not (tmp_path / "1.pt").exists()
+
+
+def test_progress_is_told_and_ends_whole(parent, few, cache, tmp_path):
+    started = candidate(few, cache, parent.path, tmp_path / "0.pt")
+    tuned = tune(few, cache, parent.path, started.path, tmp_path / "1.pt", 2, tmp_path / "progress.json")
+    told = json.loads((tmp_path / "progress.json").read_text())
+    assert told.pop("loss") > 0
+    assert told == {"epoch": 2, "epochs": 2, "step": tuned.steps, "steps": tuned.steps}
+
+
+def test_a_kill_in_the_middle_leaves_no_half_file(tmp_path):
+    code = (
+        "import sys, pathlib; from dataclasses import replace\n"
+        "from evaluators.data import open_dataset; from evaluators.jobs import ParentJob, Recipe\n"
+        "from evaluators.training import train_parent\n"
+        "d = open_dataset(None, 0); at = pathlib.Path(sys.argv[1])\n"
+        "r = replace(Recipe.of(d, threads=1), parent_epochs=200)\n"
+        f"train_parent(ParentJob(d, at / 'images', {FAMILY!r}, {VARIANT!r}, {PX}, r, at / 'parent.pt',"
+        " progress=at / 'progress.json'))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, tmp_path], cwd=REPO)
+    end = time.monotonic() + 60
+    while not (tmp_path / "progress.json").exists():
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "parent.pt").exists()
+    json.loads((tmp_path / "progress.json").read_text())
+
+
+# --- parts ------------------------------------------------------------------------------------------------
+
+
+def feed(count, px=16, **recipe):
+    images = np.random.default_rng(0).integers(0, 256, (count, px, px, 3), dtype=np.uint8)
+    return Feed(images, np.arange(count), PLAIN, replace(Recipe(threads=1, epoch_images=1), **recipe))
+
+
+@pytest.mark.parametrize(("count", "batches"), [(64, 2), (65, 2), (66, 3), (20, 1), (2, 1)])
+def test_no_batch_is_a_single_image(count, batches):
+    sizes = [len(batch.labels) for batch in feed(count).epoch(np.random.default_rng(0))]
+    assert len(sizes) == len(feed(count)) == batches and min(sizes) > 1
+
+
+def test_an_epoch_shows_every_image_with_its_label():
+    seen = torch.cat([batch.index for batch in feed(70).epoch(np.random.default_rng(0))])
+    assert sorted(seen.tolist()) == list(range(70))
+    for batch in feed(70).epoch(np.random.default_rng(1)):
+        assert torch.equal(batch.labels, batch.index)
+        assert batch.pixels.shape[1:] == (3, 16, 16) and batch.pixels.is_contiguous()
+
+
+def test_a_small_set_is_gone_through_several_times():
+    images = feed(70, epoch_images=200)
+    seen = torch.cat([batch.index for batch in images.epoch(np.random.default_rng(0))])
+    assert len(images) == 7 and torch.equal(seen.bincount(), torch.full((70,), 3))
+
+
+def test_what_is_said_to_be_mirrored_is():
+    images = feed(40, shift=0.0)
+    for batch in images.epoch(np.random.default_rng(0)):
+        assert 0 < batch.flipped.sum() < len(batch.flipped)
+        for pixels, index, flipped in zip(batch.pixels, batch.index, batch.flipped, strict=True):
+            original = images.images[index][:, ::-1] if flipped else images.images[index]
+            assert np.allclose(pixels.permute(1, 2, 0).numpy() * 255, original, atol=1e-3)
+    assert not any(batch.flipped.any() for batch in feed(40, flip=False).epoch(np.random.default_rng(0)))
+
+
+def test_a_shift_moves_at_most_its_share_and_repeats_the_border():
+    images = feed(60, px=20, shift=0.1, flip=False)
+    moves = set()
+    for batch in images.epoch(np.random.default_rng(0)):
+        for pixels, index in zip(batch.pixels, batch.index, strict=True):
+            padded = np.pad(images.images[index], ((2, 2), (2, 2), (0, 0)), mode="edge")
+            now = (pixels.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+            at = [(y, x) for y in range(5) for x in range(5) if np.array_equal(padded[y : y + 20, x : x + 20], now)]
+            assert len(at) == 1
+            moves.add(at[0])
+    assert len(moves) > 10
+
+
+def test_batchnorm_statistics_become_the_images():
+    net = torch.nn.Sequential(torch.nn.BatchNorm2d(3), torch.nn.Dropout(0.9))
+    images = feed(256).images
+    renew_batchnorm(net, images, PLAIN)
+    assert torch.allclose(net[0].running_mean, torch.tensor(images.mean((0, 1, 2)) / 255).float(), atol=1e-4)
+    assert net[0].momentum == 0.1 and not net.training and not net[0].training
+
+
+def test_batchnorm_free_networks_pass():
+    renew_batchnorm(torch.nn.Conv2d(3, 1, 1), feed(4).images, PLAIN)
+
+
+def test_distillation_is_least_at_the_parents_logits():
+    taught = torch.tensor([[3.0, 1.0, -1.0], [0.0, 2.0, 0.0]])
+    assert distillation(taught, taught, 2.0).item() == pytest.approx(0, abs=1e-6)
+    assert distillation(taught + 5, taught, 2.0).item() == pytest.approx(0, abs=1e-5)  # only differences count
+    assert distillation(taught.flip(1), taught, 2.0).item() > 0.5
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 100])
+def test_a_cycle_rises_and_ends_near_nothing(steps):
+    shares = [one_cycle(step, steps) for step in range(steps + 1)]
+    peak = shares.index(max(shares))
+    assert all(0 <= share <= 1 for share in shares) and peak <= max(1, steps // 3)
+    assert shares[peak:] == sorted(shares[peak:], reverse=True)
+    assert shares[-1] < 0.01 or steps < 4
+
+
+def test_the_test_split_is_never_trained_on(digits, cache, tmp_path):
+    """Training works with a data set whose validation and test cannot even be read."""
+    nothing = Split(("no/such",), (0,))
+    blind = replace(digits, splits=digits.splits | {VALIDATION: nothing, TEST: nothing})
+    recipe = Recipe(parent_epochs=1, threads=1, flip=False)
+    done = train_parent(ParentJob(blind, cache, FAMILY, "res8_w4_s2", 16, recipe, tmp_path / "parent.pt"))
+    candidate_job = CandidateJob(blind, cache, FAMILY, "res8_w4_s2", 16, (), recipe, done.path, tmp_path / "net.pt")
+    assert start_candidate(candidate_job).path.exists()

@@ -1,0 +1,146 @@
+"""Structured pruning: cheaper, of a shape that the weights don't decide, still a network."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torchvision.models import shufflenet_v2_x1_0
+
+from spaces.network import Unbuildable, apply_steps, build, count_macs, family_names, variants
+from spaces.operations import prune
+
+CLASSES, PX = 7, 32
+EXAMPLE = torch.zeros(1, 3, PX, PX)
+LIGHTEST = {
+    "efficientnet": "efficientnet_b0",
+    "mnasnet": "mnasnet0_5",
+    "tiny_resnet": "res8_w8_s2",
+}
+REST = [
+    ("resnet", "resnet34"),
+    ("resnet", "resnet50"),
+    ("resnet", "resnet152"),
+    ("mobilenet_v3", "mobilenet_v3_large"),
+    ("efficientnet", "efficientnet_b3"),
+    ("cifar_resnet", "cifar_resnet56"),
+    ("densenet", "densenet121"),
+]
+FAMILIES = [
+    pytest.param(f, LIGHTEST.get(f, next(iter(variants(f)))), id=f) for f in family_names() if f != "densenet"
+] + [pytest.param(f, v, id=v, marks=pytest.mark.slow) for f, v in REST]
+
+
+def pruned(family, variant, amount, seed=0):
+    torch.manual_seed(seed)
+    net = build(family, variant, CLASSES, PX)
+    for parameter in net.parameters():  # unlike the initial ones, as trained weights are
+        parameter.data = torch.randn_like(parameter) * (0.1 + seed)
+    return apply_steps(net, [("prune", amount)], PX, CLASSES)
+
+
+def shapes(net):
+    return {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
+
+
+@pytest.mark.parametrize("family, variant", FAMILIES)
+def test_work_falls_and_it_still_learns(family, variant):
+    whole = count_macs(build(family, variant, CLASSES, PX), EXAMPLE)
+    net = pruned(family, variant, 0.3).train()
+    assert count_macs(net.eval(), EXAMPLE) < 0.8 * whole
+    logits = net.train()(torch.randn(2, 3, PX, PX))
+    assert logits.shape == (2, CLASSES)
+    torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1])).backward()
+
+
+@pytest.mark.parametrize("family, variant", FAMILIES)
+def test_shapes_do_not_depend_on_the_weights(family, variant):
+    assert shapes(pruned(family, variant, 0.4, seed=0)) == shapes(pruned(family, variant, 0.4, seed=3))
+
+
+def test_the_same_weights_are_cut_alike():
+    one, two = pruned("tiny_mobile", "mb_w8", 0.5), pruned("tiny_mobile", "mb_w8", 0.5)
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+
+
+@given(st.integers(1, 512), st.floats(0.01, 0.99), st.floats(0.01, 0.99), st.sampled_from([1, 2, 4, 8]))
+def test_what_is_kept_is_near_what_was_asked(width, amount, other, step):
+    keeps = prune.kept(width, amount, step)
+    assert 1 <= keeps <= width
+    assert keeps == width or keeps % step == 0
+    assert abs(keeps - width * (1 - amount)) <= max(step / 2, step - width * (1 - amount))
+    assert prune.kept(width, max(amount, other), step) <= prune.kept(width, min(amount, other), step)
+
+
+@pytest.mark.parametrize(
+    "family, variant",
+    [("tiny_resnet", "res8_w4_s2"), ("mobilenet_v1", "mobilenet_v1_025"), ("regnet", "regnet_x_400mf")],
+)
+def test_a_larger_amount_never_costs_more(family, variant):
+    """The pruner's own rounding breaks this, for grouped convolutions and where a layer is narrow."""
+    costs = [count_macs(pruned(family, variant, amount), EXAMPLE) for amount in (0.2, 0.4, 0.6, 0.8, 0.95)]
+    assert costs == sorted(costs, reverse=True) and costs[-1] < costs[0] / 3
+
+
+def test_the_strongest_channels_stay():
+    """Channels of nought go first: cutting them changes no output."""
+    torch.manual_seed(0)
+    net = build("tiny_resnet", "res8_w8_s2", CLASSES, PX).eval()
+    block = net.features[1]
+    dead = [1, 4, 5, 6]
+    for tensor in (block.conv1.weight, block.bn1.weight, block.bn1.bias):
+        tensor.data[dead] = 0.0
+    block.conv2.weight.data[:, dead] = 0.0
+    conv1 = block.conv1.weight.data.clone()
+    apply_steps(net, [("prune", 0.5)], PX, CLASSES)
+    assert net.features[1].conv1.weight.shape[0] == 4
+    kept = [i for i in range(8) if i not in dead]
+    outcome = {round(float(place.sum()), 5) for row in net.features[1].conv1.weight.data for place in row}
+    assert outcome <= {round(float(place.sum()), 5) for row in conv1[kept] for place in row}
+
+
+def test_channels_are_rounded_to_eight_where_nets_are_wide():
+    assert prune.granularity(build("mobilenet_v2", "mobilenet_v2", CLASSES, PX)) == 8
+    net = pruned("resnet", "resnet18", 0.3)
+    assert {m.out_channels % 8 for m in net.modules() if isinstance(m, torch.nn.Conv2d)} == {0}
+
+
+@pytest.mark.parametrize("variant, step", [("res8_w4_s2", 1), ("res8_w8_s2", 2), ("res8_w16_s2", 4)])
+def test_narrow_nets_are_rounded_finer(variant, step):
+    assert prune.granularity(build("tiny_resnet", variant, CLASSES, PX)) == step
+
+
+def test_what_must_keep_its_width_keeps_it():
+    """Option A's shortcuts pad channels, so only the inside of a block narrows."""
+    before, after = build("cifar_resnet", "cifar_resnet20", CLASSES, PX), pruned("cifar_resnet", "cifar_resnet20", 0.5)
+    for a, b in zip(before.layer2, after.layer2, strict=True):
+        assert (a.conv1.out_channels, b.conv1.out_channels) == (32, 16)
+        assert a.conv2.out_channels == b.conv2.out_channels == 32
+
+
+def test_nothing_to_cut_changes_nothing():
+    net = build("tiny_mobile", "mb_w8", CLASSES, PX)
+    before = shapes(net)
+    assert shapes(apply_steps(net, [("prune", 0.0)], PX, CLASSES)) == before
+
+
+@pytest.mark.parametrize("amount", [-0.1, 1.0, 1.5])
+def test_an_impossible_amount_is_refused(amount):
+    with pytest.raises(Unbuildable, match="not a fraction"):
+        pruned("tiny_mobile", "mb_w8", amount)
+
+
+def test_saving_nothing_is_a_failure():
+    net = build("cifar_resnet", "cifar_resnet20", CLASSES, PX)
+    net.fixed_layers = tuple(n for n, m in net.named_modules() if isinstance(m, torch.nn.Conv2d))
+    with pytest.raises(Unbuildable, match="none saved"):
+        apply_steps(net, [("prune", 0.3)], PX, CLASSES)
+
+
+def test_training_mode_is_kept():
+    net = build("tiny_mobile", "mb_w8", CLASSES, PX).train()
+    assert apply_steps(net, [("prune", 0.25)], PX, CLASSES).training
+
+
+def test_shufflenet_is_left_out_for_a_reason():
+    with pytest.raises(Unbuildable, match="ZeroDivisionError"):
+        prune.apply(shufflenet_v2_x1_0(num_classes=CLASSES), 0.3, torch.zeros(1, 3, 64, 64), CLASSES)
