@@ -82,7 +82,9 @@ def main() -> int:
     middle = statistics.median(ratios)
     ranks = spearmanr([statistics.median(v) for v in ours.values()], [statistics.median(v) for v in theirs.values()])
     timings = rounds * len(graphs)
-    print(f"median ratio {middle:.3f}, rank correlation {ranks.statistic:.3f}, {disturbed} of {timings} timings disturbed")
+    print(
+        f"median ratio {middle:.3f}, rank correlation {ranks.statistic:.3f}, {disturbed} of {timings} timings disturbed"
+    )
     return 0 if abs(middle - 1) <= 0.03 and ranks.statistic >= 0.95 else 1
 
 

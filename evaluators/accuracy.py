@@ -16,9 +16,7 @@ class Predicts(Protocol):
 
     def put(self, data: bytes | Path) -> str: ...
 
-    def predict(
-        self, model: str, data: str, shape: tuple[int, ...], runtime: str, threads: int
-    ) -> bytes: ...
+    def predict(self, model: str, data: str, shape: tuple[int, ...], runtime: str, threads: int) -> bytes: ...
 
 
 def score(

@@ -130,9 +130,7 @@ class Board:
             self._normalisations[candidate.variant] = known
         return known
 
-    def _timed(
-        self, candidate: Candidate, graph: Path, limit_ms: float | None, blocks_min: int
-    ) -> Latency | Failure:
+    def _timed(self, candidate: Candidate, graph: Path, limit_ms: float | None, blocks_min: int) -> Latency | Failure:
         setup = self._setup
         try:
             with self._watch("timing"):
@@ -253,9 +251,7 @@ class Board:
                 self._setup.download,
                 progress,
             )
-            trained = self._train(
-                "train_parent", job, f"training parent {candidate.variant} at {px} px", progress
-            )
+            trained = self._train("train_parent", job, f"training parent {candidate.variant} at {px} px", progress)
             note.write_text(trained.start, encoding="utf-8")
         self.starts[candidate.variant] = note.read_text(encoding="utf-8")
         return out

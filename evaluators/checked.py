@@ -95,8 +95,6 @@ def _remembered(memory: Path | None) -> dict[str, Checked]:
 def _remember(memory: Path, known: dict[str, Checked]) -> None:
     memory.parent.mkdir(parents=True, exist_ok=True)
     part = memory.with_suffix(f".{os.getpid()}.part")
-    kept = {
-        stamp: asdict(seen) for stamp, seen in known.items() if seen.sha256
-    }  # others may be unlocked later
+    kept = {stamp: asdict(seen) for stamp, seen in known.items() if seen.sha256}  # others may be unlocked later
     part.write_text(json.dumps(kept), encoding="utf-8")
     part.replace(memory)

@@ -22,9 +22,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-def open_dataset(
-    spec: str | None, seed: int, cache: Path | None = None, progress: Progress | None = None
-) -> Dataset:
+def open_dataset(spec: str | None, seed: int, cache: Path | None = None, progress: Progress | None = None) -> Dataset:
     """The set that `spec` names: None or `digits`, `cifar10[:ROOT]`, `cifar100[:ROOT]`, or an image folder.
 
     A folder called `digits` is opened as `./digits`. `cache` remembers which images can be decoded.

@@ -8,9 +8,12 @@ Equal inputs give equal files, byte for byte. Needs torch, so it runs in a worke
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import logging
+import os
 import shutil
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -29,6 +32,7 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from onnxruntime.transformers.float16 import convert_float_to_float16
+from onnxruntime.transformers.onnx_model import OnnxModel
 from torch import nn
 
 from remote.device import Int8Recipe
@@ -42,18 +46,13 @@ def export(net: nn.Module, image_px: int, path: Path, opset: int = 13) -> str:
 
     (1, 3, image_px, image_px) -> (1, classes), weights and batch norm folded, in eval mode.
     """
-    example = torch.zeros(1, 3, image_px, image_px)
+    example = (torch.zeros(1, 3, image_px, image_px),)
     names: dict[str, Any] = {"input_names": [INPUT], "output_names": [OUTPUT], "opset_version": opset}
     training = net.training
     net.eval()
     try:
-        with quiet():
-            try:
-                torch.onnx.export(net, (example,), path, dynamo=False, **names)
-                exporter = "torchscript"
-            except Exception:  # its errors have no common class; if dynamo fails as well, that one is raised
-                torch.onnx.export(net, (example,), path, dynamo=True, external_data=False, **names)
-                exporter = "dynamo"
+        with quiet(), _silent_below_python():
+            exporter = _write(net, example, path, names)
     finally:
         net.train(training)
     _save(onnx.load(path), path)
@@ -76,6 +75,8 @@ def to_precision(
     elif precision == "fp16":
         with quiet():
             model = convert_float_to_float16(onnx.load(fp32_path), keep_io_types=True)
+            # it appends the casts of input and output at the end, which readers other than ONNX Runtime refuse
+            OnnxModel(model).topological_sort(is_deterministic=True)
         _save(model, out_path)
     elif precision == "int8":
         if int8 is None or calibration is None or not len(calibration):
@@ -106,6 +107,33 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+def _write(net: nn.Module, example: tuple[torch.Tensor], path: Path, names: dict[str, Any]) -> str:
+    try:
+        torch.onnx.export(net, example, path, dynamo=False, **names)
+        return "torchscript"
+    except Exception as first:  # exporters' errors have no common class
+        try:
+            torch.onnx.export(net, example, path, dynamo=True, external_data=False, **names)
+            return "dynamo"
+        except Exception:
+            raise first from None  # it names the operator, dynamo's fills a page
+
+
+@contextlib.contextmanager
+def _silent_below_python() -> Iterator[None]:
+    # A failing TorchScript export prints its whole graph from C++, where Python's redirection does not reach.
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        ctypes.CDLL(None).fflush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 class _Images(CalibrationDataReader):

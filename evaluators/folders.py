@@ -38,9 +38,7 @@ class Pool:
 
     def part(self, indices: np.ndarray) -> Split:
         """Some of its images."""
-        return Split(
-            tuple(self.split.sources[i] for i in indices), tuple(self.split.labels[i] for i in indices)
-        )
+        return Split(tuple(self.split.sources[i] for i in indices), tuple(self.split.labels[i] for i in indices))
 
 
 def open_folder(root: Path, seed: int, cache: Path | None, progress: Progress | None) -> Dataset:
@@ -93,9 +91,7 @@ def _pool(root: Path, folder: Path) -> Pool:
         loose = sum(1 for p in folder.iterdir() if p.suffix.lower() in EXTENSIONS)
         has = f"{loose} images but no class folders" if loose else "no class folders"
         raise DataError(f"{folder} has {has}; put the images of each class into a folder named after it")
-    labelled = [
-        (path, label) for label, name in enumerate(names) for path in sorted(_images(root, folder / name))
-    ]
+    labelled = [(path, label) for label, name in enumerate(names) for path in sorted(_images(root, folder / name))]
     if not labelled:
         some = ", ".join(names[:5])
         raise DataError(f"no images in {folder} (folders: {some}); known are {' '.join(sorted(EXTENSIONS))}")
@@ -139,9 +135,7 @@ def _same_classes(pools: dict[str, Pool]) -> tuple[str, ...]:
                 f"classes: {', '.join(only)}; give both the same class folders"
             )
     if len(train.classes) < 2:
-        raise DataError(
-            f"{train.folder} has a single class ({train.classes[0]}); telling apart takes two or more"
-        )
+        raise DataError(f"{train.folder} has a single class ({train.classes[0]}); telling apart takes two or more")
     return train.classes
 
 

@@ -78,10 +78,16 @@ def time_block(session: Times, target: Target, rules: Rules) -> Block:
         rules.pairs,
         rules.block_seconds_max,
     )
-    lists = ("wall_ms", "cpu_ms", "reference_wall_ms", "reference_cpu_ms")
     block = Block(
-        **{name: tuple(raw[name]) for name in lists},
-        **{name: raw[name] for name in ("peak_mb", "runtime_mb", "load_ms", "warmup_runs", "load_average")},
+        wall_ms=tuple(raw["wall_ms"]),
+        cpu_ms=tuple(raw["cpu_ms"]),
+        reference_wall_ms=tuple(raw["reference_wall_ms"]),
+        reference_cpu_ms=tuple(raw["reference_cpu_ms"]),
+        peak_mb=raw["peak_mb"],
+        runtime_mb=raw["runtime_mb"],
+        load_ms=raw["load_ms"],
+        warmup_runs=raw["warmup_runs"],
+        load_average=raw["load_average"],
     )
     return replace(block, disturbed=disturbance(block, target, rules))
 
@@ -144,9 +150,7 @@ def calibrate(session: Times, reference_sha256: str, runtime: str, rules: Rules)
     return median(calm.reference_wall_ms), disturbed[0] if len(disturbed) > len(blocks) / 2 else ""
 
 
-def _enough(
-    blocks: Sequence[Block], target: Target, rules: Rules, limit_ms: float | None, blocks_min: int
-) -> bool:
+def _enough(blocks: Sequence[Block], target: Target, rules: Rules, limit_ms: float | None, blocks_min: int) -> bool:
     if not blocks:
         return False
     wall = [value for block in blocks for value in block.wall_ms]

@@ -21,9 +21,7 @@ def samples_needed(percentile: float, confidence: float = CONFIDENCE) -> int:
     return math.ceil(math.log((1 - confidence) / 2) / math.log(percentile / 100))
 
 
-def quantile_interval(
-    samples: Sequence[float], percentile: float, confidence: float = CONFIDENCE
-) -> Interval:
+def quantile_interval(samples: Sequence[float], percentile: float, confidence: float = CONFIDENCE) -> Interval:
     """The percentile with its confidence interval; `high` is infinite where the samples are too few for one.
 
     Conover, Practical Nonparametric Statistics, 3rd ed., section 3.2, as in `scipy.stats.quantile_test`.

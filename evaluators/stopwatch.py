@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,7 +12,7 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self._started = time.monotonic()
-        self.spent_s: Counter[str] = Counter()
+        self.spent_s: dict[str, float] = {}
 
     @contextmanager
     def __call__(self, kind: str) -> Iterator[None]:
@@ -22,7 +21,7 @@ class Stopwatch:
         try:
             yield
         finally:
-            self.spent_s[kind] += time.monotonic() - began  # type: ignore[assignment]
+            self.spent_s[kind] = self.spent_s.get(kind, 0.0) + time.monotonic() - began
 
     def wall_s(self) -> float:
         """Seconds since this stopwatch was made."""

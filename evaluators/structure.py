@@ -22,7 +22,7 @@ from spaces.network import Unbuildable, apply_steps, build, count_macs, head_nam
 PARITY_MAX_ABS = 1e-4  # of the logits, torch against the exported fp32 graph
 OPSET = 13
 CALIBRATION_IMAGES = 4  # random ones: their range is all that a timing needs
-SETTLING_PIXELS = 2**17  # of noise that batch statistics are taken from: 128 images of 32 px, 8 of 128 px
+SETTLING_PIXELS = 2**15  # of noise that batch statistics are taken from: 32 images of 32 px, 8 of 64 px, at least 4
 
 
 class Unsupported(Unbuildable):
@@ -72,22 +72,22 @@ def measure(
 def random_net(candidate: Candidate, classes: int) -> nn.Module:
     """The candidate's compressed network, untrained, in eval mode. Raises Unbuildable.
 
-    Batch statistics are set from a batch of noise and the classifier is scaled to its inputs. With the initial ones
-    activations grow with depth beyond what fp16 holds, or shrink to denormals, which are slow: either would make a
-    timing of random weights a lie, and the first drowns parity in rounding.
+    Batch statistics are set from a batch of noise and the classifier is scaled to give logits of unit spread. With
+    the initial ones activations grow with depth beyond what fp16 holds, or shrink to denormals, which are slow:
+    either would make a timing of random weights a lie, and the first drowns parity in rounding.
     """
     px = candidate.image_px
     net = build(candidate.family, candidate.variant, classes, px)
     net = apply_steps(net, candidate.steps, px, classes).eval()
-    weight = net.get_parameter(f"{head_name(net)}.weight")
-    nn.init.normal_(weight, std=weight[0].numel() ** -0.5)
     norms = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
     momenta = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.train().momentum = 1.0  # the batch's own statistics, nothing of the initial ones
     try:
-        for layer in norms:
-            layer.train().momentum = 1.0
         with torch.no_grad():
-            net(torch.randn(max(4, SETTLING_PIXELS // px**2), 3, px, px))
+            logits = net(torch.randn(max(4, SETTLING_PIXELS // px**2), 3, px, px))
+            for parameter in net.get_submodule(head_name(net)).parameters():
+                parameter.div_(logits.std().clamp(min=1e-6))
     except (RuntimeError, ValueError) as error:
         raise Unbuildable(f"{candidate.describe()}: {str(error).splitlines()[0][:200]}") from error
     for layer, momentum in zip(norms, momenta, strict=True):

@@ -75,7 +75,8 @@ def nearest(result: Result) -> str:
     what = change(lever.axis, lever.before, lever.after)
     pairs = f"on {lever.pairs} measured pair{'s' if lever.pairs != 1 else ''}"
     if limit == "latency":
-        line += f"; {what} took {lever.time_ratio.value:.2f} of the time {pairs}: would bring about {ms(prospect.latency_ms)}"
+        share, reached = lever.time_ratio.value, ms(prospect.latency_ms)
+        line += f"; {what} took {share:.2f} of the time {pairs}: would bring about {reached}"
         if lever.accuracy_change is not None:
             line += f" for {points(lever.accuracy_change)} of validation accuracy"
     elif limit == "memory":

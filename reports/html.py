@@ -23,7 +23,7 @@ _DRAWN = (
     "trial candidate outcome reason variant family image_px prune precision threads latency_ms latency_low_ms "
     "latency_high_ms rank_ms validation_top1 validation_se test_top1 test_se epochs peak_mb parameters macs "
     "onnx_bytes keeps_budget disturbed on_front chosen baseline"
-).split()
+)
 _KEYS = ("device", "data", "provenance")
 
 
@@ -31,7 +31,7 @@ def page(result: Result) -> str:
     """The whole HTML document. Every name from the run is escaped, in the text as in the embedded data."""
     frame = rows(result)
     records: list[dict[str, Any]] = json.loads(frame.to_json(orient="records", double_precision=15))
-    drawn = [{name: record[name] for name in _DRAWN} for record in records]
+    drawn = [{name: record[name] for name in _DRAWN.split()} for record in records]
     return _environment().get_template("report.html").render(
         result=result,
         headline=words.headline(result),
@@ -74,19 +74,20 @@ def _environment() -> Environment:
 
 @cache
 def _plotly() -> Markup:
-    return Markup(get_plotlyjs())  # noqa: S704 - the library itself, not something of the run
+    return Markup(get_plotlyjs())  # the library itself, nothing of the run
 
 
 def _measured(result: Result) -> dict[str, str]:
     """How the timing went, for people."""
     timed: list[Measurement] = [m for m in trials(result) if m.latency is not None]
     latencies = [m.latency for m in timed if m.latency is not None]
+    samples, blocks = (sum(getattr(latency, name) for latency in latencies) for name in ("samples", "blocks"))
+    again = sum(1 for m in timed if m.confirmed)
     disturbed = sum(1 for latency in latencies if latency.disturbed)
     return {
         "reference model": f"{words.ms(result.reference_ms)} on this device when calm",
-        "candidates timed": f"{len(latencies)}, {sum(1 for m in timed if m.confirmed)} of them again with trained weights",
-        "samples": f"{sum(latency.samples for latency in latencies):,} in {sum(latency.blocks for latency in latencies)} "
-        "fresh processes",
+        "candidates timed": f"{len(latencies)}, {again} of them again with trained weights",
+        "samples": f"{samples:,} in {blocks} fresh processes",
         "blocks repeated": f"{sum(latency.repeated for latency in latencies)}, because they were disturbed",
         "still disturbed": f"{disturbed} timings" if disturbed else "none",
         "judged by": f"the upper end of the 95 % interval of p{result.budget.percentile:g}; candidates are ranked by "

@@ -105,7 +105,7 @@ def trust(result: Result) -> list[str]:
         causes = ", ".join(cause for cause, _ in Counter(latency.disturbed for latency in disturbed).most_common(2))
         lines.append(
             f"Disturbed: {len(disturbed)} of {len(timed)} timings were not calm even when repeated ({causes}). "
-            "Ranks rest on pairs timed side by side and hold; milliseconds may be too high."
+            "Ranks rest on pairs timed side by side, which suffer least; the milliseconds may be too high."
         )
     if result.choice is not None and not result.choice.confirmed:
         lines.append("The choice was not timed again with its trained weights.")

@@ -68,6 +68,8 @@ def run(settings: Settings, console: Console) -> tuple[Result, dict[str, Any], t
         watch = Stopwatch()
         dataset = open_dataset(settings.data, settings.seed)
         device = load_device(settings.device)
+        if settings.weights not in (None, "none") and not Path(settings.weights).is_dir():
+            raise SettingsError(f"no folder {settings.weights}: --weights takes a folder of weight files, or none")
         space = load(settings.space or ("tiny" if max(dataset.sizes[0]) <= 64 else "edge"))
         settings = stack.enter_context(_held(folder, settings))
         ledger = Ledger(folder / "ledger.jsonl")
@@ -169,7 +171,7 @@ def _result(rooms: Rooms, ending: Ending, setup: Setup, started: str, warnings: 
     settings, facts, ledger, data = rooms.settings, rooms.session.facts, rooms.ledger, rooms.dataset
     wall = ledger.earlier_wall_s() + rooms.watch.wall_s()
     kinds = {
-        k: ledger.spent_s(k) + rooms.watch.spent_s[k] for k in ("structure", "timing", "training", "scoring")
+        k: ledger.spent_s(k) + rooms.watch.spent_s.get(k, 0.0) for k in ("structure", "timing", "training", "scoring")
     }
     over = [m for m in ending.measurements if m.outcome == OVER_BUDGET]
     return Result(

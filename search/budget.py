@@ -32,10 +32,7 @@ class Budget:
         """True if validation accuracy is no more than `max_drop` below the baseline's."""
         if self.max_drop is None or baseline is None or baseline.accuracy is None:
             return True
-        return (
-            measurement.accuracy is not None
-            and baseline.accuracy.top1 - measurement.accuracy.top1 <= self.max_drop
-        )
+        return measurement.accuracy is not None and baseline.accuracy.top1 - measurement.accuracy.top1 <= self.max_drop
 
     def describe(self) -> str:
         """`p95 <= 5 ms, peak <= 300 MB`: a line for people."""

@@ -11,9 +11,7 @@ from search.result import Miss
 from spaces.candidate import Candidate
 
 
-def ranked(
-    measurements: Sequence[Measurement], budget: Budget, baseline: Measurement | None
-) -> list[Measurement]:
+def ranked(measurements: Sequence[Measurement], budget: Budget, baseline: Measurement | None) -> list[Measurement]:
     """Those that keep the whole budget, best first: most accurate, then fastest, then smallest."""
     keep = [
         m
@@ -29,9 +27,7 @@ def baseline(measurements: Sequence[Measurement], plain: frozenset[Candidate]) -
     return min(scored, key=_merit, default=None)
 
 
-def nearest_miss(
-    measurements: Sequence[Measurement], budget: Budget, base: Measurement | None
-) -> Miss | None:
+def nearest_miss(measurements: Sequence[Measurement], budget: Budget, base: Measurement | None) -> Miss | None:
     """The measured candidate that comes nearest to a budget none keeps, by the share it is over."""
     timed = [m for m in measurements if m.latency]
     fast = [m for m in timed if m.latency and budget.keeps(m.latency) and m.accuracy]

@@ -24,14 +24,12 @@ class View:
         self._console, self._budget, self._trials, self._limit = console, budget, trials, time_limit_s
         self._began = time.monotonic()
         self._device, self._state = "", ""
-        self._doing, self._share = "starting", None
+        self._doing = "starting"
         self._outcomes: Counter[str] = Counter()
         self._best: Measurement | None = None
         self._share: float | None = None
         self._lines: list[str] = []
-        self._live = (
-            Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
-        )
+        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
 
     def __enter__(self) -> View:
         if self._live:
@@ -73,9 +71,7 @@ class View:
 
     def _line(self, text: str) -> None:
         elapsed = time.monotonic() - self._began
-        self._console.print(
-            f"[{int(elapsed) // 60:3d}:{int(elapsed) % 60:02d}] {text}", markup=False, highlight=False
-        )
+        self._console.print(f"[{int(elapsed) // 60:3d}:{int(elapsed) % 60:02d}] {text}", markup=False, highlight=False)
 
     def _draw(self) -> None:
         if self._live:
@@ -91,9 +87,7 @@ class View:
         table.add_row("best in budget", _best(self._best))
         table.add_row("time", self._time(done))
         table.add_row("now", Text(self._doing, overflow="ellipsis", no_wrap=True))
-        bar = ProgressBar(
-            total=1.0, completed=self._share if self._share is not None else done / self._trials
-        )
+        bar = ProgressBar(total=1.0, completed=self._share if self._share is not None else done / self._trials)
         log = Text("\n".join(self._lines), style="dim", overflow="ellipsis", no_wrap=True)
         return Panel(Group(table, bar, log), title="edgefront", border_style="cyan")
 

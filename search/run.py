@@ -54,18 +54,14 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     limits = p.add_argument_group("limits")
-    limits.add_argument(
-        "--budget-ms", type=float, metavar="MS", help="latency limit in milliseconds (needed)"
-    )
+    limits.add_argument("--budget-ms", type=float, metavar="MS", help="latency limit in milliseconds (needed)")
     limits.add_argument(
         "--percentile",
         type=float,
         metavar="P",
-        help=f"percentile of latency the limit holds for, its upper confidence bound counts (default {default.percentile:g})",
+        help=f"percentile of latency whose upper confidence bound must keep it (default {default.percentile:g})",
     )
-    limits.add_argument(
-        "--budget-mb", type=float, metavar="MB", help="peak memory limit of the process, in MB"
-    )
+    limits.add_argument("--budget-mb", type=float, metavar="MB", help="peak memory limit of the process, in MB")
     limits.add_argument(
         "--max-drop",
         type=float,
@@ -86,26 +82,16 @@ def parser() -> argparse.ArgumentParser:
         help="folder of pretrained weights; `none` starts from scratch (default: torchvision's own loading)",
     )
     how = p.add_argument_group("how")
-    how.add_argument(
-        "--sampler", metavar="NAME", help=f"a file of search/samplers/ (default {default.sampler})"
-    )
-    how.add_argument(
-        "--trials", type=int, metavar="N", help=f"candidates to evaluate (default {default.trials})"
-    )
-    how.add_argument(
-        "--time-limit", metavar="TIME", help="stop asking in time to end by then: 90s, 15m, 1h30m"
-    )
+    how.add_argument("--sampler", metavar="NAME", help=f"a file of search/samplers/ (default {default.sampler})")
+    how.add_argument("--trials", type=int, metavar="N", help=f"candidates to evaluate (default {default.trials})")
+    how.add_argument("--time-limit", metavar="TIME", help="stop asking in time to end by then: 90s, 15m, 1h30m")
     how.add_argument(
         "--rungs",
         metavar="EPOCHS",
         help=f"fine-tuning epochs at which the unpromising are let go (default {','.join(map(str, default.rungs))})",
     )
-    how.add_argument(
-        "--parent-epochs", type=int, metavar="N", help="epochs a parent is trained for (default: by data)"
-    )
-    how.add_argument(
-        "--seed", type=int, metavar="N", help=f"of splits, sampler and training (default {default.seed})"
-    )
+    how.add_argument("--parent-epochs", type=int, metavar="N", help="epochs a parent is trained for (default: by data)")
+    how.add_argument("--seed", type=int, metavar="N", help=f"of splits, sampler and training (default {default.seed})")
     files = p.add_argument_group("files")
     files.add_argument(
         "--config", type=Path, metavar="FILE", help="TOML file of these settings; options given here win"
@@ -113,9 +99,7 @@ def parser() -> argparse.ArgumentParser:
     files.add_argument(
         "--out", metavar="DIR", help=f"run folder: report, measurements, chosen/ (default {default.out})"
     )
-    files.add_argument(
-        "--cache", metavar="DIR", help=f"trained parents and decoded images (default {default.cache})"
-    )
+    files.add_argument("--cache", metavar="DIR", help=f"trained parents and decoded images (default {default.cache})")
     files.add_argument(
         "--resume", action="store_true", help="go on with the run in --out with the settings recorded there"
     )
@@ -125,9 +109,7 @@ def parser() -> argparse.ArgumentParser:
 def settings_of(args: argparse.Namespace) -> Settings:
     """The settings a command line asks for. Raises SettingsError."""
     given: dict[str, Any] = {
-        name: value
-        for name, value in vars(args).items()
-        if value is not None and name not in ("config", "resume")
+        name: value for name, value in vars(args).items() if value is not None and name not in ("config", "resume")
     }
     if "rungs" in given:
         try:

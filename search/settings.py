@@ -95,9 +95,7 @@ def from_table(table: dict[str, Any], source: str) -> Settings:
 
 def seconds(text: str | float) -> float:
     """Seconds of `90`, `90s`, `15m`, `2h`, `1h30m`. Raises SettingsError."""
-    parts = re.fullmatch(
-        r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", str(text).strip()
-    )
+    parts = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", str(text).strip())
     if not str(text).strip() or parts is None:
         raise SettingsError(f"time limit {text!r} is not a duration such as 90s, 15m or 1h30m")
     hours, minutes, rest = (float(part or 0) for part in parts.groups())

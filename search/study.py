@@ -14,6 +14,7 @@ from typing import Any
 import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from evaluators.measurement import FAILED, KEPT, Measurement
@@ -23,7 +24,7 @@ from search.pareto import objectives
 from spaces.candidate import Candidate
 from spaces.space import Space
 
-DIRECTIONS = ("maximize", "minimize", "minimize")
+DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE)
 METRICS = ("validation_top1", "rank_ms", "peak_mb")
 SAMPLERS = Path(__file__).parent / "samplers"
 ASKS_MAX = 50  # repeats in a row after which a sampler is held to have run dry
@@ -60,7 +61,7 @@ def open_study(folder: Path, sampler: str, seed: int, space: Space) -> optuna.St
     study = optuna.create_study(
         study_name="edgefront",
         storage=storage,
-        directions=DIRECTIONS,
+        directions=list(DIRECTIONS),
         # a sampler's random state is not in the journal: a resumed one must not draw its first draws again
         sampler=module.make(seed + 1000003 * trials, space),
         load_if_exists=True,

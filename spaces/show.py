@@ -11,9 +11,7 @@ from spaces.space import Space, SpaceError, load, presets
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(prog="python -m spaces.show", description=__doc__.split(": ", 1)[1])
-    p.add_argument(
-        "--space", metavar="NAME", help=f"{', '.join(presets())} or a TOML file (default: list the presets)"
-    )
+    p.add_argument("--space", metavar="NAME", help=f"{', '.join(presets())} or a TOML file (default: list the presets)")
     p.add_argument("--device", metavar="NAME", help="cut the space to what this device can do")
     return p
 
@@ -45,17 +43,13 @@ def table(space: Space) -> object:
     """A renderable for rich."""
     from rich.table import Table
 
-    drawn = Table(
-        title=f"{space.name}: {space.title}", caption=f"{space.size():,} candidates", title_justify="left"
-    )
+    drawn = Table(title=f"{space.name}: {space.title}", caption=f"{space.size():,} candidates", title_justify="left")
     drawn.add_column("axis")
     drawn.add_column("values")
     for family, names in space.variants.items():
         drawn.add_row(f"family {family}", ", ".join(names))
     for axis, values in space.axes.items():
-        drawn.add_row(
-            axis, ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
-        )
+        drawn.add_row(axis, ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values))
     for family, own in space.own_axes.items():
         for axis, values in own.items():
             drawn.add_row(f"{axis} of {family}", ", ".join(str(value) for value in values))

@@ -139,9 +139,7 @@ def load(name: str) -> Space:
     return _check(_from_table(path.stem, table), path)
 
 
-def cut(
-    space: Space, precisions: Mapping[str, str | None], runtimes: tuple[str, ...], threads_max: int
-) -> Space:
+def cut(space: Space, precisions: Mapping[str, str | None], runtimes: tuple[str, ...], threads_max: int) -> Space:
     """The space without what a device can't do. `precisions`: name -> None, or why it is left out."""
     offered: dict[str, Any] = {
         "precision": lambda value: precisions.get(value, "the device does not know it"),
@@ -179,9 +177,7 @@ def _check(space: Space, path: Path) -> Space:
         return sorted(p.stem for p in folder.glob("*.py") if p.stem != "__init__")
 
     if not any(space.variants.values()):
-        raise SpaceError(
-            f"{path}: [variants] names no network; a line such as resnet = ['resnet18'] is needed"
-        )
+        raise SpaceError(f"{path}: [variants] names no network; a line such as resnet = ['resnet18'] is needed")
     if "image_px" not in space.axes:
         raise SpaceError(f"{path}: [axes] needs image_px = [..]")
     for family in [*space.variants, *space.own_axes]:

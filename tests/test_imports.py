@@ -61,9 +61,7 @@ def test_help_answers_at_once(entry):
     took = []
     for _ in range(3):
         began = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, "-m", entry, "--help"], cwd=ROOT, capture_output=True, text=True
-        )
+        done = subprocess.run([sys.executable, "-m", entry, "--help"], cwd=ROOT, capture_output=True, text=True)
         took.append(time.monotonic() - began)
         assert done.returncode == 0 and "--device" in done.stdout
     assert min(took) < 1.0, took

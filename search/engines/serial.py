@@ -36,9 +36,7 @@ class Searched:
     ran_dry: bool = False  # no candidate was left to ask for
 
 
-def run(
-    study: optuna.Study, space: Space, evaluator: Evaluator, gates: Gates, limits: Limits, view: View
-) -> Searched:
+def run(study: optuna.Study, space: Space, evaluator: Evaluator, gates: Gates, limits: Limits, view: View) -> Searched:
     """Every trial up to the limits, those of earlier sessions first: their stages are remembered, not repeated."""
     plain = frozenset(space.parents())
     searched = Searched([])
@@ -60,9 +58,7 @@ def run(
             searched.ran_dry = True
             break
         seen.add(asked.candidate.key())
-        spent, measurement = _measure(
-            asked.candidate, asked.trial.number, evaluator, gates, searched, plain, view
-        )
+        spent, measurement = _measure(asked.candidate, asked.trial.number, evaluator, gates, searched, plain, view)
         trial_s.append(spent)
         studies.tell(study, asked.trial, measurement, gates.budget)
         searched.measurements.append(measurement)

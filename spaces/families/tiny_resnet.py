@@ -12,7 +12,8 @@ from spaces.network import Variant
 
 HALF = (0.5, 0.5, 0.5)
 VARIANTS = {
-    f"res{depth}_w{width}_s2": Variant(width, depth, HALF, HALF) for depth, width in ((8, 4), (8, 8), (8, 16), (14, 8))
+    f"res{depth}_w{width}_s2": Variant(width, depth, HALF, HALF)
+    for depth, width in ((8, 4), (8, 8), (8, 16), (8, 32), (14, 8), (14, 16))
 }
 
 

@@ -87,9 +87,7 @@ def test_a_device_that_stays_disturbed_is_said_to_be(state, says):
 def test_ranks_hold_on_a_loaded_device():
     """The pair ratio in CPU time is what the wall time is not: the same under load."""
     calm = [time_model(Machine(ms, seed=i), TARGET, Rules(), None) for i, ms in enumerate((3, 4, 5, 6))]
-    busy = [
-        time_model(Machine(ms, ["loaded"], i), TARGET, Rules(), None) for i, ms in enumerate((3, 4, 5, 6))
-    ]
+    busy = [time_model(Machine(ms, ["loaded"], i), TARGET, Rules(), None) for i, ms in enumerate((3, 4, 5, 6))]
     for a, b in zip(calm, busy, strict=True):
         assert b.rank_ms.value == pytest.approx(a.rank_ms.value, rel=0.02)
         assert b.median_ms.value > 1.2 * a.median_ms.value

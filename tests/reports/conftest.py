@@ -21,6 +21,7 @@ from evaluators.measurement import (
 )
 from search.budget import Budget
 from search.choice import baseline, nearest_miss, ranked
+from search.funnel import over
 from search.pareto import front
 from search.result import Result
 from spaces.candidate import Candidate
@@ -35,6 +36,34 @@ NETWORKS = {
 }
 PX = {64: (0.36, -0.045), 96: (0.62, -0.018), 128: (1.0, 0.0)}
 PRECISION = {"fp32": (1.0, 0.0), "int8": (0.55, -0.006)}
+DEVICE = {
+    "name": "local",
+    "cpu": "Intel(R) Xeon(R) Platinum 8175M CPU @ 2.50GHz",
+    "cores": "2",
+    "memory": "24000 MB",
+    "runtime": "onnxruntime 1.31.1",
+    "precisions": "fp32, int8",
+    "no fp16": "no fast fp16 on this CPU",
+}
+DATA = {
+    "set": "./defects",
+    "classes": "crazing, inclusion, patches, pitted, rolled-in, scratches",
+    "train images": "1260",
+    "validation images": "360",
+    "test images": "540",
+    "split": "stratified, seed 0",
+}
+PROVENANCE = {
+    "fingerprint": "0123456789ab",
+    "kernel": "6.1.0",
+    "python": "3.11.7",
+    "torch": "2.15.0",
+    "onnxruntime": "1.31.1",
+    "code": "3f2a9c1d0b7e",
+    "seed": "0",
+    "sampler": "tpe",
+    "space": "edge, 2,880 candidates",
+}
 
 
 def law(candidate: Candidate) -> tuple[float, float, float]:
@@ -84,8 +113,7 @@ def measure(candidate: Candidate, trial: int, budget: Budget) -> Measurement:
     latency = timed(ms, mb, budget.percentile, repeated=trial % 7 == 0)
     made = Measurement(candidate, KEPT, structure=structure, latency=latency, trial=trial)
     if not budget.keeps(latency):
-        reason = f"p95 {latency.percentile_ms.value:.3g} ms (at least {latency.percentile_ms.low:.3g}) > {budget.latency_ms:g}"
-        made = replace(made, outcome=OVER_BUDGET, reason=reason)
+        made = replace(made, outcome=OVER_BUDGET, reason=over(budget, latency))
         plain = not candidate.compressed
         return replace(made, accuracies=(accuracy(top1, 0),), model_path=f"models/{trial}.onnx") if plain else made
     climb = tuple(accuracy(top1 - lost, epochs) for epochs, lost in ((0, 0.08 * pruned + 0.01), (1, 0.01), (3, 0.0)))
@@ -123,18 +151,15 @@ def finished(measurements: list[Measurement], budget: Budget, folder: Path, **ch
     for m in (greedy, best):
         if m:
             known[m.trial] = replace(known[m.trial], confirmed=True)
-    over = [m for m in known.values() if m.outcome == OVER_BUDGET]
-    values = dict(
+    slow = [m for m in known.values() if m.outcome == OVER_BUDGET]
+    result = Result(
         folder=folder,
-        command=f"python -m search.run --budget-ms {budget.latency_ms:g} --data ./defects --trials 40 --out {folder.name}",
+        command=f"python -m search.run --budget-ms {budget.latency_ms:g} --data ./defects --out {folder.name}",
         started="2026-11-21T09:30:00+00:00",
         budget=budget,
-        device={"name": "local", "cpu": "Intel(R) Xeon(R) Platinum 8175M CPU @ 2.50GHz", "cores": "2",
-                "memory": "24000 MB", "runtime": "onnxruntime 1.31.1", "precisions": "fp32, int8", "no fp16": "no fast fp16 on this CPU"},
-        data={"set": "./defects", "classes": "crazing, inclusion, patches, pitted, rolled-in, scratches",
-              "train images": "1260", "validation images": "360", "test images": "540", "split": "stratified, seed 0"},
-        provenance={"fingerprint": "0123456789ab", "kernel": "6.1.0", "python": "3.11.7", "torch": "2.15.0",
-                    "onnxruntime": "1.31.1", "code": "3f2a9c1d0b7e", "seed": "0", "sampler": "tpe", "space": "edge, 2,880 candidates"},
+        device=DEVICE,
+        data=DATA,
+        provenance=PROVENANCE,
         measurements=tuple(known.values()),
         front=tuple(known[m.trial] for m in front(measurements)),
         choice=known[best.trial] if best else None,
@@ -143,10 +168,10 @@ def finished(measurements: list[Measurement], budget: Budget, folder: Path, **ch
         seconds=Seconds(structure=64.0, timing=310.0, training=702.0, scoring=95.0, wall=1240.0),
         reference_ms=1.83,
         trials_asked=40,
-        early_stops=(sum(1 for m in over if not m.accuracies), len(over)),
+        early_stops=(sum(1 for m in slow if not m.accuracies), len(slow)),
         warnings=("2 broken images left out: a/7.jpg, b/9.jpg", "no weights for efficientnet_b0: trained from scratch"),
-    )  # fmt: skip
-    return Result(**(values | changes))
+    )
+    return replace(result, **changes)
 
 
 def usual(folder: Path, budget: Budget | None = None, count: int = 40, seed: int = 3, **changes) -> Result:

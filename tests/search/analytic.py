@@ -5,7 +5,15 @@ from __future__ import annotations
 from evaluators.measurement import Accuracy, Failure, Interval, Latency, Structure
 from spaces.candidate import Candidate
 
-WIDTH = {"res8_w4_s2": 1.0, "res8_w8_s2": 2.0, "res8_w16_s2": 4.0, "mb_w8": 1.5, "mb_w16": 3.0}
+WIDTH = {
+    "res8_w4_s2": 1.0,
+    "res8_w8_s2": 2.0,
+    "res8_w16_s2": 4.0,
+    "res8_w32_s2": 6.0,
+    "res14_w16_s2": 5.0,
+    "mb_w8": 1.5,
+    "mb_w16": 3.0,
+}
 
 
 class Analytic:
@@ -34,9 +42,7 @@ class Analytic:
         self.calls.append(("structure", candidate.key()))
         if candidate.key() in self.broken:
             return self.broken[candidate.key()]
-        return Structure(
-            int(1e4 * self.cost(candidate)), int(1e6 * self.cost(candidate)), 1000, 0.0, "none", 13
-        )
+        return Structure(int(1e4 * self.cost(candidate)), int(1e6 * self.cost(candidate)), 1000, 0.0, "none", 13)
 
     def latency(self, candidate: Candidate, limit_ms: float | None) -> Latency:
         self.calls.append(("latency", candidate.key()))

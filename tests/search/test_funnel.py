@@ -15,9 +15,7 @@ PRUNED = replace(CANDIDATE, steps=(("prune", 0.25),))
 
 
 def go(candidate, evaluator, budget_ms=10.0, rivals=(), plain=False, **budget):
-    return evaluate(
-        candidate, evaluator, Gates(Budget(budget_ms, **budget)), rivals, plain, lambda line: None
-    )
+    return evaluate(candidate, evaluator, Gates(Budget(budget_ms, **budget)), rivals, plain, lambda line: None)
 
 
 def stages(evaluator):

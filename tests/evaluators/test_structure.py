@@ -1,0 +1,198 @@
+"""The structure stage: every family, compression step and precision, built, exported and run."""
+
+import itertools
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from evaluators.measurement import Failure
+from evaluators.structure import PARITY_MAX_ABS, ParityLost, Unsupported, measure, parity, random_net, run
+from remote.device import Int8Recipe
+from spaces import network
+from spaces.candidate import Candidate
+from spaces.network import Unbuildable, family_names, variants
+
+CLASSES, PX = 7, 32
+CPU = Int8Recipe("uint8", symmetric=False, weight_bits=7)
+OWN = ("cifar_resnet", "mobilenet_v1", "tiny_mobile", "tiny_resnet")
+LIGHTEST = {"mnasnet": "mnasnet0_5"}
+CUT = (("prune", 0.3),)
+
+
+def contract():
+    """Own families in full; of torchvision's the lightest, cut, in int8; the rest when there is time."""
+    rows = []
+    for family, variant in [(f, name) for f in family_names() for name in variants(f)]:
+        light = variant == LIGHTEST.get(family, next(iter(variants(family)))) and family != "densenet"
+        for steps, precision in itertools.product(((), CUT), ("fp32", "fp16", "int8")):
+            dear = (steps, precision) in ((CUT, "int8"), ((), "fp16"))
+            fast = light and (family in OWN or (steps, precision) == (CUT, "int8"))
+            if light or dear:
+                candidate = Candidate(family, variant, PX, steps, precision)
+                marks = [] if fast else [pytest.mark.slow]
+                rows.append(pytest.param(candidate, id=candidate.describe().replace(" ", "-"), marks=marks))
+    return rows
+
+
+def noise(px=PX):
+    return np.random.default_rng(1).standard_normal((1, 3, px, px), dtype=np.float32)
+
+
+@pytest.mark.parametrize("candidate", contract())
+def test_it_is_built_exported_and_run(tmp_path, candidate):
+    structure, path = measure(candidate, CLASSES, CPU, tmp_path, opset_max=13, seed=0)
+    assert path == tmp_path / f"{candidate.graph_key()}-random.onnx" and list(tmp_path.iterdir()) == [path]
+    assert structure.parity_max_abs < PARITY_MAX_ABS
+    assert structure.parameters > 0 and structure.macs > 0
+    assert structure.onnx_bytes == path.stat().st_size
+    assert (structure.opset, structure.exporter) == (13, "torchscript")
+    logits = run(path, noise())
+    assert logits.shape == (1, CLASSES) and logits.dtype == np.float32 and np.isfinite(logits).all()
+    graph = onnx.load(path).graph
+    kinds = {tensor.data_type for tensor in graph.initializer}
+    quantized = "QuantizeLinear" in {node.op_type for node in graph.node}
+    assert quantized == (candidate.precision == "int8")
+    assert (onnx.TensorProto.FLOAT16 in kinds) == (candidate.precision == "fp16")
+    assert (onnx.TensorProto.INT8 in kinds) == (candidate.precision == "int8")
+
+
+def test_every_operation_is_in_the_contract():
+    """A new operation must be added to the steps above."""
+    assert {name for name, _ in CUT} == set(network.operation_names())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_the_same_seed_gives_the_same_file(tmp_path, precision):
+    candidate = Candidate("tiny_mobile", "mb_w8", PX, CUT, precision)
+    files = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        (tmp_path / name).mkdir()
+        torch.manual_seed(len(files))  # what ran before must not matter
+        files.append(measure(candidate, CLASSES, CPU, tmp_path / name, 13, seed)[1].read_bytes())
+    assert files[0] == files[1] != files[2]
+
+
+def test_the_global_random_state_is_left_alone(tmp_path):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    measure(Candidate("tiny_resnet", "res8_w4_s2", PX), CLASSES, None, tmp_path, 13, 0)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_multiply_accumulates_and_parameters_are_counted(tmp_path):
+    """A net small enough to count by hand: res8_w4_s2 at 32 px."""
+    structure, _ = measure(Candidate("tiny_resnet", "res8_w4_s2", 32), 10, None, tmp_path, 13, 0)
+    stem = 3 * 4 * 9 * 16**2
+    stages = [2 * 4 * 4 * 9 * 16**2]
+    for inputs, px in ((4, 8), (8, 4)):
+        outputs = 2 * inputs
+        stages.append((inputs * 9 + outputs * 9 + inputs) * outputs * px**2)
+    assert structure.macs == stem + sum(stages) + 16 * 10
+    weights = 3 * 4 * 9 + 2 * 16 * 9 + (36 + 72 + 4) * 8 + (72 + 144 + 8) * 16 + 16 * 10 + 10
+    norms = 2 * (3 * 4 + 3 * 8 + 3 * 16)
+    assert structure.parameters == weights + norms
+
+
+def test_pruning_and_precision_show_in_size(tmp_path):
+    def size(steps, precision):
+        candidate = Candidate("mobilenet_v1", "mobilenet_v1_025", PX, steps, precision)
+        return measure(candidate, CLASSES, CPU, tmp_path, 13, 0)[0].onnx_bytes
+
+    whole = size((), "fp32")
+    assert size((), "fp16") < 0.6 * whole and size((), "int8") < 0.4 * whole and size(CUT, "fp32") < 0.7 * whole
+
+
+def test_random_nets_are_well_behaved():
+    """Deep nets as initialised give logits of 1e6 and more, or of 0: fp16 and timing would suffer from either."""
+    for family, variant in (("resnet", "resnet34"), ("mnasnet", "mnasnet0_5"), ("cifar_resnet", "cifar_resnet56")):
+        net = random_net(Candidate(family, variant, PX), CLASSES)
+        assert not net.training
+        with torch.no_grad():
+            spread = float(net(torch.randn(8, 3, PX, PX)).std())
+        assert 0.5 < spread < 2
+
+
+def test_parity_is_the_largest_difference(tmp_path):
+    candidate = Candidate("tiny_resnet", "res8_w8_s2", PX)
+    _, path = measure(candidate, CLASSES, None, tmp_path, 13, 0)
+    torch.manual_seed(0)
+    net = random_net(candidate, CLASSES)
+    assert parity(net, path, PX) < PARITY_MAX_ABS
+    net.classifier.bias.data[3] += 0.5
+    assert parity(net, path, PX) == pytest.approx(0.5, abs=1e-4)
+
+
+def failure(candidate, tmp_path, int8=CPU, opset_max=13):
+    with pytest.raises(Unbuildable) as caught:
+        measure(candidate, CLASSES, int8, tmp_path, opset_max, 0)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+    return Failure("structure", caught.value.kind, str(caught.value))
+
+
+def test_what_cannot_be_is_the_candidates_own_failure(tmp_path):
+    small = failure(Candidate("squeezenet", "squeezenet1_1", 8), tmp_path)
+    assert small.kind == "unbuildable" and "squeezenet1_1 8px" in small.reason and small.candidates_own
+    unknown = failure(Candidate("resnet", "resnet19", PX), tmp_path)
+    assert unknown.kind == "unbuildable" and "it has resnet18" in unknown.reason
+
+
+def test_what_the_device_cannot_read_is_unsupported(tmp_path):
+    no_int8 = failure(Candidate("tiny_mobile", "mb_w8", PX, (), "int8"), tmp_path, int8=None)
+    assert no_int8.kind == "unsupported" and "the device has no int8" in no_int8.reason
+    old = failure(Candidate("tiny_mobile", "mb_w8", PX, (), "int8"), tmp_path, opset_max=11)
+    assert old.kind == "unsupported" and "needs ONNX opset 13" in old.reason
+
+
+def test_an_older_opset_is_used_where_the_device_asks_for_it(tmp_path):
+    structure, path = measure(Candidate("tiny_mobile", "mb_w8", PX), CLASSES, None, tmp_path, 11, 0)
+    assert structure.opset == 11 and np.isfinite(run(path, noise())).all()
+
+
+class Noisy(torch.nn.Module):
+    """Adds noise that the exported graph cannot repeat."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, CLASSES, 1)
+
+    def forward(self, x):
+        return self.conv(x + torch.rand_like(x)).mean((2, 3))
+
+
+class Attention(torch.nn.Module):
+    """Needs opset 14: beyond TorchScript's exporter at 13, so dynamo writes it, at 18."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, CLASSES, 1)
+
+    def forward(self, x):
+        y = self.conv(x).flatten(2).unsqueeze(1)
+        return torch.nn.functional.scaled_dot_product_attention(y, y, y).mean((1, 3))
+
+
+@pytest.fixture
+def family_of(monkeypatch):
+    """Puts one net in the place of tiny_mobile's."""
+    module = network.family_module("tiny_mobile")
+    return lambda net: monkeypatch.setattr(module, "build", lambda *_: net())
+
+
+def test_a_graph_that_computes_something_else_is_found_out(tmp_path, family_of):
+    family_of(Noisy)
+    lost = failure(Candidate("tiny_mobile", "mb_w8", PX), tmp_path)
+    assert lost.kind == ParityLost.kind == "parity" and "is off by" in lost.reason
+
+
+@pytest.mark.slow
+def test_an_operator_beyond_the_opset_is_unsupported_there_and_exported_where_it_is_read(tmp_path, family_of):
+    family_of(Attention)
+    candidate = Candidate("tiny_mobile", "mb_w8", PX)
+    beyond = failure(candidate, tmp_path)
+    assert beyond.kind == Unsupported.kind == "unsupported" and "the device reads up to 13" in beyond.reason
+    structure, _ = measure(candidate, CLASSES, None, tmp_path, 18, 0)
+    assert structure.exporter == "dynamo" and 13 < structure.opset <= 18

@@ -1,0 +1,231 @@
+"""What a user types: the real command, from nothing to a chosen model, killed, gone on with, and refused."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy
+import onnxruntime
+import pandas
+import pytest
+from PIL import Image
+
+from search.ledger import Ledger
+from search.run import BUG, NOTHING_FITS, OK, USER
+
+ROOT = Path(__file__).parent.parent
+# Two small networks and few epochs: seconds a trial, so that a whole search is a test.
+SPACE = """
+title = "two for a test"
+[variants]
+tiny_resnet = ["res8_w4_s2", "res8_w16_s2"]
+[axes]
+image_px = [16, 24, 32]
+prune = [0.0, 0.25, 0.5]
+precision = ["fp32", "int8"]
+"""
+
+
+def start(*words, cwd=ROOT):
+    command = [sys.executable, "-m", "search.run", *map(str, words)]
+    env = os.environ | {"COLUMNS": "120"}
+    return subprocess.Popen(command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def run(*words, timeout=600):
+    process = start(*words)
+    out, err = process.communicate(timeout=timeout)
+    assert "Traceback" not in out + err, out + err
+    return process.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory):
+    path = tmp_path_factory.mktemp("space") / "two.toml"
+    path.write_text(SPACE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, space, cache):
+    """One whole search over the embedded digits."""
+    folder = tmp_path_factory.mktemp("run") / "run"
+    words = ["--budget-ms", 50, "--space", space, "--trials", 8, "--rungs", "0,1", "--out", folder]
+    code, out, err = run(*words, "--parent-epochs", 2, "--cache", cache)
+    assert code == OK, out + err
+    return folder, out, [*words, "--parent-epochs", 2, "--cache", cache]
+
+
+@pytest.mark.slow
+def test_a_search_leaves_everything_it_promises(finished):
+    folder, out, _ = finished
+    for name in ("report.html", "front.csv", "trials.csv", "trials.parquet", "front.png", "study.journal"):
+        assert (folder / name).stat().st_size > 0, name
+    trials = pandas.read_parquet(folder / "trials.parquet")
+    assert len(trials) == 8 and trials.chosen.sum() == 1 and trials.baseline.sum() == 1
+    assert "front" in out and "res8" in out and "budget" in out
+    assert "reference" in out and "trial 0" in out, "plain log lines where there is no terminal"
+
+
+@pytest.mark.slow
+def test_what_is_chosen_is_what_was_measured(finished):
+    """Test accuracy recomputed from the ONNX file, image by image, equals the report's to the last digit."""
+    from evaluators.data import arrays, open_dataset
+
+    folder, _, _ = finished
+    config = json.loads((folder / "chosen" / "config.json").read_text())
+    chosen = pandas.read_csv(folder / "trials.csv").query("chosen").iloc[0]
+    px = config["preprocessing"]["image_px"]
+    images, labels = arrays(open_dataset("digits", 0), "test", px, folder / "again")
+    session = onnxruntime.InferenceSession(folder / "chosen" / "model.onnx")
+    mean, std = (numpy.float32(config["preprocessing"][name]) for name in ("mean", "std"))
+    right = 0
+    for image, label in zip(images, labels, strict=True):
+        x = ((image.astype(numpy.float32) / 255 - mean) / std).transpose(2, 0, 1)[None]
+        right += session.run(None, {"image": x})[0].argmax() == label
+    assert right / len(labels) == pytest.approx(chosen.test_top1, abs=1e-12)
+
+
+@pytest.mark.slow
+def test_the_example_predicts(finished):
+    folder, _, _ = finished
+    Image.fromarray(numpy.full((48, 48), 30, numpy.uint8)).save(folder / "grey.png")
+    done = subprocess.run(
+        [sys.executable, folder / "chosen" / "predict.py", folder / "grey.png"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split()[0] in "0123456789"
+
+
+@pytest.mark.slow
+def test_the_same_command_again_measures_nothing_more(finished):
+    folder, _, words = finished
+    before = (folder / "ledger.jsonl").read_text()
+    began = time.monotonic()
+    code, _, err = run(*words)
+    assert code == OK, err
+    after = (folder / "ledger.jsonl").read_text()
+    assert after.startswith(before) and time.monotonic() - began < 90
+    new = [json.loads(line)["stage"] for line in after[len(before) :].splitlines()]
+    assert set(new) <= {"session"}, new
+
+
+@pytest.mark.slow
+def test_more_trials_go_on_where_it_stopped(finished, tmp_path):
+    folder, _, _ = finished
+    copy = tmp_path / "more"
+    shutil.copytree(folder, copy)
+    code, _, err = run("--resume", "--out", copy, "--trials", 10)
+    assert code == OK, err
+    assert len(pandas.read_csv(copy / "trials.csv")) == 10
+
+
+@pytest.mark.slow
+def test_other_wishes_for_the_same_folder_are_refused(finished):
+    folder, _, _ = finished
+    code, _, err = run("--budget-ms", 2, "--out", folder)
+    assert code == USER and "budget_ms was 50.0, now 2.0" in err and err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_nothing_fits_has_its_own_exit_code_and_says_what_is_nearest(space, cache, tmp_path):
+    words = ["--budget-ms", 0.001, "--space", space, "--trials", 4, "--rungs", "0,1", "--out", tmp_path / "r"]
+    code, out, err = run(*words, "--parent-epochs", 2, "--cache", cache)
+    assert code == NOTHING_FITS, err
+    assert "nothing" in out.lower() and "0.001" in out
+    assert (tmp_path / "r" / "report.html").exists() and not (tmp_path / "r" / "chosen").exists()
+
+
+@pytest.mark.slow
+def test_optuna_dashboard_opens_the_journal(finished):
+    folder, _, _ = finished
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [Path(sys.executable).parent / "optuna-dashboard", "--port", str(port), folder / "study.journal"]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(120):
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies", timeout=5) as answer:
+                    studies = json.loads(answer.read())["study_summaries"]
+                break
+            except OSError:
+                time.sleep(0.5)
+        assert [study["study_name"] for study in studies] == ["edgefront"]
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+@pytest.mark.slow
+def test_killed_at_ten_random_moments_and_gone_on_with(space, cache, tmp_path):
+    """kill -9 of the whole command; each time the same command goes on. One consistent journal at the end."""
+    rng = random.Random(0)
+    words = ["--budget-ms", 50, "--space", space, "--trials", 10, "--rungs", "0,1", "--out", tmp_path / "r"]
+    words += ["--parent-epochs", 2, "--cache", tmp_path / "cache"]
+    for _ in range(10):
+        process = start(*words)
+        time.sleep(rng.uniform(1.0, 14.0))
+        process.send_signal(signal.SIGKILL)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode in (-signal.SIGKILL, OK), out + err
+        assert "Traceback" not in out + err, out + err
+    code, out, err = run(*words)
+    assert code == OK, out + err
+    ledger = Ledger(tmp_path / "r" / "ledger.jsonl")
+    once = [(entry.stage, entry.key) for entry in ledger.entries() if entry.stage != "session"]
+    assert len(once) == len(set(once)), "something was measured twice"
+    trials = pandas.read_csv(tmp_path / "r" / "trials.csv")
+    assert len(trials) == 10 == trials.trial.nunique()
+    columns = ["variant", "image_px", "prune", "precision"]
+    assert len(trials.drop_duplicates(columns)) == 10, "no candidate was evaluated twice"
+
+
+@pytest.mark.slow
+def test_ctrl_c_says_that_the_same_command_goes_on(space, cache, tmp_path):
+    words = ["--budget-ms", 50, "--space", space, "--trials", 10, "--out", tmp_path / "r", "--cache", cache]
+    process = start(*words)
+    time.sleep(8)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "the same command goes on" in err and "Traceback" not in out + err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--budget-ms", "5", "--data", "nowhere"], "nowhere"),
+        (["--budget-ms", "5", "--device", "moon"], "local"),
+        (["--budget-ms", "5", "--space", "moon"], "edge"),
+        (["--budget-ms", "5", "--sampler", "moon"], "tpe"),
+        (["--budget-ms", "5", "--weights", "nowhere"], "nowhere"),
+        (["--budget-ms", "-5"], "above 0"),
+        ([], "--budget-ms 30"),
+    ],
+)
+def test_a_wrong_wish_ends_with_one_line(words, says, tmp_path):
+    code, out, err = run(*words, *(["--out", tmp_path / "r"] if words else []))
+    assert code == USER and says in err and err.startswith("error: ") and err.count("\n") == 1, (out, err)
+    assert not (tmp_path / "r").exists() or not list((tmp_path / "r").glob("*.jsonl")), "nothing is left behind"
+
+
+def test_exit_codes_are_documented():
+    done = subprocess.run([sys.executable, "-m", "search.run", "--help"], cwd=ROOT, capture_output=True, text=True)
+    for code in (OK, BUG, USER, NOTHING_FITS, 4, 130):
+        assert f" {code} " in done.stdout.split("exit codes:")[1]
