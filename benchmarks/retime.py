@@ -26,9 +26,8 @@ for i in range(550):
     times += [1000 * (time.perf_counter() - began)] if i >= 50 else []
 percentile, limit = config["budget"]["percentile"], config["budget"]["latency_ms"]
 took = np.percentile(times, percentile)
-print(
-    f"p{percentile:g} {took:.3f} ms, median {np.median(times):.3f} ms, budget {limit:g} ms: {'kept' if took <= limit else 'MISSED'}"
-)
+verdict = "kept" if took <= limit else "MISSED"
+print(f"p{percentile:g} {took:.3f} ms, median {np.median(times):.3f} ms, budget {limit:g} ms: {verdict}")
 if len(sys.argv) > 2:
     right = total = 0
     for label, name in enumerate(config["classes"]):

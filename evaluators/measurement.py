@@ -10,7 +10,10 @@ from spaces.candidate import Candidate
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its two-sided confidence interval (95 % unless said otherwise)."""
+    """An estimate with its two-sided confidence interval (95 % unless said otherwise).
+
+    `high` is infinite where too few samples were taken for an upper bound: enough to say no, not to say yes.
+    """
 
     value: float
     low: float

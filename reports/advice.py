@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import Any
 
 from evaluators.measurement import Measurement
@@ -114,6 +115,8 @@ def _how_far(result: Result, missed: Measurement) -> str:
     interval, limit = latency.percentile_ms, result.budget.latency_ms
     name = f"p{latency.percentile:g} {ms(interval.value)}"
     if interval.value <= limit:  # judged on the upper bound
+        if not isfinite(interval.high):
+            return f"{name}, on too few samples for a bound"
         return f"{name}, but up to {ms(interval.high)}, {ms(interval.high - limit)} over"
     return f"{name}, {ms(interval.value - limit)} over"
 

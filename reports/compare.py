@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from math import exp, hypot, log
+from math import exp, hypot, isfinite, log
 from statistics import median
 from typing import Any
 
@@ -181,7 +181,8 @@ def _ratio(top: Interval, bottom: Interval) -> Interval:
 
 
 def _log(large: float, small: float) -> float:
-    return log(large / small) if small > 0 else log(1000.0)  # an interval that reaches 0 bounds nothing
+    # an interval that reaches 0, or has no upper end, bounds nothing
+    return log(large / small) if small > 0 and isfinite(large) else log(1000.0)
 
 
 def _lost(choice: Accuracy | None, baseline: Accuracy | None) -> tuple[float | None, float | None, int | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 import pandas
@@ -122,7 +123,8 @@ def _latency(latency: Latency, budget: Budget) -> dict[str, Any]:
     }
     facts: dict[str, Any] = {"keeps_budget": budget.keeps(latency), "over_ms": budget.excess_ms(latency)}
     for name, interval in intervals.items():
-        facts |= {f"{name}_ms": interval.value, f"{name}_low_ms": interval.low, f"{name}_high_ms": interval.high}
+        high = interval.high if isfinite(interval.high) else None  # too few samples for an upper bound
+        facts |= {f"{name}_ms": interval.value, f"{name}_low_ms": interval.low, f"{name}_high_ms": high}
     plain = (
         "percentile peak_mb runtime_mb load_ms samples blocks repeated disturbed model_sha256 runtime_version simulated"
     )

@@ -66,7 +66,7 @@ def _environment() -> Environment:
     )
     # JSON that a browser can't read must fail here, not there
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "sort_keys": True}
-    for name in ("ms", "number", "interval", "percent", "points", "duration"):
+    for name in ("ms", "number", "interval", "bound", "percent", "points", "duration"):
         environment.filters[name] = getattr(words, name)
     environment.globals["change"] = words.change
     return environment

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -60,7 +61,8 @@ def _limits(axes: Axes, timed: Sequence[Measurement], scored: Sequence[Measureme
     ends = [budget_ms]
     for measurement in timed:
         assert measurement.latency is not None
-        ends += [measurement.latency.percentile_ms.low, measurement.latency.percentile_ms.high]
+        estimate = measurement.latency.percentile_ms
+        ends += [estimate.low, estimate.high if isfinite(estimate.high) else estimate.value]
     low, high = max(min(ends), max(ends) / 1e4), max(ends)
     if high > 10 * low:
         axes.set_xscale("log")
@@ -93,7 +95,7 @@ def _points(axes: Axes, measurements: Sequence[Measurement], colour: str, label:
         x.append(estimate.value)
         y.append(100 * m.accuracy.top1)
         left.append(max(0.0, estimate.value - estimate.low))
-        right.append(max(0.0, estimate.high - estimate.value))
+        right.append(max(0.0, estimate.high - estimate.value) if isfinite(estimate.high) else 0.0)
         error.append(100 * m.accuracy.standard_error())
     axes.errorbar(
         x, y, xerr=[left, right], yerr=error, fmt="o", markersize=5, color=colour, ecolor=colour, elinewidth=0.9,

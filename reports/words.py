@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from math import isinf
 from typing import Any
 
 from evaluators.measurement import OUTCOMES, Interval
@@ -25,8 +26,13 @@ def ms(value: float) -> str:
 
 
 def interval(estimate: Interval) -> str:
-    """`3.14 [3.02, 3.26]`."""
-    return f"{number(estimate.value)} [{number(estimate.low)}, {number(estimate.high)}]"
+    """`3.14 [3.02, 3.26]`; `3.14 [3.02, …]` where the samples give no upper bound."""
+    return f"{number(estimate.value)} [{number(estimate.low)}, {bound(estimate.high)}]"
+
+
+def bound(high: float | None) -> str:
+    """The upper end of an interval; `…` for none."""
+    return "…" if high is None or isinf(high) else number(high)
 
 
 def percent(fraction: float | None, digits: int = 1) -> str:

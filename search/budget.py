@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from evaluators.measurement import Latency, Measurement
@@ -17,8 +18,14 @@ class Budget:
     max_drop: float | None = None  # accuracy lost against the baseline, 0..1
 
     def excess_ms(self, latency: Latency) -> float:
-        """Milliseconds by which the upper confidence bound exceeds the limit; <= 0 keeps it."""
-        return latency.percentile_ms.high - self.latency_ms
+        """Milliseconds by which the upper confidence bound exceeds the limit; <= 0 keeps it.
+
+        Without a bound it is the estimate that exceeds it, by a little at least: what is not proved is not kept.
+        """
+        interval = latency.percentile_ms
+        if math.isfinite(interval.high):
+            return interval.high - self.latency_ms
+        return max(interval.value - self.latency_ms, 0.001 * self.latency_ms)
 
     def excess_mb(self, latency: Latency) -> float:
         """Megabytes by which peak memory exceeds the limit; <= 0 keeps it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -71,11 +72,13 @@ def over(budget: Budget, latency: Latency) -> str:
     parts = []
     if budget.excess_ms(latency) > 0:
         interval = latency.percentile_ms
-        parts.append(
-            f"p{latency.percentile:g} {interval.value:.3g} ms (at least {interval.low:.3g}) > {budget.latency_ms:g}"
-            if interval.low > budget.latency_ms
-            else f"p{latency.percentile:g} may reach {interval.high:.3g} ms > {budget.latency_ms:g}"
-        )
+        if interval.low > budget.latency_ms:
+            how = f"{interval.value:.3g} ms (at least {interval.low:.3g})"
+        elif math.isfinite(interval.high):
+            how = f"may reach {interval.high:.3g} ms"
+        else:
+            how = f"{interval.value:.3g} ms on {latency.samples} samples, too few for a bound, may be"
+        parts.append(f"p{latency.percentile:g} {how} > {budget.latency_ms:g}")
     if budget.excess_mb(latency) > 0:
         parts.append(f"peak {latency.peak_mb:.0f} MB > {budget.peak_mb:g}")
     return ", ".join(parts)

@@ -1,6 +1,5 @@
 """The study: any sampler, no repeats, gone on with after a kill as if nothing had been."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -151,7 +150,7 @@ def test_killed_ten_times_nothing_is_lost_or_measured_twice(tmp_path):
     ledger = Ledger(tmp_path / "ledger.jsonl")
     once = [(entry.stage, entry.key) for entry in ledger.entries()]
     assert len(once) == len(set(once)), "something was measured twice"
-    assert os.path.getsize(tmp_path / "ledger.jsonl") > 0
+    assert (tmp_path / "ledger.jsonl").stat().st_size > 0
     searched, study, evaluator = go(tmp_path, 40, "tpe")
     assert evaluator.calls == [], "a finished search measures nothing"
     assert len({m.candidate.key() for m in searched.measurements}) == 40
