@@ -5,6 +5,7 @@ No training and no device. Weights are random, as latency does not depend on the
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from spaces.candidate import Candidate
 from spaces.network import Unbuildable, apply_steps, build, count_macs, head_name
 
 PARITY_MAX_ABS = 1e-4  # of the logits, torch against the exported fp32 graph
+ROUNDING_FACTOR = 10  # or so many times what rounding to float32 does to torch's own logits, if that is more,
+ROUNDING_MAX_ABS = 1e-2  # up to here
+NORM_GAIN = 0.3
 OPSET = 13
 CALIBRATION_IMAGES = 4  # random ones: their range is all that a timing needs
 SETTLING_PIXELS = 2**15  # of noise that batch statistics are taken from: 32 images of 32 px, 8 of 64 px, at least 4
@@ -47,20 +51,18 @@ def measure(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = random_net(candidate, classes)
-    path = folder / f"{candidate.graph_key()}-random.onnx"
+    path, image_px = folder / f"{candidate.graph_key()}-random.onnx", candidate.image_px
     with tempfile.TemporaryDirectory() as scratch:
         fp32 = Path(scratch) / "fp32.onnx"
         exporter = _export(net, candidate, fp32, min(OPSET, opset_max))
         opset = opset_of(fp32)
         if opset > opset_max:
             raise Unsupported(f"{candidate.describe()}: needs ONNX opset {opset}, the device reads up to {opset_max}")
-        difference = parity(net, fp32, candidate.image_px, seed)
-        if not difference <= PARITY_MAX_ABS:
-            raise ParityLost(f"{candidate.describe()}: the exported graph is off by {difference:.2g} in a logit")
+        difference = _check_parity(net, fp32, candidate, seed)
         _convert(candidate, fp32, path, int8, seed)
     structure = Structure(
         parameters=sum(parameter.numel() for parameter in net.parameters()),
-        macs=count_macs(net, torch.zeros(1, 3, candidate.image_px, candidate.image_px)),
+        macs=count_macs(net, torch.zeros(1, 3, image_px, image_px)),
         onnx_bytes=path.stat().st_size,
         parity_max_abs=difference,
         exporter=exporter,
@@ -74,7 +76,8 @@ def random_net(candidate: Candidate, classes: int) -> nn.Module:
 
     Batch statistics are set from a batch of noise and the classifier is scaled to give logits of unit spread. With
     the initial ones activations grow with depth beyond what fp16 holds, or shrink to denormals, which are slow:
-    either would make a timing of random weights a lie, and the first drowns parity in rounding.
+    either would make a timing of random weights a lie. Gains below 1 keep gates and swishes where they are smooth,
+    as a random net is chaotic: it blows rounding up a thousandfold on the way to the logits.
     """
     px = candidate.image_px
     net = build(candidate.family, candidate.variant, classes, px)
@@ -83,6 +86,7 @@ def random_net(candidate: Candidate, classes: int) -> nn.Module:
     momenta = [layer.momentum for layer in norms]
     for layer in norms:
         layer.train().momentum = 1.0  # the batch's own statistics, nothing of the initial ones
+        nn.init.constant_(layer.weight, NORM_GAIN)
     try:
         with torch.no_grad():
             logits = net(torch.randn(max(4, SETTLING_PIXELS // px**2), 3, px, px))
@@ -97,10 +101,20 @@ def random_net(candidate: Candidate, classes: int) -> nn.Module:
 
 def parity(net: nn.Module, onnx_path: Path, image_px: int, seed: int = 0) -> float:
     """Largest difference of a logit between `net` (in eval mode) and the graph, for one image of noise."""
-    image = np.random.default_rng(seed).standard_normal((1, 3, image_px, image_px), dtype=np.float32)
+    image = _noise(1, image_px, seed)
     with torch.no_grad():
         expected = net(torch.from_numpy(image)).numpy()
     return float(np.abs(run(onnx_path, image) - expected).max())
+
+
+def rounding(net: nn.Module, image_px: int, seed: int = 0) -> float:
+    """Largest difference of a logit between `net` and itself in double precision, for the image `parity` takes.
+
+    Over a hundred random layers it passes 1e-4, and no other float32 program comes nearer than that.
+    """
+    image = torch.from_numpy(_noise(1, image_px, seed))
+    with torch.no_grad():
+        return float((net(image) - copy.deepcopy(net).double()(image.double())).abs().max())
 
 
 def run(onnx_path: Path, image: np.ndarray) -> np.ndarray:
@@ -120,12 +134,25 @@ def _export(net: nn.Module, candidate: Candidate, path: Path, opset: int) -> str
         raise Unsupported(f"{candidate.describe()}: can't be exported at opset {opset}: {reason}") from error
 
 
+def _check_parity(net: nn.Module, path: Path, candidate: Candidate, seed: int) -> float:
+    difference, allowed = parity(net, path, candidate.image_px, seed), PARITY_MAX_ABS
+    if not difference <= allowed:
+        allowed = min(ROUNDING_MAX_ABS, ROUNDING_FACTOR * rounding(net, candidate.image_px, seed))
+    if not difference <= allowed:
+        raise ParityLost(f"{candidate.describe()}: the exported graph is off by {difference:.2g} in a logit")
+    return difference
+
+
 def _convert(candidate: Candidate, fp32: Path, path: Path, int8: Int8Recipe | None, seed: int) -> None:
     if candidate.precision == "int8" and int8 is None:
         raise Unsupported(f"{candidate.describe()}: the device has no int8")
     if candidate.precision == "int8" and opset_of(fp32) < OPSET:
         raise Unsupported(f"{candidate.describe()}: int8 per channel needs ONNX opset {OPSET}")
-    shape = (CALIBRATION_IMAGES, 3, candidate.image_px, candidate.image_px)
-    noise = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+    noise = _noise(CALIBRATION_IMAGES, candidate.image_px, seed)
     with quiet():
         to_precision(fp32, path, candidate.precision, int8, noise)
+
+
+def _noise(count: int, image_px: int, seed: int) -> np.ndarray:
+    shape = (count, 3, image_px, image_px)
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)

@@ -155,9 +155,10 @@ def _set_up(log: str, owner: int, threads: int | None) -> None:
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.close(output)
-    # waiting threads sleep: spinning ones make a small network twenty times slower where other processes run
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if threads is not None:  # before torch is imported, which reads them once
+    # These are read once, when torch is imported. Threads that wait by spinning make a training thirty times slower
+    # as soon as anything else wants a core; asleep they cost nothing then and little otherwise.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if threads is not None:
         os.environ |= {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any
 
-from evaluators.measurement import Measurement
+from evaluators.measurement import Interval, Measurement
 from reports.compare import Lever, levers, setting, settings
 from reports.front import trials
 from reports.words import change, ms, points
@@ -107,6 +107,11 @@ def _narrows(lever: Lever, limit: str) -> bool:
     return lever.memory_ratio < 0.99 if limit == "memory" else (lever.accuracy_change or 0.0) > 0.001
 
 
+def _upper(interval: Interval) -> float:
+    """The upper bound; the estimate itself where a timing stopped before it had one."""
+    return interval.high if isfinite(interval.high) else interval.value
+
+
 def _how_far(result: Result, missed: Measurement) -> str:
     """By how much latency is missed; empty if it is another limit that is."""
     latency = missed.latency
@@ -143,7 +148,7 @@ def _prospect(result: Result, missed: Measurement, lever: Lever, candidate: Cand
     top1 = None
     if missed.accuracy is not None and lever.accuracy_change is not None:
         top1 = min(1.0, max(0.0, missed.accuracy.top1 + lever.accuracy_change))
-    closes = latency.percentile_ms.high * times <= budget.latency_ms
+    closes = _upper(latency.percentile_ms) * times <= budget.latency_ms
     closes = closes and (budget.peak_mb is None or peak_mb <= budget.peak_mb)
     # an unknown accuracy does not rule a candidate out, unless accuracy is the very limit that was missed
     if budget.max_drop is not None and result.baseline is not None and result.baseline.accuracy is not None:
@@ -153,7 +158,7 @@ def _prospect(result: Result, missed: Measurement, lever: Lever, candidate: Cand
         lever=lever,
         candidate=candidate.describe(),
         latency_ms=latency.percentile_ms.value * times,
-        latency_high_ms=latency.percentile_ms.high * times,
+        latency_high_ms=_upper(latency.percentile_ms) * times,
         peak_mb=peak_mb,
         top1=top1,
         closes=closes,

@@ -152,7 +152,7 @@ def _lever(axis: str, before: Any, after: Any, pairs: list[tuple[Measurement, Me
         assert one.latency is not None and other.latency is not None
         times.append(other.latency.rank_ms.value / one.latency.rank_ms.value)
         memory.append(other.latency.peak_mb / one.latency.peak_mb)
-        accuracy += _change(one.accuracies, other.accuracies)
+        accuracy += _change(one, other)
     return Lever(
         axis=axis,
         before=before,
@@ -165,10 +165,15 @@ def _lever(axis: str, before: Any, after: Any, pairs: list[tuple[Measurement, Me
     )
 
 
-def _change(before: Sequence[Accuracy], after: Sequence[Accuracy]) -> list[float]:
-    """The difference at the largest number of epochs both have seen; empty if there is none."""
-    start, end = {a.epochs: a.top1 for a in before}, {a.epochs: a.top1 for a in after}
+def _change(before: Measurement, after: Measurement) -> list[float]:
+    """The difference at the largest number of epochs both have seen; empty if there is none.
+
+    Before its first epoch a network that was just cut says nothing of what it will be.
+    """
+    start, end = ({a.epochs: a.top1 for a in m.accuracies} for m in (before, after))
     shared = start.keys() & end.keys()
+    if before.candidate.steps or after.candidate.steps:
+        shared -= {0}
     return [end[max(shared)] - start[max(shared)]] if shared else []
 
 

@@ -66,7 +66,8 @@ def run(settings: Settings, console: Console) -> tuple[Result, dict[str, Any], t
         raise SettingsError(f"no sampler {settings.sampler!r}; there are {', '.join(samplers())}")
     with ExitStack() as stack:
         watch = Stopwatch()
-        dataset = open_dataset(settings.data, settings.seed)
+        cache = Path(settings.cache).expanduser()
+        dataset = open_dataset(settings.data, settings.seed, cache)
         device = load_device(settings.device)
         if settings.weights not in (None, "none") and not Path(settings.weights).is_dir():
             raise SettingsError(f"no folder {settings.weights}: --weights takes a folder of weight files, or none")

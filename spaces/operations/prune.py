@@ -37,7 +37,8 @@ def apply(net: nn.Module, amount: float, example: torch.Tensor, classes: int) ->
         _cut(net, amount, example)
         after = count_macs(net, example)
     except Exception as error:  # whatever the pruner stumbles over is this candidate's failure
-        raise Unbuildable(f"prune {amount:g}: {type(error).__name__}: {str(error)[:200]}") from error
+        reason = " ".join(str(error).split())[:200]
+        raise Unbuildable(f"prune {amount:g}: {type(error).__name__}: {reason}") from error
     if after >= before:
         raise Unbuildable(f"prune {amount:g}: {after} multiply-accumulates, {before} without: none saved")
     return net.train(training)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from evaluators.measurement import Failure
-from evaluators.structure import PARITY_MAX_ABS, ParityLost, Unsupported, measure, parity, random_net, run
+from evaluators.structure import PARITY_MAX_ABS, ParityLost, Unsupported, measure, parity, random_net, rounding, run
 from remote.device import Int8Recipe
 from spaces import network
 from spaces.candidate import Candidate
@@ -19,6 +19,7 @@ CPU = Int8Recipe("uint8", symmetric=False, weight_bits=7)
 OWN = ("cifar_resnet", "mobilenet_v1", "tiny_mobile", "tiny_resnet")
 LIGHTEST = {"mnasnet": "mnasnet0_5"}
 CUT = (("prune", 0.3),)
+DEEP = {"resnet101", "resnet152", "regnet_y_800mf", "regnet_y_1_6gf"}  # float32 itself is no better there
 
 
 def contract():
@@ -44,7 +45,7 @@ def noise(px=PX):
 def test_it_is_built_exported_and_run(tmp_path, candidate):
     structure, path = measure(candidate, CLASSES, CPU, tmp_path, opset_max=13, seed=0)
     assert path == tmp_path / f"{candidate.graph_key()}-random.onnx" and list(tmp_path.iterdir()) == [path]
-    assert structure.parity_max_abs < PARITY_MAX_ABS
+    assert structure.parity_max_abs < (1e-2 if candidate.variant in DEEP else PARITY_MAX_ABS)
     assert structure.parameters > 0 and structure.macs > 0
     assert structure.onnx_bytes == path.stat().st_size
     assert (structure.opset, structure.exporter) == (13, "torchscript")
@@ -123,6 +124,13 @@ def test_parity_is_the_largest_difference(tmp_path):
     assert parity(net, path, PX) < PARITY_MAX_ABS
     net.classifier.bias.data[3] += 0.5
     assert parity(net, path, PX) == pytest.approx(0.5, abs=1e-4)
+
+
+def test_a_deep_nets_rounding_is_no_loss_of_parity():
+    shallow = random_net(Candidate("tiny_resnet", "res8_w8_s2", PX), CLASSES)
+    deep = random_net(Candidate("resnet", "resnet101", PX), CLASSES)
+    assert rounding(shallow, PX) < 1e-5 < rounding(deep, PX) < 1e-2
+    assert next(deep.parameters()).dtype == torch.float32
 
 
 def failure(candidate, tmp_path, int8=CPU, opset_max=13):

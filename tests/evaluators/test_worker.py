@@ -81,6 +81,7 @@ def test_the_process_is_kept(worker):
 
 def test_threads_are_set_before_anything_is_imported(worker):
     assert worker.call(send, "OMP_NUM_THREADS") == "1"
+    assert worker.call(send, "OMP_WAIT_POLICY") == "passive"
 
 
 @pytest.mark.parametrize(
