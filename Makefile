@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin/python
-UV     := 0.13.8
+UV     := $(shell sed -n 's/^\(uv==[0-9.]*\).*/\1/p' requirements.lock)
 
 .PHONY: install demo test test-fast check lock clean
 
@@ -12,8 +12,8 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "edgefront needs Python 3.11 or newer, $(PYTHON) is %d.%d; name another: make PYTHON=python3.11" % sys.version_info[:2])'
 	@echo "[1/4] virtual environment in $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
-	@echo "[2/4] uv $(UV)"
-	@$(RUN) -m pip install --quiet --disable-pip-version-check uv==$(UV)
+	@echo "[2/4] $(UV)"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check $(UV)
 	@echo "[3/4] pinned packages, about 6 GB: one minute with a fast network"
 	@$(VENV)/bin/uv pip sync --python $(RUN) --require-hashes requirements.lock
 	@echo "[4/4] edgefront itself"
@@ -21,7 +21,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@touch $@
 
 demo: install
-	$(RUN) -m search.run --budget-ms 1.0 --device local --out runs/demo
+	$(RUN) -m search.run --budget-ms 0.15 --device local --trials 40 --time-limit 4m30s --out runs/demo
 
 test: install
 	$(RUN) -m pytest

@@ -1,0 +1,90 @@
+"""The README can be followed line by line: its commands are run, its example is the file's."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from search.run import parser, settings_of
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+COMMANDS = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
+SHORT = ["--trials", "2", "--rungs", "0", "--parent-epochs", "1"]
+
+
+def words(command):
+    return shlex.split(command)
+
+
+def test_every_command_is_of_a_kind_that_is_tested():
+    assert COMMANDS
+    known = ("make ", "source .venv/", "python -m search.run", "python -m spaces.show", "python benchmarks/", "optuna-")
+    assert [c for c in COMMANDS if not c.startswith(known)] == []
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make ")])
+def test_make_knows_its_targets(command):
+    done = subprocess.run(["make", "--dry-run", *words(command)[1:]], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python -m search.run")])
+def test_settings_are_understood(command):
+    args = parser().parse_args(words(command)[3:])
+    if not args.resume:
+        assert settings_of(args).budget_ms > 0
+
+
+def test_the_example_is_the_file():
+    shown = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    assert (ROOT / "examples" / "search_digits.py").read_text(encoding="utf-8").endswith(shown)
+
+
+@pytest.mark.parametrize("name", ["steel.toml", "castings.toml"])
+def test_example_settings_are_understood(name):
+    assert settings_of(parser().parse_args(["--config", str(ROOT / "examples" / name)])).trials == 30
+
+
+@pytest.mark.slow
+def test_the_steel_commands_run_in_order(tmp_path):
+    """As written, but for fewer trials and epochs and folders of the test's own."""
+    data = ROOT / ".." / "shared" / "data" / "neu_cls"
+    if not data.is_dir():
+        pytest.skip(f"no data set in {data}: it is not part of the repository")
+    out, ran = tmp_path / "steel", []
+    for command in [c for c in COMMANDS if "runs/steel" in c and "./defects" not in c]:
+        line = words(command.replace("runs/steel", str(out)))
+        if line[0] == "optuna-dashboard":
+            continue  # tests/test_command.py opens it
+        if "search.run" in command:
+            line = line[: line.index("--trials")] + line[line.index("--trials") + 2 :]
+            more = [*SHORT, "--cache", str(tmp_path / "cache")]
+            line += ["--trials", "3"] if "--resume" in line else more
+            if "--budget-ms" in line:
+                line[line.index("--budget-ms") + 1] = "50"
+        done = subprocess.run([sys.executable, *line[1:]], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        ran.append(done.stdout)
+    assert len(ran) == 3 and "kept" in ran[2]
+    accuracy, said = re.search(r"test accuracy \d+/\d+ = ([\d.]+), the report says ([\d.]+)", ran[2]).groups()
+    assert float(accuracy) == pytest.approx(float(said), abs=1e-6)
+
+
+@pytest.mark.slow
+def test_the_python_example_runs(tmp_path):
+    env = {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    command = [sys.executable, ROOT / "examples" / "search_digits.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "chosen: " in done.stdout
+
+
+def test_a_space_is_shown():
+    line = next(c for c in COMMANDS if "spaces.show" in c)
+    done = subprocess.run([sys.executable, *words(line)[1:]], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "mobilenet_v2" in done.stdout and "candidates" in done.stdout
