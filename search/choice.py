@@ -22,9 +22,12 @@ def ranked(measurements: Sequence[Measurement], budget: Budget, baseline: Measur
 
 
 def baseline(measurements: Sequence[Measurement], plain: frozenset[Candidate]) -> Measurement | None:
-    """The greedy choice: the most accurate of the plain networks, whatever its latency."""
+    """The greedy choice: the most accurate of the plain networks, whatever its latency.
+
+    Of equals the one of most multiply-accumulates: whoever does not look at latency takes the larger network.
+    """
     scored = [m for m in measurements if m.accuracy and m.latency and m.candidate in plain]
-    return min(scored, key=_merit, default=None)
+    return max(scored, key=_appeal, default=None)
 
 
 def nearest_miss(measurements: Sequence[Measurement], budget: Budget, base: Measurement | None) -> Miss | None:
@@ -56,3 +59,8 @@ def _merit(measurement: Measurement) -> tuple[float, float, float]:
         measurement.latency.rank_ms.value,
         measurement.latency.peak_mb,
     )
+
+
+def _appeal(measurement: Measurement) -> tuple[float, int]:
+    assert measurement.accuracy is not None
+    return measurement.accuracy.top1, measurement.structure.macs if measurement.structure else 0

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from evaluators.measurement import KEPT, OVER_BUDGET
 from search.budget import Budget
-from search.choice import nearest_miss, ranked
+from search.choice import baseline, nearest_miss, ranked
 from search.finish import finish
 from search.funnel import Gates, evaluate
 from spaces.candidate import Candidate
@@ -74,3 +74,10 @@ def test_ties_go_to_the_faster():
 
 def test_no_measurement_no_miss():
     assert nearest_miss([], Budget(1.0), None) is None
+
+
+def test_greed_takes_the_larger_of_equals():
+    ending, _ = run(Budget(100.0))
+    small = replace(ending.baseline, candidate=OTHERS[3], structure=replace(ending.baseline.structure, macs=1))
+    for order in ([small, ending.baseline], [ending.baseline, small]):
+        assert baseline(order, frozenset([PLAIN, OTHERS[3]])) == ending.baseline
