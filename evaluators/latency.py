@@ -20,6 +20,8 @@ class Times(Protocol):
         self, model: str, reference: str, runtime: str, threads: int, pairs: int, seconds_max: float
     ) -> dict[str, Any]: ...
 
+    def state(self) -> dict[str, Any]: ...
+
 
 @dataclass(frozen=True)
 class Rules:
@@ -32,6 +34,7 @@ class Rules:
     block_seconds_max: float = 20.0
     narrow: float = 0.05  # relative half width at which the percentile's interval is narrow enough
     wall_over_cpu_max: float = 1.3  # above it the process waited for a core
+    foreign_cores_max: float = 0.5  # busy with others' work: they take cache, memory and clock, if no time
     ratio_spread_max: float = 0.10  # quartiles of the pair ratios, relative to their median
     reference_drift_max: float = 0.15  # of the reference against the calm device
 
@@ -70,6 +73,7 @@ def time_model(
 
 def time_block(session: Times, target: Target, rules: Rules) -> Block:
     """One block, judged: `disturbed` says why it is not to be trusted."""
+    before = session.state()
     raw = session.time_block(
         target.model_sha256,
         target.reference_sha256,
@@ -89,7 +93,22 @@ def time_block(session: Times, target: Target, rules: Rules) -> Block:
         warmup_runs=raw["warmup_runs"],
         load_average=raw["load_average"],
     )
+    foreign = foreign_cores(before, session.state(), target.threads)
+    if foreign is not None and foreign > rules.foreign_cores_max:
+        return replace(block, disturbed=f"other load: {foreign:.1f} cores were busy with something else")
     return replace(block, disturbed=disturbance(block, target, rules))
+
+
+def foreign_cores(before: dict[str, Any], after: dict[str, Any], threads: int) -> float | None:
+    """Cores of the device busy with others' work between two of its states; None where it does not say.
+
+    A block itself keeps `threads` cores busy from beginning to end.
+    """
+    names = ("cpu_busy_s", "at_s")
+    if any(name not in state for state in (before, after) for name in names):
+        return None
+    busy_s, wall_s = (float(after[name]) - float(before[name]) for name in names)
+    return max(0.0, busy_s / wall_s - threads) if wall_s > 0 else None
 
 
 def disturbance(block: Block, target: Target, rules: Rules) -> str:

@@ -408,6 +408,7 @@ def state():
         seconds = [int(tick) / float(os.sysconf("SC_CLK_TCK")) for tick in ticks]
         found["cpu_busy_s"] = round(sum(seconds) - seconds[3] - seconds[4], 2)
         found["cpu_stolen_s"] = seconds[7]
+        found["at_s"] = time.monotonic()
     return found
 
 

@@ -18,6 +18,11 @@ class Machine:
         self.ms, self.states, self.asked = ms, list(states), 0
         self.rng = numpy.random.default_rng(seed)
 
+    def state(self):
+        """One core busy with the block, and a second one in the state `busy elsewhere`."""
+        state = self.states[min(max(self.asked - 1, 0), len(self.states) - 1)]
+        return {"cpu_busy_s": (2.0 if state == "busy elsewhere" else 1.0) * self.asked, "at_s": float(self.asked)}
+
     def time_block(self, model, reference, runtime, threads, pairs, seconds_max):
         state = self.states[min(self.asked, len(self.states) - 1)]
         self.asked += 1
@@ -76,7 +81,8 @@ def test_a_disturbed_block_is_timed_again_and_counted():
 
 
 @pytest.mark.parametrize(
-    ("state", "says"), [("loaded", "other load"), ("slow clock", "drift"), ("unsteady", "unsteady")]
+    ("state", "says"),
+    [("loaded", "other load"), ("slow clock", "drift"), ("unsteady", "unsteady"), ("busy elsewhere", "1.0 cores")],
 )
 def test_a_device_that_stays_disturbed_is_said_to_be(state, says):
     machine = Machine(5.0, [state])
