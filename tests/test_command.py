@@ -37,7 +37,13 @@ precision = ["fp32", "int8"]
 def start(*words, cwd=ROOT):
     command = [sys.executable, "-m", "search.run", *map(str, words)]
     env = os.environ | {"COLUMNS": "120"}
-    return subprocess.Popen(command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=cwd, env=env, preexec_fn=heed_ctrl_c, **pipes)
+
+
+def heed_ctrl_c():
+    """A shell that starts the tests in the background makes its children ignore SIGINT; a terminal does not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run(*words, timeout=600):

@@ -180,6 +180,11 @@ def test_a_start_that_fails_says_why(tmp_path):
         assert worker.call(len, "four") == 4
 
 
+def heed_ctrl_c():
+    """A shell that starts the tests in the background makes its children ignore SIGINT; a terminal does not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux ends a process with its owner")
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
 def test_no_orphan_is_left(tmp_path, ending):
@@ -188,7 +193,8 @@ def test_no_orphan_is_left(tmp_path, ending):
         "with Worker(pathlib.Path(sys.argv[1]) / 'log', preload=()) as w:\n"
         "    w.call(t.note_and_sleep, sys.argv[1] + '/pid')"
     )
-    owner = subprocess.Popen([sys.executable, "-c", code, tmp_path], cwd=REPO, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-c", code, tmp_path]
+    owner = subprocess.Popen(command, cwd=REPO, stderr=subprocess.DEVNULL, preexec_fn=heed_ctrl_c)
     note = tmp_path / "pid"
     wait_for(lambda: note.exists() and note.read_text())
     pid = int(note.read_text())
