@@ -18,8 +18,8 @@ from scipy.stats import spearmanr
 from evaluators.latency import Rules, Target, calibrate, time_model
 from evaluators.reference import reference_model
 from evaluators.structure import measure
-from remote.device import load_device
-from remote.session import Session
+from remote.inventory import load_device
+from remote.session import Job, Session
 from spaces.candidate import Candidate
 
 MODELS = [
@@ -62,11 +62,11 @@ def main() -> int:
         candidates = [Candidate(*model) for model in MODELS]
         graphs = {c.describe(): measure(c, 10, None, Path(folder), 13, 0)[1] for c in candidates}
         reference = session.put(reference_model())
-        reference_ms, restless = calibrate(session, reference, "onnxruntime", Rules())
+        reference_ms, restless = calibrate(session, reference, Job("onnxruntime"), Rules())
         print(f"reference {reference_ms:.3f} ms {restless}", flush=True)
         for _ in range(rounds):
             for name, graph in graphs.items():
-                target = Target(session.put(graph), reference, "onnxruntime", "", 1, 95.0, reference_ms)
+                target = Target(session.put(graph), reference, Job("onnxruntime"), "", 95.0, reference_ms)
                 latency = time_model(session, target, Rules(), None)
                 disturbed += bool(latency.disturbed)
                 ours.setdefault(name, []).append(latency.median_ms.value)

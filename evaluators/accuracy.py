@@ -9,14 +9,15 @@ import numpy
 
 from evaluators.data import Dataset, arrays, normalise
 from evaluators.measurement import Accuracy
+from remote.session import Job
 
 
 class Predicts(Protocol):
-    """The part of a device session that scoring needs."""
+    """The part of a patient device session that scoring needs."""
 
     def put(self, data: bytes | Path) -> str: ...
 
-    def predict(self, model: str, data: str, shape: tuple[int, ...], runtime: str, threads: int) -> bytes: ...
+    def predict(self, model: str, data: bytes, shape: tuple[int, ...], job: Job) -> bytes: ...
 
 
 def score(
@@ -26,8 +27,7 @@ def score(
     split: str,
     image_px: int,
     normalisation: tuple[tuple[float, ...], tuple[float, ...]],
-    runtime: str,
-    threads: int,
+    job: Job,
     epochs: int,
     cache: Path,
 ) -> Accuracy:
@@ -38,7 +38,7 @@ def score(
     images, labels = arrays(dataset, split, image_px, cache)
     batch = normalise(images, *normalisation)  # (N, 3, image_px, image_px)
     sha256 = session.put(model)
-    logits = session.predict(sha256, session.put(batch.tobytes()), batch.shape, runtime, threads)
+    logits = session.predict(sha256, batch.tobytes(), batch.shape, job)
     predicted = numpy.frombuffer(logits, dtype=numpy.float32).reshape(len(labels), -1).argmax(axis=1)
     correct = int((predicted == labels).sum())
     return Accuracy(correct / len(labels), correct, len(labels), epochs, split, sha256)

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from evaluators.accuracy import score
 from evaluators.dataset import TEST, VALIDATION, Dataset
+from evaluators.formats import for_runtime, needs
 from evaluators.jobs import CandidateJob, FineTuneJob, GraphJob, ParentJob, Recipe, Trained, TrainingFailed
 from evaluators.latency import Rules, Target, time_model
-from evaluators.measurement import Accuracy, Failure, Latency, Structure
+from evaluators.measurement import Accuracy, Block, Failure, Latency, Structure
 from evaluators.stopwatch import Stopwatch
 from evaluators.worker import Worker, WorkerError
 from remote.device import Capabilities
 from remote.errors import CandidateError
-from remote.session import Session
+from remote.patient import Patient
+from remote.session import Job
 from spaces.candidate import Candidate, Unbuildable
 
 STRUCTURE_S_MAX = 900.0  # the slowest family is cut and exported in under a minute
@@ -32,10 +35,10 @@ class Setup:
     folder: Path
     cache: Path
     able: Capabilities
-    runtime: str
-    runtime_version: str
-    reference_sha256: str
-    reference_ms: float
+    versions: Mapping[str, str]  # of the runtimes of the space
+    workspace_mb: int  # for builders of engines
+    references: Mapping[str, str]  # by runtime: digest of the reference model
+    reference_ms: Mapping[str, float]  # by runtime: wall median on the calm device
     percentile: float
     rules: Rules
     rungs: tuple[int, ...]
@@ -46,6 +49,7 @@ class Setup:
     seed: int
     opset: int = 13  # what the oldest boards read
     calibration_images: int = 64
+    simulated: bool = False
 
 
 class Board:
@@ -54,7 +58,7 @@ class Board:
     def __init__(
         self,
         setup: Setup,
-        session: Session,
+        session: Patient,
         worker: Worker,
         dataset: Dataset,
         watch: Stopwatch,
@@ -135,16 +139,16 @@ class Board:
         try:
             with self._watch("timing"):
                 target = Target(
-                    self._session.put(graph),
-                    setup.reference_sha256,
-                    setup.runtime,
-                    setup.runtime_version,
-                    candidate.threads,
+                    self._session.put(self._sent(candidate, graph)),
+                    setup.references[candidate.runtime],
+                    self._job(candidate),
+                    setup.versions[candidate.runtime],
                     setup.percentile,
-                    setup.reference_ms,
+                    setup.reference_ms[candidate.runtime],
+                    setup.simulated,
                 )
-                return time_model(self._session, target, setup.rules, limit_ms, blocks_min)
-        except CandidateError as error:
+                return time_model(self._session, target, setup.rules, limit_ms, blocks_min, self._keep(candidate))
+        except (CandidateError, Unbuildable) as error:
             return _failure("latency", error)
 
     def _scored(self, candidate: Candidate, epochs: int, split: str) -> Accuracy | Failure:
@@ -155,18 +159,34 @@ class Board:
             with self._watch("scoring"):
                 return score(
                     self._session,
-                    graph,
+                    self._sent(candidate, graph),
                     self._dataset,
                     split,
                     candidate.image_px,
                     self._normalisation(candidate),
-                    self._setup.runtime,
-                    candidate.threads,
+                    self._job(candidate),
                     epochs,
                     self._images,
                 )
-        except CandidateError as error:
+        except (CandidateError, Unbuildable) as error:
             return _failure("accuracy", error)
+
+    def _job(self, candidate: Candidate) -> Job:
+        return Job(candidate.runtime, candidate.threads, candidate.precision, self._setup.workspace_mb)
+
+    def _sent(self, candidate: Candidate, graph: Path) -> Path:
+        """The file in the format that the candidate's runtime reads."""
+        return for_runtime(graph, needs(candidate.runtime), candidate.image_px, self._graphs)
+
+    def _keep(self, candidate: Candidate) -> Callable[[Block], None]:
+        """Adds a block, raw, to `samples.jsonl.gz`: one line a block, which pandas reads with `lines=True`."""
+
+        def keep(block: Block) -> None:
+            line = json.dumps({"candidate": candidate.key(), **asdict(block)}, default=dict) + "\n"
+            with gzip.open(self._setup.folder / "samples.jsonl.gz", "at", encoding="utf-8") as file:
+                file.write(line)
+
+        return keep
 
     def _graph_path(self, candidate: Candidate, epochs: int) -> Path:
         return self._graphs / f"{candidate.graph_key()}-{epochs}.onnx"

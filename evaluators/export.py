@@ -163,7 +163,12 @@ def _quantize(fp32_path: Path, out_path: Path, recipe: Int8Recipe, images: np.nd
             activation_type=kinds[recipe.activation],
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
-            extra_options={"ActivationSymmetric": recipe.symmetric, "WeightSymmetric": True},
+            extra_options={
+                "ActivationSymmetric": recipe.symmetric,
+                "WeightSymmetric": True,
+                # TensorRT keeps biases in floating point and refuses to dequantize an int32
+                "QuantizeBias": not recipe.symmetric,
+            },
         )
         _save(onnx.load(quantized), out_path)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any, Protocol
@@ -11,14 +11,15 @@ import numpy
 
 from evaluators.measurement import Block, Interval, Latency
 from evaluators.statistics import pooled_median, quantile_interval, samples_needed, scaled
+from evaluators.throttling import cool_down, throttled
+from remote.device import ON_GPU
+from remote.session import Job
 
 
 class Times(Protocol):
     """The part of a device session that timing needs."""
 
-    def time_block(
-        self, model: str, reference: str, runtime: str, threads: int, pairs: int, seconds_max: float
-    ) -> dict[str, Any]: ...
+    def time_block(self, model: str, reference: str, job: Job, pairs: int, seconds_max: float) -> dict[str, Any]: ...
 
     def state(self) -> dict[str, Any]: ...
 
@@ -45,17 +46,27 @@ class Target:
 
     model_sha256: str
     reference_sha256: str
-    runtime: str
+    job: Job
     runtime_version: str
-    threads: int
     percentile: float
     reference_ms: float  # wall median of the reference on the calm device
+    simulated: bool = False
+
+    @property
+    def by_cpu_time(self) -> bool:
+        """True where CPU time stands for latency: one thread, and no GPU that it waits for."""
+        return self.job.threads == 1 and self.job.runtime not in ON_GPU
 
 
 def time_model(
-    session: Times, target: Target, rules: Rules, limit_ms: float | None, blocks_min: int | None = None
+    session: Times,
+    target: Target,
+    rules: Rules,
+    limit_ms: float | None,
+    blocks_min: int | None = None,
+    keep: Callable[[Block], None] = lambda block: None,
 ) -> Latency:
-    """Latency of one graph; stops at once when it is surely above `limit_ms`.
+    """Latency of one graph; stops at once when it is surely above `limit_ms`. `keep` is given every block, raw.
 
     Blocks are added until the percentile has a confidence bound, that is narrow or on one side of the limit.
     Raises what the session raises: CandidateError, DeviceError.
@@ -64,8 +75,11 @@ def time_model(
     repeated = 0
     while not _enough(blocks, target, rules, limit_ms, blocks_min or rules.blocks_min):
         block = time_block(session, target, rules)
+        keep(block)
         if block.disturbed and repeated < rules.repeats_max:
             repeated += 1
+            if throttled(block.during):
+                cool_down(session, block.during.get("temperature_c_start"))
             continue
         blocks.append(block)
     return reduce_blocks(blocks, target, repeated)
@@ -77,23 +91,14 @@ def time_block(session: Times, target: Target, rules: Rules) -> Block:
     raw = session.time_block(
         target.model_sha256,
         target.reference_sha256,
-        target.runtime,
-        target.threads,
+        target.job,
         rules.pairs,
         rules.block_seconds_max,
     )
-    block = Block(
-        wall_ms=tuple(raw["wall_ms"]),
-        cpu_ms=tuple(raw["cpu_ms"]),
-        reference_wall_ms=tuple(raw["reference_wall_ms"]),
-        reference_cpu_ms=tuple(raw["reference_cpu_ms"]),
-        peak_mb=raw["peak_mb"],
-        runtime_mb=raw["runtime_mb"],
-        load_ms=raw["load_ms"],
-        warmup_runs=raw["warmup_runs"],
-        load_average=raw["load_average"],
-    )
-    foreign = foreign_cores(before, session.state(), target.threads)
+    block = Block(**raw)
+    if held_back := throttled(block.during):
+        return replace(block, disturbed=held_back)
+    foreign = foreign_cores(before, session.state(), target.job.threads)
     if foreign is not None and foreign > rules.foreign_cores_max:
         return replace(block, disturbed=f"other load: {foreign:.1f} cores were busy with something else")
     return replace(block, disturbed=disturbance(block, target, rules))
@@ -114,11 +119,11 @@ def foreign_cores(before: dict[str, Any], after: dict[str, Any], threads: int) -
 def disturbance(block: Block, target: Target, rules: Rules) -> str:
     """Why a block is not to be trusted, one line; empty if it is."""
     wall, cpu = sum(block.reference_wall_ms), sum(block.reference_cpu_ms)
-    if target.threads == 1:  # at more, CPU time adds up over the threads and says nothing of waiting
+    if target.by_cpu_time:  # at more threads CPU time adds up and says nothing of waiting
         wall, cpu = wall + sum(block.wall_ms), cpu + sum(block.cpu_ms)
-    if wall > rules.wall_over_cpu_max * cpu:
+    if target.job.runtime not in ON_GPU and wall > rules.wall_over_cpu_max * cpu:
         return f"other load: runs took {wall / cpu:.2f}x the CPU time they had"
-    low, middle, high = numpy.percentile(pair_ratios(block, target.threads), [25, 50, 75])
+    low, middle, high = numpy.percentile(pair_ratios(block, target), [25, 50, 75])
     if (high - low) / middle > rules.ratio_spread_max:
         return f"unsteady: quartiles of the pair ratio {100 * (high - low) / middle:.0f} % apart"
     drift = median(block.reference_wall_ms) / target.reference_ms
@@ -127,23 +132,28 @@ def disturbance(block: Block, target: Target, rules: Rules) -> str:
     return ""
 
 
-def pair_ratios(block: Block, threads: int) -> list[float]:
-    """Candidate over reference, pair by pair: in CPU time at one thread, where it stands for latency."""
-    ours = block.cpu_ms if threads == 1 else block.wall_ms
-    theirs = block.reference_cpu_ms if threads == 1 else block.reference_wall_ms
+def pair_ratios(block: Block, target: Target) -> list[float]:
+    """Candidate over reference, pair by pair: by GPU events, in CPU time where it stands for latency, else wall."""
+    if block.gpu_ms:
+        ours, theirs = block.gpu_ms, block.reference_gpu_ms
+    elif target.by_cpu_time:
+        ours, theirs = block.cpu_ms, block.reference_cpu_ms
+    else:
+        ours, theirs = block.wall_ms, block.reference_wall_ms
     return [a / b for a, b in zip(ours, theirs, strict=True)]
 
 
 def reduce_blocks(blocks: Sequence[Block], target: Target, repeated: int) -> Latency:
     """The numbers of all blocks together."""
-    ratio = pooled_median([pair_ratios(block, target.threads) for block in blocks])
+    ratio = pooled_median([pair_ratios(block, target) for block in blocks])
     wall = [value for block in blocks for value in block.wall_ms]
+    energies = [block.energy_mj for block in blocks if block.energy_mj is not None]
     return Latency(
         percentile=target.percentile,
         percentile_ms=quantile_interval(wall, target.percentile),
         median_ms=pooled_median([block.wall_ms for block in blocks]),
         rank_ms=scaled(ratio, target.reference_ms),
-        peak_mb=max(block.peak_mb for block in blocks),
+        peak_mb=max(block.peak_mb + (block.device_mb or 0.0) for block in blocks),
         runtime_mb=min(block.runtime_mb for block in blocks),
         load_ms=median(block.load_ms for block in blocks),
         samples=len(wall),
@@ -152,15 +162,19 @@ def reduce_blocks(blocks: Sequence[Block], target: Target, repeated: int) -> Lat
         disturbed=next((block.disturbed for block in blocks if block.disturbed), ""),
         model_sha256=target.model_sha256,
         runtime_version=target.runtime_version,
+        simulated=target.simulated,
+        gpu_ms=pooled_median([block.gpu_ms for block in blocks]) if all(block.gpu_ms for block in blocks) else None,
+        build_s=max(block.build_s for block in blocks),
+        energy_mj=median(energies) if energies else None,
     )
 
 
-def calibrate(session: Times, reference_sha256: str, runtime: str, rules: Rules) -> tuple[float, str]:
+def calibrate(session: Times, reference_sha256: str, job: Job, rules: Rules) -> tuple[float, str]:
     """Wall median in ms of the reference on the calm device, and why it may not have been calm.
 
     The calmest of several blocks: other load only ever adds time.
     """
-    target = Target(reference_sha256, reference_sha256, runtime, "", 1, 50.0, 1.0)
+    target = Target(reference_sha256, reference_sha256, job, "", 50.0, 1.0)
     blocks = []
     for _ in range(5):
         blocks.append(time_block(session, target, replace(rules, reference_drift_max=float("inf"))))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from spaces.candidate import Candidate
@@ -37,6 +38,12 @@ class Block:
     load_ms: float  # session creation, which is where the runtime optimizes the graph
     warmup_runs: int
     load_average: float  # of the device when the block ended, 1 minute
+    gpu_ms: tuple[float, ...] = ()  # by GPU events, from enqueue to end without copies; empty on a CPU
+    reference_gpu_ms: tuple[float, ...] = ()
+    device_mb: float | None = None  # engine, activations and buffers, where the runtime tells
+    build_s: float = 0.0  # of the engine; 0 where it was there already or there is none
+    energy_mj: float | None = None  # of one run, above idle, where power can be read
+    during: Mapping[str, float] = field(default_factory=dict)  # clocks, temperature, throttling while it ran
     disturbed: str = ""  # empty, or why this block is not to be trusted
 
 
@@ -52,7 +59,7 @@ class Latency:
     percentile_ms: Interval
     median_ms: Interval
     rank_ms: Interval
-    peak_mb: float
+    peak_mb: float  # of the process, and of what it holds on a GPU
     runtime_mb: float
     load_ms: float
     samples: int
@@ -62,6 +69,9 @@ class Latency:
     model_sha256: str  # of the file that was timed
     runtime_version: str
     simulated: bool = False
+    gpu_ms: Interval | None = None  # median by GPU events
+    build_s: float = 0.0
+    energy_mj: float | None = None  # of one run, above idle
 
 
 @dataclass(frozen=True)
@@ -141,7 +151,7 @@ class Measurement:
 
 def latency_from_dict(data: dict[str, Any]) -> Latency:
     """The Latency whose `asdict` was `data`."""
-    intervals = {k: Interval(**data[k]) for k in ("percentile_ms", "median_ms", "rank_ms")}
+    intervals = {k: Interval(**data[k]) for k in ("percentile_ms", "median_ms", "rank_ms", "gpu_ms") if data.get(k)}
     return Latency(**(data | intervals))
 
 

@@ -13,7 +13,6 @@ import glob
 import hashlib
 import json
 import os
-import platform
 import re
 import select
 import signal
@@ -23,6 +22,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 import zlib
 
 PROTOCOL = 1
@@ -34,6 +34,9 @@ CHUNK = 1 << 18
 DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 DISK_SPARE = 64 << 20  # bytes never taken from the device's disk
 LOW_MEMORY_MB = 100
+ENERGY_S = 1.0  # the model runs alone this long where power can be read
+PRECISIONS = ("fp32", "fp16", "int8")
+SCARCE = 0.5  # share of the usual free memory below which a kill is not held against the model
 
 # Read with os.read, never a buffered reader: that would swallow the first frames behind the source.
 STAGE = b"""
@@ -51,9 +54,10 @@ BOOT = (
     "import sys;sys.path=list(filter(None,sys.path));import binascii as b;"
     'exec(b.a2b_base64("' + binascii.b2a_base64(STAGE, newline=False).decode() + '"))'
 )
-# Set by the sender below this text: this text itself and the runtimes' texts by name, for the children.
-SOURCE = ""
-RUNTIMES = {}
+# Set by the sender below this text: every text sent, by name: "agent" (this one), "sensors", "timing", "cuda" of
+# remote/onboard/, "runtimes/onnxruntime" and the other runtimes.
+PARTS = {}
+LOADED = {}
 
 
 class Refused(Exception):
@@ -67,6 +71,24 @@ class Refused(Exception):
 
 class Gone(Exception):
     """The controller closed its end, or sends what is not the protocol."""
+
+
+def part(name):
+    """The module that one of the texts defines; its functions find `part` among their globals."""
+    if name not in LOADED:
+        module = types.ModuleType("edgefront_" + name.replace("/", "_"))
+        module.part = part
+        exec(compile(PARTS[name], name + ".py", "exec"), module.__dict__)
+        LOADED[name] = module
+    return LOADED[name]
+
+
+def runtime_part(name):
+    """The module of a runtime, or of one of its options: `onnxruntime:cuda` is a way to run `onnxruntime`."""
+    if not isinstance(name, str) or "runtimes/" + name.split(":")[0] not in PARTS:
+        there = sorted(path[9:] for path in PARTS if path.startswith("runtimes/"))
+        raise Refused("bad_request", "no such runtime; there are %s" % ", ".join(there))
+    return part("runtimes/" + name.split(":")[0])
 
 
 # ---------------------------------------------------------------- the wire
@@ -95,6 +117,11 @@ class Wire(object):
         while len(parts) < size:
             parts += self.some(size - len(parts))
         return bytes(parts)
+
+    def skip(self, size):
+        """Takes `size` bytes off the wire and drops them, so that the next frame is found."""
+        while size:
+            size -= len(self.some(size))
 
     def send(self, kind, request, body):
         """Writes one frame; ends the process when nobody reads any more."""
@@ -144,8 +171,9 @@ def cache_folder():
     """Our folder below the user's cache directory, private to the user."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     folder = os.path.join(home, "edgefront")
-    os.makedirs(os.path.join(folder, "blobs"), mode=0o700, exist_ok=True)
-    for path in (folder, os.path.join(folder, "blobs")):
+    inner = [os.path.join(folder, name) for name in ("blobs", "engines", "timing")]
+    for path in [folder] + inner:
+        os.makedirs(path, mode=0o700, exist_ok=True)
         found = os.lstat(path)
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
             raise Refused("bad_cache", "%s must be a folder of the user who logs in, not a link" % path)
@@ -226,32 +254,77 @@ class Store(object):
         finally:
             os.close(fd)
 
-    def receive(self, wire, name, size, progress):
-        """Stores `size` bytes off the wire. The file has its name only once it is whole and right."""
-        part = self.path("part-%d-%s" % (os.getpid(), name))
-        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    def part(self, name):
+        """Where a blob grows; it stays there when the line breaks, so that the next agent goes on with it."""
+        return self.path("part-" + name)
+
+    def partial(self, name):
+        """Bytes of the blob that an earlier agent received before its line broke; 0 if one receives it now."""
         try:
-            hashed, left, failure = hashlib.sha256(), size, None
-            while left:
-                data = wire.some(left)
-                left -= len(data)
+            fd = os.open(self.part(name), os.O_RDONLY | os.O_NOFOLLOW)
+        except OSError:
+            return 0
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return os.fstat(fd).st_size
+        except OSError:
+            return 0
+        finally:
+            os.close(fd)
+
+    def open_part(self, name, offset):
+        """(descriptor, path) of a locked file that holds the blob's first `offset` bytes."""
+        path = self.part(name)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(fd).st_size < offset:
+                raise Refused("moved", "the first %d bytes of %s are not here any more" % (offset, name))
+            os.ftruncate(fd, offset)
+            return fd, path
+        except OSError:  # another agent receives it just now
+            os.close(fd)
+            if offset:
+                raise Refused("moved", "another session receives %s" % name)
+        except Refused:
+            os.close(fd)
+            raise
+        path = self.path("part-%d-%s" % (os.getpid(), name))
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), path
+
+    def receive(self, wire, name, size, offset, progress):
+        """Stores the bytes from `offset` to `size` off the wire; the file has its name once it is whole and right."""
+        try:
+            fd, path = self.open_part(name, offset)
+        except Refused:
+            wire.skip(size - offset)
+            raise
+        try:
+            hashed, done, failure = hashlib.sha256(), 0, None
+            while done < offset:
+                data = os.read(fd, min(CHUNK, offset - done))
                 hashed.update(data)
-                progress(size - left)
+                done += len(data)
+            while done < size:
+                data = wire.some(size - done)
+                done += len(data)
+                hashed.update(data)
+                progress(done)
                 try:
                     while data and not failure:
                         data = data[os.write(fd, data) :]
                 except OSError as error:  # a full disk: the rest is still taken off the wire
                     failure = error
             if failure:
+                os.unlink(path)
                 raise Refused("no_space", str(failure))
             if hashed.hexdigest() != name:
+                os.unlink(path)
                 raise Refused("wrong_hash", "the bytes received hash to %s, not %s" % (hashed.hexdigest(), name))
             os.fsync(fd)
-            os.rename(part, self.path(name))
+            os.rename(path, self.path(name))
         finally:
             os.close(fd)
-            if os.path.exists(part):
-                os.unlink(part)
 
 
 # ---------------------------------------------------------------- one timing at a time
@@ -326,99 +399,18 @@ class Turn(object):
             pass
 
 
-# ---------------------------------------------------------------- what the device says of itself
-
-
-def read(path, default=""):
-    """A small text file's content, stripped, or `default`."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(1 << 20).decode("utf-8", "replace").strip("\0 \n")
-    except OSError:
-        return default
-
-
-def parse_cpuinfo(text, board=""):
-    """(model, flags) from /proc/cpuinfo. ARM names no model there, so the board's own name is put first."""
-    fields = {}
-    for line in text.splitlines():
-        name, _, value = line.partition(":")
-        fields.setdefault(name.strip(), value.strip())
-    parts = [board, fields.get("model name") or fields.get("Model", "") if not board else ""]
-    if "CPU part" in fields:
-        parts.append("implementer %s part %s" % (fields.get("CPU implementer", "?"), fields["CPU part"]))
-    model = ", ".join(part for part in parts if part) or "unknown"
-    return model, sorted((fields.get("flags") or fields.get("Features") or "").split())
-
-
-def memory_mb(name):
-    """A line of /proc/meminfo in MB, 0 where there is none."""
-    found = re.search(r"^%s:\s+(\d+) kB" % name, read("/proc/meminfo"), re.M)
-    return int(found.group(1)) // 1024 if found else 0
-
-
-def usable_cores():
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def describe():
-    """The facts of `hello`, but for the runtimes."""
-    cpu, flags = parse_cpuinfo(read("/proc/cpuinfo"), read("/proc/device-tree/model"))
-    return {
-        "protocol": PROTOCOL,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "cpu": cpu,
-        "cpu_flags": flags,
-        "cores": usable_cores(),
-        "memory_mb": memory_mb("MemTotal"),
-        "boot_id": read("/proc/sys/kernel/random/boot_id", "unknown"),
-        "kernel": platform.release(),
-    }
-
-
-def state():
-    """What may disturb a timing, as far as it can be read without rights; missing readings are left out."""
-    cpu = "/sys/devices/system/cpu/cpu[0-9]*/"
-    found = {"load_average": list(os.getloadavg()), "memory_available_mb": memory_mb("MemAvailable")}
-    speeds = [read(path) for path in sorted(glob.glob(cpu + "cpufreq/scaling_cur_freq"))]
-    mhz = [int(speed) // 1000 for speed in speeds if speed.isdigit()]
-    if mhz:
-        found["cpu_mhz"] = mhz
-    governors = sorted(set(read(path) for path in glob.glob(cpu + "cpufreq/scaling_governor")))
-    if governors:
-        found["governors"] = governors
-    counts = [read(path) for path in glob.glob(cpu + "thermal_throttle/*_throttle_count")]
-    if counts:
-        found["throttle_count"] = sum(int(count) for count in counts if count.isdigit())
-    pi = read("/sys/devices/platform/soc/soc:firmware/get_throttled")
-    if pi:
-        found["throttled_bits"] = pi
-    zones = {}
-    for zone in sorted(glob.glob("/sys/class/thermal/thermal_zone*")):
-        value = read(zone + "/temp")
-        if value.lstrip("-").isdigit():
-            zones[os.path.basename(zone)[7:] + " " + read(zone + "/type")] = int(value) / 1000.0
-    if zones:
-        found["temperature_c"] = zones
-    ticks = read("/proc/stat").split("\n")[0].split()[1:9]
-    if len(ticks) == 8:  # user nice system idle iowait irq softirq steal, of all cores together
-        seconds = [int(tick) / float(os.sysconf("SC_CLK_TCK")) for tick in ticks]
-        found["cpu_busy_s"] = round(sum(seconds) - seconds[3] - seconds[4], 2)
-        found["cpu_stolen_s"] = seconds[7]
-        found["at_s"] = time.monotonic()
-    return found
-
-
 # ---------------------------------------------------------------- children
 
 
 def kernel_kills():
     """Processes the kernel has killed for memory since boot; -1 where it does not count (before 4.13)."""
-    found = re.search(r"^oom_kill (\d+)", read("/proc/vmstat"), re.M)
+    found = re.search(r"^oom_kill (\d+)", part("sensors").read("/proc/vmstat"), re.M)
     return int(found.group(1)) if found else -1
+
+
+def available_mb():
+    """Memory that could be had without swapping."""
+    return part("sensors").memory_mb("MemAvailable")
 
 
 def last_line(noise):
@@ -431,6 +423,8 @@ class Job(object):
     """One child process, from its start to its verdict."""
 
     running = {}  # request id -> Job
+    usual_mb = 0  # memory available when nothing of ours ran, the most seen
+    payload = b""  # what every child is sent, packed once
 
     def __init__(self):
         self.cancelled = threading.Event()
@@ -438,8 +432,9 @@ class Job(object):
 
     def start(self, order, keep):
         """Starts the child; returns the descriptor its result comes from."""
-        source = "%s\nRUNTIMES = %r\nchild()\n" % (SOURCE, RUNTIMES)
-        payload = zlib.compress(source.encode(), 1)
+        if not Job.payload:
+            Job.payload = zlib.compress(("%s\nPARTS = %r\nchild()\n" % (PARTS["agent"], PARTS)).encode(), 1)
+        payload = Job.payload
         result, theirs = os.pipe()
         words = json.dumps(dict(order, result_fd=theirs, parent=os.getpid())).encode()
         # numpy's own thread pools are not used, but take memory and wake up
@@ -477,7 +472,8 @@ class Job(object):
 
     def run(self, order, deadline_s, keep=()):
         """(value, raw bytes) the child handed over. Raises Refused with what became of it instead."""
-        killed, low_mb = kernel_kills(), memory_mb("MemAvailable")
+        killed, before_mb = kernel_kills(), available_mb()
+        low_mb, Job.usual_mb = before_mb, max(Job.usual_mb, before_mb)
         result = self.start(order, list(keep))
         said, noise = bytearray(), bytearray()
         outputs = {result: said, self.process.stdout.fileno(): noise}
@@ -490,7 +486,7 @@ class Job(object):
                     if not data:
                         del outputs[fd]
                 del noise[:-8192]
-                low_mb = min(low_mb, memory_mb("MemAvailable"))
+                low_mb = min(low_mb, available_mb())
                 if self.cancelled.is_set():
                     raise Refused("cancelled", "cancelled")
                 if time.monotonic() > end_s:
@@ -505,6 +501,9 @@ class Job(object):
             for pipe in (self.process.stdin, self.process.stdout):
                 pipe.close()
         hungry = kernel_kills() > killed >= 0 or low_mb < LOW_MEMORY_MB
+        if hungry and before_mb < SCARCE * Job.usual_mb and self.process.returncode == -signal.SIGKILL:
+            # somebody else had the memory: no fault of the model
+            raise Refused("memory_taken", "only %d of the usual %d MB were free" % (before_mb, Job.usual_mb))
         return verdict(said, noise, self.process.returncode, hungry)
 
 
@@ -553,10 +552,7 @@ def child():
     be_mortal(order["parent"])
     raw = b""
     try:
-        if order["function"] == "versions":
-            value = dict((name, load_runtime(name)["version"]()) for name in RUNTIMES)
-        else:
-            value, raw = load_runtime(order["runtime"])[order["function"]](order["job"])
+        value, raw = FUNCTIONS[order["function"]](order)
         words = {"value": value, "raw_bytes": len(raw)}
     except MemoryError as error:
         words = {"error": {"kind": "out_of_memory", "reason": one_line(error)}}
@@ -566,11 +562,32 @@ def child():
     os._exit(0)  # at once: taking a runtime down is slow, and nothing of it is measured
 
 
-def load_runtime(name):
-    """The names a runtime's text defines."""
-    names = {"__name__": "edgefront_runtime_" + name}
-    exec(compile(RUNTIMES[name], name + ".py", "exec"), names)
-    return names
+def look(order):
+    """What is installed: versions of the runtimes named (all texts there are by default), and the GPU."""
+    runtimes = {}
+    for path in order.get("paths") or [path for path in PARTS if path.startswith("runtimes/")]:
+        runtimes.update(part(path).offers())
+    return {"runtimes": runtimes, "gpu": part("cuda").gpu() if order.get("gpu", True) else None}, b""
+
+
+def build(order):
+    """What a runtime has to say of the engine it wrote."""
+    return runtime_part(order["runtime"]).build(order["job"], order["job"]["path"], order["job"]["out"]), b""
+
+
+def measure(order):
+    runtime = runtime_part(order["runtime"])
+    own = getattr(runtime, "measure", None)
+    return own(order["job"]) if own else part("timing").measure(runtime, order["job"])
+
+
+def predict(order):
+    runtime = runtime_part(order["runtime"])
+    own = getattr(runtime, "predict", None)
+    return own(order["job"]) if own else part("timing").predict(runtime, order["job"])
+
+
+FUNCTIONS = {"look": look, "build": build, "measure": measure, "predict": predict}
 
 
 def one_line(error):
@@ -591,6 +608,21 @@ def read_fd(fd, size):
 # ---------------------------------------------------------------- the agent
 
 
+def look_around():
+    """The runtimes there are and the GPU. Libraries are touched, so in a child: one that crashes is left out."""
+    try:
+        return Job().run({"function": "look"}, 60.0)[0]
+    except Refused:
+        found = {"runtimes": {}, "gpu": None}
+    for path in sorted(path for path in PARTS if path.startswith("runtimes/")):
+        try:
+            alone = Job().run({"function": "look", "paths": [path], "gpu": False}, 60.0)[0]
+        except Refused:
+            continue
+        found["runtimes"].update(alone["runtimes"])
+    return found
+
+
 def leave(status):
     """Ends this process and every child at once."""
     for job in list(Job.running.values()):
@@ -608,6 +640,10 @@ class Agent(object):
         folder = cache_folder()
         self.wire = wire
         self.store = Store(os.path.join(folder, "blobs"))
+        self.engines = Store(os.path.join(folder, "engines"))
+        self.folder = folder
+        self.found = {"runtimes": {}, "gpu": None}
+        self.idle_w = None  # what the device draws while nothing is asked of it
         self.turn = Turn(folder)
         self.silence_s = 30.0
         self.who = "somebody"
@@ -660,25 +696,27 @@ class Agent(object):
         self.silence_s = number(fields, "silence_s", 0.5, 3600)
         self.store.limit = number(fields, "cache_mb", 0, 1 << 20) * (1 << 20)
         self.who = str(fields.get("who", ""))[:100]
-        versions = Job().run({"function": "versions"}, 60.0)[0]
-        return dict(describe(), runtimes=dict((k, v) for k, v in versions.items() if v))
+        self.found = look_around()
+        return dict(part("sensors").facts(), protocol=PROTOCOL, **self.found)
 
     def ping(self, request, fields):
         return {}
 
     def stat(self, request, fields):
-        return {"have": self.store.has(digest(fields, "sha256"))}
+        name = digest(fields, "sha256")
+        have = self.store.has(name)
+        return {"have": have, "partial": 0 if have else self.store.partial(name)}
 
     def put(self, request, fields):
         name, size = digest(fields, "sha256"), number(fields, "size", 0, BLOB_MAX, int)
-        self.store.make_room(size)
-        self.expected[request] = (name, size)  # answered when the bytes have come
+        offset = number(dict({"offset": 0}, **fields), "offset", 0, size, int)
+        self.store.make_room(size - offset)
+        self.expected[request] = (name, size, offset)  # answered when the bytes have come
 
     def take_blob(self, request, length):
-        name, size = self.expected.pop(request, (None, None))
-        if size != length:  # take it off the wire all the same, so that the next frame is found
-            while length:
-                length -= len(self.wire.some(length))
+        name, size, offset = self.expected.pop(request, (None, -1, 0))
+        if size - offset != length:
+            self.wire.skip(length)
             if name is None:
                 return None  # its put was refused, and said so
             raise Refused("bad_request", "the blob is not as long as was announced")
@@ -689,11 +727,14 @@ class Agent(object):
                 told_s[0] = time.monotonic()
                 self.wire.tell(EVENT, request, {"event": "received", "bytes": done})
 
-        self.store.receive(self.wire, name, size, progress)
+        self.store.receive(self.wire, name, size, offset, progress)
         return {"have": True}
 
     def state(self, request, fields):
-        return state()
+        return part("sensors").state()
+
+    def survey(self, request, fields):
+        return dict(part("sensors").survey(folder=self.store.folder), holder=self.turn.holder())
 
     def cancel(self, request, fields):
         job = Job.running.get(number(fields, "request", 0, 1 << 32, int))
@@ -708,7 +749,7 @@ class Agent(object):
         order = self.order(fields, "measure", ["model", "reference"])
         order["job"]["pairs"] = number(fields, "pairs", 1, 100000, int)
         order["job"]["seconds_max"] = number(fields, "seconds_max", 0.1, 86400)
-        self.begin(request, order, number(fields, "deadline_s", 0.1, 86400), True)
+        self.begin(request, order, fields, True)
 
     def predict(self, request, fields):
         order = self.order(fields, "predict", ["model", "data"])
@@ -717,57 +758,126 @@ class Agent(object):
         if not whole or not 2 <= len(shape) <= 8:
             raise Refused("bad_request", "shape must be a list of 2 to 8 positive integers")
         order["job"]["shape"] = shape
-        self.begin(request, order, number(fields, "deadline_s", 0.1, 86400), False)
+        self.begin(request, order, fields, False)
 
     def order(self, fields, function, blobs):
         """What a child is told to do; blobs are still digests."""
-        if fields.get("runtime") not in RUNTIMES:
-            raise Refused("bad_request", "no such runtime; there are %s" % ", ".join(sorted(RUNTIMES)))
+        runtime_part(fields.get("runtime"))
         job = dict((name, digest(fields, name)) for name in blobs)
+        job["runtime"] = fields["runtime"]
         job["threads"] = number(fields, "threads", 1, 1024, int)
+        job["workspace_mb"] = number(dict({"workspace_mb": 256}, **fields), "workspace_mb", 1, 1 << 20, int)
+        job["precision"] = fields.get("precision", "fp32")
+        if job["precision"] not in PRECISIONS:
+            raise Refused("bad_request", "precision must be one of %s" % ", ".join(PRECISIONS))
+        job["cache"] = os.path.join(self.folder, "timing")
         return {"function": function, "runtime": fields["runtime"], "job": job, "blobs": blobs}
 
-    def begin(self, request, order, deadline_s, alone):
+    def begin(self, request, order, fields, alone):
         """Starts a job in a thread of its own; it answers the request."""
         if len(Job.running) >= 8:
             raise Refused("busy", "8 jobs are waiting already")
+        limits = (
+            number(fields, "deadline_s", 0.1, 86400),
+            number(dict({"build_deadline_s": 3600}, **fields), "build_deadline_s", 0.1, 86400),
+        )
         job = Job.running[request] = Job()
-        work = threading.Thread(target=self.work, args=(request, job, order, deadline_s, alone), daemon=True)
+        work = threading.Thread(target=self.work, args=(request, job, order, limits, alone), daemon=True)
         work.start()
 
-    def work(self, request, job, order, deadline_s, alone):
-        self.answer(request, lambda: self.do(request, job, order, deadline_s, alone))
+    def work(self, request, job, order, limits, alone):
+        self.answer(request, lambda: self.do(request, job, order, limits, alone))
         Job.running.pop(request, None)
 
-    def do(self, request, job, order, deadline_s, alone):
+    def do(self, request, job, order, limits, alone):
         """Runs one job in its turn. The thread lives as long as the child: the child dies with the thread."""
-        held, job_fields = [], order["job"]
+        held, lock, job_fields = [], None, order["job"]
+        deadline_s, build_deadline_s = limits
+
+        def waiting(holder):
+            self.wire.tell(EVENT, request, {"event": "waiting", "holder": holder})
+
         try:
             for name in order.pop("blobs"):
                 held.append(self.store.hold(job_fields[name]))
-                job_fields[name] = self.store.path(job_fields[name])
-            held.append(
-                self.turn.wait(
-                    alone,
-                    lambda holder: self.wire.tell(EVENT, request, {"event": "waiting", "holder": holder}),
-                    job.cancelled,
-                )
-            )
+            lock = self.turn.wait(alone, waiting, job.cancelled)
             if alone:
                 self.turn.sign(self.who)
-            self.wire.tell(EVENT, request, {"event": "started", "at_s": time.monotonic()})
-            value, raw = job.run(order, deadline_s, held[-1:])
-            value["ended_at_s"] = time.monotonic()
+            began = {"event": "started", "at_s": time.monotonic()}
+            self.wire.tell(EVENT, request, began)
+            built = self.make_ready(request, job, order, held, lock, build_deadline_s)
+            value, raw = self.watched(job, order, deadline_s, lock) if alone else job.run(order, deadline_s, [lock])
+            value.update(built, ended_at_s=time.monotonic())
         finally:
-            if alone and len(held) > 2:
+            if alone and lock is not None:
                 self.turn.unsign()
-            for fd in held:
+            for fd in held + [lock] * (lock is not None):
                 os.close(fd)
         if order["function"] != "predict":
             return value
         self.wire.tell(RESPONSE, request, dict(value, bytes=len(raw)))
         self.wire.send(BLOB, request, raw)
         return None
+
+    def watched(self, job, order, deadline_s, lock):
+        """The child's answer with what the sensors saw meanwhile."""
+        sensors = part("sensors")
+        power = sensors.power()
+        order["job"]["energy_s"] = ENERGY_S if power else 0
+        if power and self.idle_w is None:
+            self.idle_w = part("power").idle_watts(power)
+        watch = sensors.Watch(power=power)
+        watch.start()
+        try:
+            value, raw = job.run(order, deadline_s, [lock])
+        finally:
+            during = watch.stop()
+        timed, window = value.pop("timed_window", None), value.pop("energy_window", None)
+        if timed:  # clocks rise and fall while a process starts, which is not timed
+            during = watch.stop(timed["from_s"], timed["to_s"])
+        if window:
+            value["energy_mj"] = sensors.energy(
+                watch.watts, window["from_s"], window["to_s"], window["runs"], self.idle_w or 0.0
+            )
+        return dict(value, during=during), raw
+
+    def make_ready(self, request, job, order, held, lock, deadline_s):
+        """Puts paths in the place of digests, building engines where the runtime has such; the seconds it took."""
+        fields, builds, built = order["job"], runtime_part(order["runtime"]).BUILDS, {"build_s": 0.0}
+        for name in ("model", "reference", "data"):
+            if name not in fields:
+                continue
+            path = self.store.path(fields[name])
+            if builds and name != "data":
+                precision = fields["precision"] if name == "model" else "fp32"
+                wanted = dict(fields, precision=precision)
+                path, seconds = self.engine(request, job, wanted, fields[name], held, lock, deadline_s)
+                built["build_s"] += seconds if name == "model" else 0.0
+            fields[name] = path
+        return built
+
+    def engine(self, request, job, fields, digest_, held, lock, deadline_s):
+        """(path, seconds spent) of the engine of a stored model; kept, and built once for the same options."""
+        version = self.found["runtimes"].get(fields["runtime"])
+        options = [digest_, fields["runtime"], version, fields["precision"], fields["workspace_mb"], fields["threads"]]
+        key = hashlib.sha256(json.dumps(options).encode()).hexdigest()
+        if self.engines.has(key):
+            held.append(self.engines.hold(key))
+            return self.engines.path(key), 0.0
+        self.wire.tell(EVENT, request, {"event": "building", "model": digest_})
+        self.engines.make_room(0)
+        out, began_s = self.engines.path("part-%d-%s" % (os.getpid(), key)), time.monotonic()
+        build_job = dict(fields, path=self.store.path(digest_), out=out)
+        try:
+            job.run({"function": "build", "runtime": fields["runtime"], "job": build_job}, deadline_s, [lock])
+            os.rename(out, self.engines.path(key))
+        except OSError as error:
+            raise Refused("failed", "the runtime left no engine: %s" % error)
+        finally:
+            if os.path.exists(out):
+                os.unlink(out)
+        held.append(self.engines.hold(key))
+        return self.engines.path(key), time.monotonic() - began_s
 
     def watch(self):
         """Ends everything when the controller has not been heard of for too long."""
@@ -785,6 +895,7 @@ OPS = {
     "time": Agent.time,
     "predict": Agent.predict,
     "state": Agent.state,
+    "survey": Agent.survey,
     "cancel": Agent.cancel,
     "quit": Agent.quit,
 }

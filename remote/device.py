@@ -1,17 +1,12 @@
-"""A named target: how to reach it, what it says of itself, what it can do."""
+"""A named target: how it is entered, what it says of itself, what it can do with its runtimes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tomllib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-from remote.errors import UnknownDevice
 
 # Highest ONNX opset by ONNX Runtime version, from its table of compatibility. It grew after 1.18, but no
 # graph of ours needs more, so no more is claimed.
@@ -25,7 +20,17 @@ ONNXRUNTIME_OPSETS = (
     ((1, 9), 15),
     ((1, 8), 14),
 )
+# Of TensorRT's ONNX parser, from docs/operators.md of onnx-tensorrt. 11 reads more, which no graph of ours needs.
+TENSORRT_OPSETS = (((10, 0), 20), ((8, 4), 17))
 OPSET_ANYWHERE = 13  # read by every runtime we know of
+
+# Which runtimes compute where, by preference where no profile says otherwise.
+ON_GPU = ("tensorrt", "trtexec", "onnxruntime:tensorrt", "onnxruntime:cuda")
+ON_CPU = ("onnxruntime", "openvino", "onnxruntime:openvino", "ncnn", "litert")
+# Compute capabilities that do not follow the rule "from 5.3 on fast fp16, from 7.0 on int8 too", from NVIDIA's
+# table of hardware and precision: 6.1 (GTX 10xx, P4) computes fp16 at 1/64 of its speed, but has DP4A.
+SLOW_FP16 = ((6, 1),)
+EARLY_INT8 = ((6, 1),)
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,17 @@ class Capabilities:
     int8: Int8Recipe | None
     threads_max: int
     opset_max: int
-    runtimes: tuple[str, ...]
+    runtimes: tuple[str, ...]  # the ones this holds for
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A CUDA device."""
+
+    name: str
+    sm: str  # compute capability, "5.3"
+    memory_mb: int
+    unified: bool  # shares the memory of the CPU, as on every Jetson
 
 
 @dataclass(frozen=True)
@@ -65,100 +80,163 @@ class Facts:
     python: str
     boot_id: str
     kernel: str
-    runtimes: dict[str, str]  # name -> version
+    runtimes: dict[str, str]  # name, such as onnxruntime or onnxruntime:cuda -> version
+    board: str = ""  # the device tree's model, or DMI's product name
+    compatible: tuple[str, ...] = ()  # of the device tree: ("nvidia,p3450-0000", "nvidia,tegra210")
+    release: str = ""  # "L4T 32.7.6", or PRETTY_NAME of os-release
+    gpu: Gpu | None = None
+    simulated: bool = False
 
     def fingerprint(self) -> str:
         """12 hex digits that change when timings taken before are no longer comparable."""
-        stable = [self.machine, self.cpu, self.cores, self.kernel, sorted(self.runtimes.items())]
+        gpu = [self.gpu.name, self.gpu.sm] if self.gpu else None
+        stable = [
+            *(self.machine, self.cpu, self.cores, self.kernel, sorted(self.runtimes.items())),
+            *(self.board, gpu, self.release, self.simulated),
+        ]
         return hashlib.sha256(json.dumps(stable).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
-class Device:
-    """One entry of a `devices.toml`."""
+class Profile:
+    """What is known of a kind of board before one is seen: a `[profiles.<name>]` table of a devices.toml.
+
+    A device is of the kind when one of `compatible` or `board` fits what it says of itself (or neither is given),
+    and `machine` and `gpu` do. A profile with none of the four is entered by name only, never detected.
+    """
 
     name: str
-    profile: str
-    host: str | None  # None: this machine
-    python: str | None  # interpreter there; None: the one running now
-    runtime: str
-
-    @staticmethod
-    def from_table(name: str, table: dict[str, Any]) -> Device:
-        """The device a `[name]` table describes."""
-        return Device(
-            name=name,
-            profile=str(table.get("profile", name)),
-            host=table.get("host"),
-            python=table.get("python"),
-            runtime=str(table.get("runtime", "onnxruntime")),
-        )
+    title: str
+    aliases: tuple[str, ...] = ()  # names that several kinds may share: nano
+    compatible: tuple[str, ...] = ()  # shell patterns, of which one fits one device-tree string
+    board: str = ""  # a part of the board's name
+    machine: str = ""
+    gpu: bool = False  # needs a CUDA device
+    python: str | None = None  # the interpreter that sees the board's own packages
+    runtimes: tuple[str, ...] = ()  # by preference
+    workspace_mb: int = 1024  # that an engine builder may take
+    prepare: tuple[str, ...] = ()  # shell commands that lock the clocks: offered, never run unless entered
+    restore: tuple[str, ...] = ()  # and that undo it
+    install: str = ""  # how to get a runtime there, one line
 
 
-def device_files() -> tuple[Path, ...]:
-    """Where devices are looked up, the first that names one wins: the folder's, the user's, the shipped."""
-    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    return Path("devices.toml"), home / "edgefront" / "devices.toml", Path(__file__).with_name("devices.toml")
+@dataclass(frozen=True)
+class Device:
+    """One entry of a `devices.toml`, or a name that ssh is asked about."""
+
+    name: str
+    profile: str | None  # None: whatever it says it is
+    host: str | None  # as ssh knows it; None: this machine
+    python: str | None  # interpreter there; None: python3, or the one running now
+    runtime: str | None  # None: the profile's first that the device has
+    ssh_config: str | None = None  # file for ssh -F
+    prepare: tuple[str, ...] = ()  # shell commands before a search, as the user entered them
+    restore: tuple[str, ...] = ()  # and after it
+    workspace_mb: int | None = None
+    simulated: str | None = None  # what came after "sim:"
 
 
-def load_device(name: str, files: Sequence[Path] | None = None) -> Device:
-    """The device called `name`. Raises UnknownDevice, which lists the known ones, or says what is wrong."""
-    tables: dict[str, tuple[Path, Any]] = {}
-    for path in reversed(device_files() if files is None else files):
-        tables |= {known: (path, table) for known, table in _read(path).items()}
-    if name not in tables:
-        raise UnknownDevice(f"no device called {name}; there are {', '.join(sorted(tables)) or 'none'}")
-    path, table = tables[name]
-    allowed = {"profile", "host", "python", "runtime"}
-    if not isinstance(table, dict) or not set(table) <= allowed:
-        raise UnknownDevice(f"{path}: [{name}] may only have the keys {', '.join(sorted(allowed))}")
-    if wrong := [key for key, value in table.items() if not isinstance(value, str) or not value]:
-        raise UnknownDevice(f"{path}: [{name}] {wrong[0]} must be text")
-    return Device.from_table(name, table)
+@dataclass(frozen=True)
+class Fit:
+    """What one runtime makes of this device."""
+
+    why_not: dict[str, str]
+    int8: Int8Recipe | None
+    opset_max: int
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise UnknownDevice(f"{path} cannot be read: {error}") from None
+def capabilities(facts: Facts, runtimes: Sequence[str]) -> Capabilities:
+    """What a device with these facts can do with every one of these runtimes, and why not the rest.
 
-
-def capabilities(facts: Facts) -> Capabilities:
-    """What a device with these facts can do, and why not the rest."""
-    flags = set(facts.cpu_flags)
-    why_not = {}
-    if not flags & {"asimdhp", "avx512_fp16"}:
-        why_not["fp16"] = f"{facts.cpu} has no fp16 arithmetic (asimdhp or avx512_fp16)"
-    recipe = _int8(facts.machine, flags)
-    if recipe is None:
-        why_not["int8"] = f"no int8 kernels are known for {facts.machine}"
+    int8 follows the strictest recipe among them, so that one graph serves all.
+    """
+    fits = [_fit(facts, runtime) for runtime in runtimes] or [_unfit("no runtime is chosen")]
+    why_not: dict[str, str] = {}
+    for fit in fits:
+        why_not = fit.why_not | why_not
+    recipes = [fit.int8 for fit in fits if fit.int8]
     return Capabilities(
         precisions=tuple(name for name in ("fp32", "fp16", "int8") if name not in why_not),
         why_not=why_not,
-        int8=recipe,
-        threads_max=facts.cores,
-        opset_max=min((_opset(*runtime) for runtime in facts.runtimes.items()), default=OPSET_ANYWHERE),
-        runtimes=tuple(sorted(facts.runtimes)),
+        int8=_strictest(recipes) if "int8" not in why_not else None,
+        threads_max=1 if runtimes and all(name in ON_GPU for name in runtimes) else facts.cores,
+        opset_max=min(fit.opset_max for fit in fits),
+        runtimes=tuple(runtimes),
     )
 
 
-def _int8(machine: str, flags: set[str]) -> Int8Recipe | None:
-    if machine.lower() in ("x86_64", "amd64"):
-        vnni = flags & {"avx512_vnni", "avx_vnni", "amx_int8"}
+def _fit(facts: Facts, runtime: str) -> Fit:
+    opset_max = _opset(facts, runtime)
+    if runtime in ON_GPU:
+        why_not = _gpu_refusals(facts.gpu, runtime)
+        return Fit(why_not, None if "int8" in why_not else Int8Recipe("int8", symmetric=True, weight_bits=8), opset_max)
+    if runtime not in ON_CPU:
+        return _unfit(f"what {runtime} can do is not known")
+    why_not = _cpu_refusals(facts, runtime)
+    return Fit(why_not, None if "int8" in why_not else _cpu_int8(facts), opset_max)
+
+
+def _unfit(reason: str) -> Fit:
+    return Fit({"fp16": reason, "int8": reason}, None, OPSET_ANYWHERE)
+
+
+def _gpu_refusals(gpu: Gpu | None, runtime: str) -> dict[str, str]:
+    if gpu is None:
+        return dict.fromkeys(("fp16", "int8"), f"the device shows no CUDA GPU, which {runtime} runs on")
+    sm, named = version_of(gpu.sm), f"{gpu.name} (sm {gpu.sm})"
+    refused = {}
+    if sm < (5, 3) or sm in SLOW_FP16:
+        refused["fp16"] = f"{named} has no fast fp16 arithmetic"
+    if sm < (7, 0) and sm not in EARLY_INT8:
+        refused["int8"] = f"{named} has no int8 arithmetic"
+    elif runtime == "onnxruntime:cuda":  # it has no kernel for QLinearConv: such nodes go to the CPU and back
+        refused["int8"] = "ONNX Runtime's CUDA provider has no int8 convolution; tensorrt and onnxruntime:tensorrt do"
+    return refused
+
+
+def _cpu_refusals(facts: Facts, runtime: str) -> dict[str, str]:
+    if runtime == "litert":
+        return dict.fromkeys(("fp16", "int8"), "models for litert are made in fp32 only")
+    refused = {}
+    fast = {"asimdhp"} if runtime == "ncnn" else {"asimdhp", "avx512_fp16"}
+    if not fast & set(facts.cpu_flags):
+        refused["fp16"] = f"{facts.cpu} has no fp16 arithmetic ({' or '.join(sorted(fast))}) that {runtime} uses"
+    if runtime == "ncnn":
+        refused["int8"] = "models for ncnn are made in fp32 and fp16 only"
+    elif _cpu_int8(facts) is None:
+        refused["int8"] = f"no int8 kernels are known for {facts.machine}"
+    return refused
+
+
+def _cpu_int8(facts: Facts) -> Int8Recipe | None:
+    if facts.machine.lower() in ("x86_64", "amd64"):
+        vnni = set(facts.cpu_flags) & {"avx512_vnni", "avx_vnni", "amx_int8"}
         return Int8Recipe("uint8", symmetric=False, weight_bits=8 if vnni else 7)
-    if machine.lower() in ("aarch64", "arm64"):  # sums in 32 bits, with the dot product or without
+    if facts.machine.lower() in ("aarch64", "arm64"):  # sums in 32 bits, with the dot product or without
         return Int8Recipe("uint8", symmetric=False, weight_bits=8)
     return None
 
 
-def _opset(runtime: str, version: str) -> int:
-    if runtime != "onnxruntime":
-        return OPSET_ANYWHERE
-    digits = version.split(".")[:2]
-    if len(digits) < 2 or not all(part.isdigit() for part in digits):
-        return OPSET_ANYWHERE
-    number = (int(digits[0]), int(digits[1]))
-    return next((opset for least, opset in ONNXRUNTIME_OPSETS if number >= least), OPSET_ANYWHERE)
+def _strictest(recipes: Sequence[Int8Recipe]) -> Int8Recipe:
+    return Int8Recipe(
+        activation="int8" if any(recipe.activation == "int8" for recipe in recipes) else "uint8",
+        symmetric=any(recipe.symmetric for recipe in recipes),
+        weight_bits=min(recipe.weight_bits for recipe in recipes),
+    )
+
+
+def _opset(facts: Facts, runtime: str) -> int:
+    """The highest opset the runtime's installed version reads; a version that is not known reads the least."""
+    tables = {"onnxruntime": ONNXRUNTIME_OPSETS, "tensorrt": TENSORRT_OPSETS, "trtexec": TENSORRT_OPSETS}
+    number = version_of(facts.runtimes.get(runtime, ""))
+    table = tables.get(runtime.split(":")[0], ())
+    opset = next((opset for least, opset in table if number >= least), OPSET_ANYWHERE)
+    if runtime == "onnxruntime:tensorrt":  # what TensorRT's own parser can't read would run elsewhere, unasked
+        return min(opset, _opset(facts, "tensorrt"))
+    return opset
+
+
+def version_of(text: str) -> tuple[int, int]:
+    """(major, minor) of a version such as 8.2.1 or 1.10.0rc1; (0, 0) where it is none."""
+    found = re.match(r"(\d{1,4})\.(\d{1,4})", text)
+    return (int(found[1]), int(found[2])) if found else (0, 0)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-from remote.device import Facts
+from remote.device import Facts, Gpu
 from remote.errors import CANDIDATE_KINDS, Cancelled, CandidateError, DeviceError
 
 LISTS = ("wall_ms", "cpu_ms", "reference_wall_ms", "reference_cpu_ms")
+GPU_LISTS = ("gpu_ms", "reference_gpu_ms")
 
 
 def facts(reply: dict[str, Any]) -> Facts:
@@ -22,24 +24,58 @@ def facts(reply: dict[str, Any]) -> Facts:
         boot_id=text(reply, "boot_id"),
         kernel=text(reply, "kernel"),
         runtimes={clean(name): clean(version) for name, version in _typed(reply, "runtimes", dict).items()},
+        board=clean(reply.get("board", "")),
+        compatible=tuple(clean(name) for name in _typed({"compatible": []} | reply, "compatible", list)[:50]),
+        release=clean(reply.get("release", "")),
+        gpu=_gpu(reply.get("gpu")),
+        simulated=reply.get("simulated") is True,
     )
 
 
+def _gpu(value: Any) -> Gpu | None:
+    if not isinstance(value, dict):
+        return None
+    memory_mb = int(number(value, "memory_mb", 0, 1 << 30))
+    return Gpu(text(value, "name"), text(value, "sm", 10), memory_mb, value.get("unified") is True)
+
+
 def block(reply: dict[str, Any], pairs: int) -> dict[str, Any]:
-    """One timing: four tuples of equal length, 1 to `pairs` entries each, and what was seen beside them."""
+    """One timing: tuples of equal length, 1 to `pairs` entries each, and what was seen beside them."""
     rows: dict[str, Any] = {name: numbers(reply, name) for name in LISTS}
-    lengths = {len(rows[name]) for name in LISTS}
+    rows |= {name: numbers(reply, name) for name in GPU_LISTS if reply.get(name)}
+    lengths = {len(row) for row in rows.values()}
     if len(lengths) != 1 or not 1 <= lengths.pop() <= pairs:
         raise DeviceError("the device sent a timing whose lists do not match")
-    if min(*rows["wall_ms"], *rows["reference_wall_ms"]) <= 0:
+    if min(min(row) for name, row in rows.items() if "cpu" not in name) <= 0:
         raise DeviceError("the device sent a timing that took no time")
     return rows | {
         "peak_mb": number(reply, "peak_mb", 0, 1e8),
         "runtime_mb": number(reply, "runtime_mb", 0, 1e8),
+        "device_mb": _maybe(reply, "device_mb", 0, 1e8),
         "load_ms": number(reply, "load_ms", 0, 1e8),
+        "build_s": number({"build_s": 0.0} | reply, "build_s", 0, 1e8),
+        "energy_mj": _maybe(reply, "energy_mj", 0, 1e9),
         "warmup_runs": int(number(reply, "warmup_runs", 0, 1e9)),
         "load_average": number(reply, "load_average", 0, 1e6),
+        "during": seen(reply.get("during")),
     }
+
+
+def seen(value: Any) -> dict[str, float]:
+    """The finite numbers among what sensors saw, `throttled_bits` read from its hex digits; the rest is left out."""
+    found = dict(value) if isinstance(value, dict) else {}
+    bits = found.get("throttled_bits")
+    if isinstance(bits, str) and re.fullmatch(r"[0-9a-f]{1,8}", bits):
+        found["throttled_bits"] = int(bits, 16)
+    return {
+        clean(name): float(reading)
+        for name, reading in found.items()
+        if isinstance(reading, int | float) and not isinstance(reading, bool) and abs(reading) < 1e15
+    }
+
+
+def _maybe(reply: dict[str, Any], name: str, low: float, high: float) -> float | None:
+    return None if reply.get(name) is None else number(reply, name, low, high)
 
 
 def error(reply: dict[str, Any]) -> Exception:
@@ -50,8 +86,8 @@ def error(reply: dict[str, Any]) -> Exception:
     if kind == "cancelled":
         return Cancelled(reason)
     if kind == "no_runtime":
-        return DeviceError(f"{reason}; install the runtime for the Python that the device is used with")
-    return DeviceError(f"{kind}: {reason}")
+        return DeviceError(f"{reason}; install the runtime for the Python that the device is used with", kind)
+    return DeviceError(f"{kind}: {reason}", kind)
 
 
 def clean(value: Any, length: int = 300) -> str:
@@ -89,9 +125,10 @@ def _typed(reply: dict[str, Any], name: str, kind: type) -> Any:
     return value
 
 
-def have(reply: dict[str, Any]) -> bool:
-    """True if the device says that it has the blob."""
-    return reply.get("have") is True
+def stored(reply: dict[str, Any], size: int) -> tuple[bool, int]:
+    """(whether the device has the blob, how many of its `size` bytes it has from an upload cut short)."""
+    partial = int(number({"partial": 0} | reply, "partial", 0, 1 << 60))
+    return reply.get("have") is True, partial if partial <= size else 0
 
 
 def logits(raw: bytes, reply: dict[str, Any], rows: int) -> bytes:

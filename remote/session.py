@@ -7,22 +7,38 @@ import hashlib
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from remote import replies
-from remote.agent import ERROR, PROTOCOL
-from remote.device import Capabilities, Device, Facts, capabilities
+from remote.agent import BOOT, ERROR, PROTOCOL
+from remote.device import Device, Facts
 from remote.errors import DeviceError, UnknownDevice
-from remote.transport import Transport, local_argv, pieces
+from remote.inventory import unreachable
+from remote.ssh import NO_SUCH_HOST, ssh_argv, why_failed
+from remote.transport import Transport, bundle, explain_exit, local_argv, pieces
 
-BACK_OFF_S = (0.0, 1.0, 3.0)  # before each attempt to reconnect
 GRACE_S = 30.0  # beyond the device's own deadline before we stop believing in it
 ROWS_MAX_BYTES = 1 << 30
 Event = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """How a model is run on the device."""
+
+    runtime: str  # a file of remote/runtimes/, maybe with an option: onnxruntime:cuda
+    threads: int = 1
+    precision: str = "fp32"
+    workspace_mb: int = 256  # that a builder of engines may use
+    build_deadline_s: float = 3600.0  # a Nano takes minutes, for the largest networks most of an hour
+
+    def fields(self) -> dict[str, Any]:
+        """As the agent takes them."""
+        return asdict(self)
 
 
 class Session:
@@ -36,22 +52,34 @@ class Session:
         *,
         cache_mb: int = 2048,
         ping_s: float = 5.0,
-        silence_s: float = 30.0,
+        silence_s: float = 20.0,
+        connect_s: float = 20.0,
         on_event: Callable[[Event], None] = lambda event: None,
     ) -> None:
         self.device = device
         self._hello = {"protocol": PROTOCOL, "cache_mb": cache_mb, "silence_s": silence_s, "who": _who()}
-        self._ping_s = ping_s
-        self._silence_s = silence_s
+        self._link_options = {"ping_s": ping_s, "silence_s": silence_s, "connect_s": connect_s}
         self._on_event = on_event
         self._known: set[str] = set()
         self._reconnecting = threading.Lock()
         self._closed = False
-        self._link, self.facts = self._connect()
+        try:
+            self._link, self.facts = self._connect()
+        except DeviceError as error:
+            if device.host is None:
+                raise
+            what = unreachable(device, str(error))
+            if NO_SUCH_HOST in str(error):
+                raise UnknownDevice(what) from None
+            raise DeviceError(what, error.kind) from None
 
     @classmethod
     def open(cls, device: Device, **options: Any) -> Session:
-        """A connected session. `on_event` is told whose turn is waited for. Raises DeviceError."""
+        """A connected session. `on_event` is told whose turn is waited for.
+
+        Raises UnknownDevice for a name that no host has, DeviceError, whose message says what to do, for one that
+        can't be reached.
+        """
         return cls(device, **options)
 
     def __enter__(self) -> Session:
@@ -66,13 +94,8 @@ class Session:
         self._link.close()
 
     def _connect(self) -> tuple[Transport, Facts]:
-        if self.device.host is not None:
-            raise UnknownDevice(
-                f"device {self.device.name} has host {self.device.host!r}, but only this machine can be "
-                "reached: leave host out"
-            )
-        argv = local_argv(self.device.python or sys.executable)
-        link = Transport(argv, ping_s=self._ping_s, silence_s=self._silence_s)
+        explain = why_failed if self.device.host else explain_exit
+        link = Transport(agent_argv(self.device), explain=explain, **self._link_options)
         try:
             kind, reply, _ = link.call("hello", self._hello, silence_s=90.0)
             if kind == ERROR:
@@ -85,27 +108,19 @@ class Session:
     def _reconnect(self) -> None:
         """Makes a dead link a living one. What the device has is asked for anew."""
         if self._closed:
-            raise DeviceError(f"the session with {self.device.name} is closed")
+            raise DeviceError(f"the session with {self.device.name} is closed", "closed")
         with self._reconnecting:
-            if not self._link.alive:
-                self._try_to_reconnect()
-
-    def _try_to_reconnect(self) -> None:
-        failure: DeviceError | None = None
-        for wait_s in BACK_OFF_S:
-            time.sleep(wait_s)
-            try:
-                self._known.clear()
-                self._link, facts = self._connect()
-            except DeviceError as error:
-                failure = error
-                continue
-            if facts.fingerprint() != self.facts.fingerprint():
-                old, self.facts = self.facts, facts
-                raise DeviceError(f"device {self.device.name} is not what it was: {_gist(old)} became {_gist(facts)}")
-            self.facts = facts
-            return
-        raise DeviceError(f"device {self.device.name} does not come back: {failure}")
+            if self._link.alive:
+                return
+            self._known.clear()
+            self._link, facts = self._connect()
+            before, self.facts = self.facts, facts
+        if facts.fingerprint() != before.fingerprint():
+            raise DeviceError(
+                f"device {self.device.name} is not what it was: {_gist(before)} became {_gist(facts)}", "changed"
+            )
+        if facts.boot_id != before.boot_id:  # clocks may have gone back to what they are after a start
+            raise DeviceError(f"device {self.device.name} was rebooted", "rebooted")
 
     def _call(self, op: str, fields: dict[str, Any] | None = None, **options: Any) -> tuple[Event, bytes]:
         """(reply, blob) of one request. Raises what an error reply stands for."""
@@ -115,17 +130,14 @@ class Session:
             return reply, blob
         if reply.get("kind") == "missing":  # removed from the full cache since; it is sent again when put again
             self._known.discard(str(reply.get("reason")))
-            raise DeviceError(f"the device no longer has {str(reply.get('reason'))[:64]}: put it again")
+            raise DeviceError(f"the device no longer has {str(reply.get('reason'))[:64]}: put it again", "missing")
         raise replies.error(reply)
-
-    def capabilities(self) -> Capabilities:
-        """What the space is cut to on this device."""
-        return capabilities(self.facts)
 
     def put(self, data: bytes | Path) -> str:
         """SHA-256 of the data, which the device then has.
 
-        Known in this session: no round trip; sent in an earlier one: one; else it is sent.
+        Known in this session: no round trip; sent in an earlier one: one; else it is sent, or what was missing
+        of it when an earlier upload broke off.
         """
         hashed = hashlib.sha256()
         size = 0
@@ -136,8 +148,9 @@ class Session:
         self._reconnect()
         if name in self._known:
             return name
-        if not replies.have(self._call("stat", {"sha256": name})[0]):
-            self._call("put", {"sha256": name, "size": size}, blob=data)
+        have, offset = replies.stored(self._call("stat", {"sha256": name})[0], size)
+        if not have:
+            self._call("put", {"sha256": name, "size": size, "offset": offset}, blob=data, offset=offset)
         self._known.add(name)
         return name
 
@@ -145,8 +158,7 @@ class Session:
         self,
         model: str,
         reference: str,
-        runtime: str,
-        threads: int,
+        job: Job,
         pairs: int,
         seconds_max: float,
         deadline_s: float | None = None,
@@ -154,40 +166,27 @@ class Session:
         """The fields of one `Block` but `disturbed`: a fresh process, model and reference (digests) in turn.
 
         Fewer pairs come back, 5 at least, when they take longer than `seconds_max`; beyond `deadline_s`
-        (twice that and a minute unless given) the model has timed out. Waits its turn on the device first.
+        (twice that and a minute unless given) the model has timed out. Engines are built first, in a process of
+        their own, where the runtime has such. Waits its turn on the device first.
         Raises CandidateError for the model's faults, DeviceError for others.
         """
         deadline_s = 2 * seconds_max + 60 if deadline_s is None else deadline_s
-        fields = {
-            "model": model,
-            "reference": reference,
-            "runtime": runtime,
-            "threads": threads,
-            "pairs": pairs,
-        }
-        limits = {"seconds_max": seconds_max, "deadline_s": deadline_s}
-        reply, _ = self._call("time", fields | limits, silence_s=deadline_s + GRACE_S)
+        fields = {"model": model, "reference": reference, "pairs": pairs, "seconds_max": seconds_max}
+        fields |= job.fields() | {"deadline_s": deadline_s}
+        reply, _ = self._call("time", fields, silence_s=deadline_s + 2 * job.build_deadline_s + GRACE_S)
         return replies.block(reply, pairs)
 
-    def predict(
-        self,
-        model: str,
-        data: str,
-        shape: Sequence[int],
-        runtime: str,
-        threads: int,
-        deadline_s: float = 1800.0,
-    ) -> bytes:
+    def predict(self, model: str, data: str, shape: Sequence[int], job: Job, deadline_s: float = 1800.0) -> bytes:
         """Logits float32 (N, classes) of a float32 blob of `shape` (N, C, H, W), each row run at batch 1.
 
         The model runs as it does when timed. Raises CandidateError for its faults, DeviceError for others.
         """
-        fields = {"model": model, "data": data, "shape": list(shape), "runtime": runtime, "threads": threads}
+        fields = {"model": model, "data": data, "shape": list(shape)} | job.fields()
         reply, raw = self._call(
             "predict",
             fields | {"deadline_s": deadline_s},
             blob_max=ROWS_MAX_BYTES,
-            silence_s=deadline_s + GRACE_S,
+            silence_s=deadline_s + job.build_deadline_s + GRACE_S,
         )
         return replies.logits(raw, reply, shape[0])
 
@@ -195,9 +194,26 @@ class Session:
         """Load, clocks, temperature and throttling now, as far as the device shows them."""
         return self._call("state")[0]
 
+    def survey(self) -> dict[str, Any]:
+        """Everything a doctor asks: the state, and disk, swap, power mode, clocks, other users."""
+        return self._call("survey", silence_s=60.0)[0]
+
+    def ping(self) -> None:
+        """One round trip."""
+        self._call("ping")
+
     def cancel(self) -> None:
         """Stops the jobs under way; their calls raise Cancelled."""
         self._link.cancel()
+
+
+def agent_argv(device: Device) -> list[str]:
+    """Command line that starts the agent of a device: over ssh, in a process here, or a simulated one."""
+    if device.simulated is not None:
+        return [sys.executable, "-m", "remote.simulator", device.simulated, str(len(bundle()))]
+    if device.host is None:
+        return local_argv(device.python or sys.executable)
+    return ssh_argv(device, BOOT, len(bundle()))
 
 
 def _who() -> str:

@@ -43,17 +43,33 @@ class Frame:
 
 
 @lru_cache
+def texts() -> dict[str, str]:
+    """Every text that runs on a device, by the name its parts know it by."""
+    files = {"agent": HERE / "agent.py"}
+    files |= {path.stem: path for path in sorted((HERE / "onboard").glob("[a-z]*.py"))}
+    files |= {f"runtimes/{path.stem}": path for path in sorted((HERE / "runtimes").glob("[a-z]*.py"))}
+    return {name: path.read_text("utf-8") for name, path in files.items()}
+
+
+@lru_cache
 def bundle() -> bytes:
-    """What is sent to a device: the agent's source and, inside it as texts, itself and every runtime's."""
-    agent = (HERE / "agent.py").read_text("utf-8")
-    runtimes = {path.stem: path.read_text("utf-8") for path in sorted((HERE / "runtimes").glob("[a-z]*.py"))}
-    source = f"{agent}\nSOURCE = {agent!a}\nRUNTIMES = {runtimes!a}\nmain()\n"
-    return zlib.compress(source.encode(), 9)
+    """What is sent to a device: the agent's source and, inside it, every text that it may hand to a child."""
+    return zlib.compress(f"{texts()['agent']}\nPARTS = {texts()!a}\nmain()\n".encode(), 9)
 
 
 def local_argv(python: str) -> list[str]:
     """Command line of an agent on this machine."""
     return [python, "-u", "-c", BOOT, str(len(bundle()))]
+
+
+def explain_exit(status: int | None, said: str) -> str:
+    """Why the process at this end of the line ended."""
+    return f"exit status {status}{_printed(said)}"
+
+
+def _printed(said: str) -> str:
+    clean = "".join(letter for letter in " ".join(said.split()) if letter.isprintable())
+    return f"; it printed: {clean[-300:]}" if clean else ""
 
 
 def read_exactly(stream: Bytes, size: int) -> bytes:
@@ -112,8 +128,15 @@ class Transport:
     """
 
     def __init__(
-        self, argv: list[str], *, ping_s: float = 5.0, silence_s: float = 30.0, connect_s: float = 20.0
+        self,
+        argv: list[str],
+        *,
+        ping_s: float = 5.0,
+        silence_s: float = 20.0,
+        connect_s: float = 20.0,
+        explain: Callable[[int | None, str], str] = explain_exit,
     ) -> None:
+        self._explain = explain
         self.ping_s = ping_s
         self.silence_s = silence_s
         self._calls: dict[int, Call] = {}
@@ -125,7 +148,8 @@ class Transport:
         self._heard_s = time.monotonic()
         self._closed = threading.Event()
         self._process = self._start(argv)
-        threading.Thread(target=self._drain_stderr, daemon=True).start()
+        self._draining = threading.Thread(target=self._drain_stderr, daemon=True)
+        self._draining.start()
         self._connect(connect_s)
         threading.Thread(target=self._watch, daemon=True).start()
 
@@ -151,7 +175,7 @@ class Transport:
         try:
             ready.get(timeout=connect_s)
         except queue.Empty:
-            self._fail(DeviceError(f"no answer from the device in {connect_s:g} s{self._last_words()}"))
+            self._fail(DeviceError(f"no answer from the device in {connect_s:g} s{self._last_words()}", "silent"))
         if self._failure:
             raise self._failure
 
@@ -175,11 +199,14 @@ class Transport:
         fields: dict[str, Any] | None = None,
         *,
         blob: bytes | Path | None = None,
+        offset: int = 0,
         blob_max: int = 0,
         silence_s: float = 30.0,
         on_event: Callable[[dict[str, Any]], None] = lambda event: None,
     ) -> tuple[int, dict[str, Any], bytes]:
         """(type, value, blob) of the answer, type RESPONSE or ERROR; `blob_max` > 0 awaits a blob with it.
+
+        Of `blob` what follows its first `offset` bytes is sent.
 
         Raises DeviceError when the connection is lost, or nothing is heard of this request for `silence_s`.
         """
@@ -188,7 +215,7 @@ class Transport:
         try:
             if self._failure:
                 raise self._failure
-            self._send(request, {"op": op} | (fields or {}), blob)
+            self._send(request, {"op": op} | (fields or {}), blob, offset)
             return self._answer(call, op, silence_s, on_event)
         except BaseException as error:  # Ctrl-C too: the device must not go on for nobody
             if not isinstance(error, DeviceError):
@@ -205,7 +232,7 @@ class Transport:
             try:
                 frame = call.answers.get(timeout=silence_s)
             except queue.Empty:
-                raise self._fail(DeviceError(f"no answer to {op} in {silence_s:g} s")) from None
+                raise self._fail(DeviceError(f"no answer to {op} in {silence_s:g} s", "silent")) from None
             if isinstance(frame, DeviceError):
                 raise frame
             if frame.kind == EVENT:
@@ -233,17 +260,17 @@ class Transport:
                 self._hang_up()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(2.0)
-        self._fail(DeviceError("the connection is closed"))
+        self._fail(DeviceError("the connection is closed", "closed"))
 
-    def _send(self, request: int, fields: dict[str, Any], blob: bytes | Path | None) -> None:
+    def _send(self, request: int, fields: dict[str, Any], blob: bytes | Path | None, offset: int = 0) -> None:
         body = json.dumps(fields, allow_nan=False).encode()
         try:
             with self._sending:
                 self._write(FRAME.pack(REQUEST, request, len(body)) + body)
                 if blob is not None:
-                    size = blob.stat().st_size if isinstance(blob, Path) else len(blob)
+                    size = (blob.stat().st_size if isinstance(blob, Path) else len(blob)) - offset
                     self._write(FRAME.pack(BLOB, request, size))
-                    for part in pieces(blob):
+                    for part in pieces(blob, offset):
                         self._write(part)
                         size -= len(part)
                     if size:
@@ -296,7 +323,9 @@ class Transport:
             if seen > NOISE_MAX:
                 raise DeviceError(f"the device prints but does not answer{self._last_words()}")
         if int(ready[1]) != PROTOCOL:
-            raise DeviceError(f"the device answers in version {int(ready[1])} of the protocol, not {PROTOCOL}")
+            raise DeviceError(
+                f"the device answers in version {int(ready[1])} of the protocol, not {PROTOCOL}", "protocol"
+            )
         self._noise.clear()
 
     def _blob_max(self, request: int) -> int:
@@ -314,7 +343,7 @@ class Transport:
         """Pings, and gives the device up when it has been silent for too long."""
         while not self._closed.wait(self.ping_s):
             if time.monotonic() - self._heard_s > self.silence_s:
-                self._fail(DeviceError(f"the device has been silent for {self.silence_s:g} s"))
+                self._fail(DeviceError(f"the device has been silent for {self.silence_s:g} s", "silent"))
             elif not self._sending.locked():  # else bytes are on their way anyhow
                 with contextlib.suppress(DeviceError):
                     self._send(next(self._ids), {"op": "ping"}, None)
@@ -323,14 +352,16 @@ class Transport:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(1.0)
         status = self._process.poll()
-        known = {127: "no such program there (127)", 255: "the link failed (255)"}
-        how = known.get(status or 0, f"exit status {status}")
-        return self._fail(DeviceError(f"connection to the device lost: {how}{self._last_words()}"))
+        self._draining.join(0.5)  # its last words say why
+        how = self._explain(status, self._said())
+        return self._fail(DeviceError(f"connection to the device lost: {how}", "link"))
+
+    def _said(self) -> str:
+        """What it printed beside the frames, lines and all."""
+        return b"".join(list(self._noise)).decode("utf-8", "replace")
 
     def _last_words(self) -> str:
-        text = " ".join(b"".join(list(self._noise)).decode("utf-8", "replace").split())
-        clean = "".join(letter for letter in text if letter.isprintable())
-        return f"; it printed: {clean[-300:]}" if clean else ""
+        return _printed(self._said())
 
     def _fail(self, error: DeviceError) -> DeviceError:
         """The failure that ended the transport: this one, unless another was first."""
@@ -353,12 +384,13 @@ class Transport:
             self._sending.release()
 
 
-def pieces(blob: bytes | Path) -> Iterator[bytes]:
-    """The blob's content, a bit at a time."""
+def pieces(blob: bytes | Path, offset: int = 0) -> Iterator[bytes]:
+    """The blob's content from `offset` on, a bit at a time."""
     if isinstance(blob, bytes):
-        for start in range(0, len(blob), CHUNK):
+        for start in range(offset, len(blob), CHUNK):
             yield blob[start : start + CHUNK]
         return
     with blob.open("rb") as file:
+        file.seek(offset)
         while part := file.read(CHUNK):
             yield part

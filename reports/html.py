@@ -44,6 +44,7 @@ def page(result: Result) -> str:
         outcome_names=OUTCOMES,
         split=words.split(result),
         early=words.early(result),
+        incidents=words.incidents(result),
         measured=_measured(result),
         trials=records,
         facts={name: getattr(result, name) for name in _KEYS},

@@ -8,6 +8,7 @@ from math import isinf
 from typing import Any
 
 from evaluators.measurement import OUTCOMES, Interval
+from remote.errors import DEVICE_KINDS
 from reports.compare import Saving, saving
 from reports.front import trials
 from search.result import Result
@@ -124,6 +125,13 @@ def split(result: Result) -> list[tuple[str, float, float]]:
     kinds = ("structure", "timing", "training", "scoring", "other")
     wall = seconds.wall or 1.0
     return [(kind, max(0.0, getattr(seconds, kind)), max(0.0, getattr(seconds, kind)) / wall) for kind in kinds]
+
+
+def incidents(result: Result) -> list[tuple[str, int]]:
+    """(what happened, how often): the device's failures that were survived, and timings repeated for calm."""
+    told = [(DEVICE_KINDS.get(kind, kind.replace("_", " ")), count) for kind, count in result.incidents]
+    repeated = sum(m.latency.repeated for m in trials(result) if m.latency is not None)
+    return told + ([("disturbed, timed again", repeated)] if repeated else [])
 
 
 def early(result: Result) -> str:

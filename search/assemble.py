@@ -6,6 +6,7 @@ import fcntl
 import math
 import platform
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -18,15 +19,22 @@ from typing import Any
 from rich.console import Console
 
 from evaluators.board import Board, Setup
+from evaluators.cutting import cut_to
 from evaluators.data import open_dataset
 from evaluators.dataset import Dataset
+from evaluators.formats import for_runtime, needs
 from evaluators.latency import Rules, calibrate
 from evaluators.measurement import OVER_BUDGET, Measurement, Seconds
+from evaluators.reference import IMAGE_PX as REFERENCE_PX
 from evaluators.reference import reference_model
 from evaluators.stopwatch import Stopwatch
 from evaluators.worker import Worker
-from remote.device import Capabilities, Device, capabilities, load_device
-from remote.session import Session
+from remote.connect import connect
+from remote.device import Capabilities, Device, Facts
+from remote.patient import Incident, Patient
+from remote.preparing import restored
+from remote.replies import clean, seen
+from remote.session import Job
 from search import settings as settings_files
 from search.engines import serial
 from search.finish import Ending, finish
@@ -37,7 +45,7 @@ from search.remembered import Remembered
 from search.result import Result
 from search.settings import Settings, SettingsError
 from search.study import open_study, samplers
-from spaces.space import Space, cut, load
+from spaces.space import Space, load
 
 VERSIONS = ("edgefront", "optuna", "torch", "torchvision", "torch-pruning", "onnx", "onnxruntime")
 
@@ -49,7 +57,9 @@ class Rooms:
     settings: Settings
     folder: Path
     dataset: Dataset
-    session: Session
+    device: Device
+    session: Patient
+    facts: Facts
     able: Capabilities
     space: Space
     ledger: Ledger
@@ -68,30 +78,50 @@ def run(settings: Settings, console: Console) -> tuple[Result, dict[str, Any], t
         watch = Stopwatch()
         cache = Path(settings.cache).expanduser()
         dataset = open_dataset(settings.data, settings.seed, cache)
-        device = load_device(settings.device)
         if settings.weights not in (None, "none") and not Path(settings.weights).is_dir():
             raise SettingsError(f"no folder {settings.weights}: --weights takes a folder of weight files, or none")
         space = load(settings.space or ("tiny" if max(dataset.sizes[0]) <= 64 else "edge"))
+        console.print(f"connecting to {settings.device}", highlight=False)
+        session, device, _ = connect(settings.device, on_event=lambda event: _tell(settings.device, event, view))
+        stack.enter_context(session)
+        stack.enter_context(restored(device))
+        facts = session.facts
+        space, able = cut_to(space, facts, device.runtime or "")
         settings = stack.enter_context(_held(folder, settings))
         ledger = Ledger(folder / "ledger.jsonl")
         stack.callback(ledger.close)
-        view = stack.enter_context(View(console, settings.budget(), settings.trials, settings.time_limit_s))
+        view: View = stack.enter_context(View(console, settings.budget(), settings.trials, settings.time_limit_s))
         worker = stack.enter_context(Worker(folder / "worker.log"))
         worker.start()
-        view.doing(f"connecting to {device.name}")
-        session = stack.enter_context(Session.open(device))
-        able = capabilities(session.facts)
-        space = cut(space, dict.fromkeys(able.precisions) | able.why_not, able.runtimes, able.threads_max)
-        rooms = Rooms(settings, folder, dataset, session, able, space, ledger, watch, worker, view)
-        return _searched(rooms, device, started)
+        patient = Patient(session, on_incident=lambda incident: _note(incident, ledger, watch, view))
+        rooms = Rooms(settings, folder, dataset, device, patient, facts, able, space, ledger, watch, worker, view)
+        return _searched(rooms, started)
 
 
-def _searched(rooms: Rooms, device: Device, started: str) -> tuple[Result, dict[str, Any], tuple[str, ...]]:
+def _tell(device: str, event: dict[str, Any], view: View) -> None:
+    """Shows an event of the device."""
+    if event.get("event") == "waiting":
+        holder = clean(str(event.get("holder", "")), 100)
+        view.doing(f"waiting for {device}: in use by {holder or 'another session'}")
+    elif event.get("event") == "building":
+        view.doing(f"building an engine on {device}")
+    elif event.get("event") == "received":
+        view.doing(f"sending to {device}: {seen(event).get('bytes', 0.0) / 1e6:.1f} MB")
+
+
+def _note(incident: Incident, ledger: Ledger, watch: Stopwatch, view: View) -> None:
+    """Counts a failure that was survived, for the report."""
+    view.log(f"device: {incident.reason}; tried again")
+    number = sum(1 for _ in ledger.entries("incident"))
+    ledger.put("incident", str(number), asdict(incident), {}, watch.wall_s())
+
+
+def _searched(rooms: Rooms, started: str) -> tuple[Result, dict[str, Any], tuple[str, ...]]:
     settings, view = rooms.settings, rooms.view
     for line in (*rooms.dataset.left_out, f"data: {rooms.dataset.note}"):
         view.log(line)
     rooms.worker.ready()
-    setup, restless = _setup(rooms, device)
+    setup, restless = _setup(rooms)
     board = Board(setup, rooms.session, rooms.worker, rooms.dataset, rooms.watch, view.doing)
     evaluator = Remembered(board, rooms.ledger, rooms.watch)
     study = open_study(rooms.folder, settings.sampler, settings.seed, rooms.space)
@@ -120,30 +150,46 @@ def _scratch(board: Board) -> list[str]:
     ]
 
 
-def _setup(rooms: Rooms, device: Device) -> tuple[Setup, str]:
-    """What the evaluator needs, and why the device was not calm when the reference was timed; mostly empty."""
-    settings, runtime = rooms.settings, device.runtime
-    reference = rooms.session.put(reference_model())
-    rooms.view.doing("timing the reference model on the calm device")
+def _calm(rooms: Rooms, runtime: str, rules: Rules, workspace_mb: int) -> tuple[float, str]:
+    """Milliseconds of the reference in a runtime on the calm device, and why it may not have been calm."""
+    reference = rooms.session.put(_reference(rooms, runtime))
+    rooms.view.doing(f"timing the reference model on the calm device, {runtime}")
     with rooms.watch("timing"):
-        rules = Rules()
-        reference_ms, restless = calibrate(rooms.session, reference, runtime, rules)
+        reference_ms, restless = calibrate(rooms.session, reference, Job(runtime, workspace_mb=workspace_mb), rules)
     known = rooms.ledger.get("calibration", runtime)
     if known is not None:  # one yardstick a run: what was timed before must stay comparable
-        reference_ms = known.value["reference_ms"]
-    else:
-        calm = {"reference_ms": reference_ms, "restless": restless}
-        rooms.ledger.put("calibration", runtime, calm, rooms.watch.lap(), rooms.watch.wall_s())
+        return known.value["reference_ms"], restless
+    calm = {"reference_ms": reference_ms, "restless": restless}
+    rooms.ledger.put("calibration", runtime, calm, rooms.watch.lap(), rooms.watch.wall_s())
+    return reference_ms, restless
+
+
+def _reference(rooms: Rooms, runtime: str) -> Path:
+    """The reference model as a file that the runtime reads."""
+    path = rooms.folder / "reference.onnx"
+    path.write_bytes(reference_model())
+    return for_runtime(path, needs(runtime), REFERENCE_PX, rooms.folder)
+
+
+def _setup(rooms: Rooms) -> tuple[Setup, str]:
+    """What the evaluator needs, and why the device was not calm when the reference was timed; mostly empty."""
+    settings, rules = rooms.settings, Rules()
+    workspace_mb = rooms.device.workspace_mb or 256
+    runtimes = [str(name) for name in rooms.space.axes["runtime"]]
+    timed = {runtime: _calm(rooms, runtime, rules, workspace_mb) for runtime in runtimes}
+    restless = next((why for _, why in timed.values() if why), "")
     state = f"disturbed: {restless}" if restless else "calm"
-    rooms.view.device(device.name, f"{rooms.session.facts.cpu}, {state}, reference {reference_ms:.3g} ms")
+    kind = "SIMULATED " if rooms.facts.simulated else ""
+    reference_ms = timed[runtimes[0]][0]
+    rooms.view.device(rooms.device.name, f"{kind}{rooms.facts.cpu}, {state}, reference {reference_ms:.3g} ms")
     setup = Setup(
         folder=rooms.folder,
         cache=Path(settings.cache).expanduser(),
         able=rooms.able,
-        runtime=runtime,
-        runtime_version=rooms.session.facts.runtimes[runtime],
-        reference_sha256=reference,
-        reference_ms=reference_ms,
+        versions={runtime: rooms.facts.runtimes[runtime] for runtime in runtimes},
+        workspace_mb=workspace_mb,
+        references={runtime: rooms.session.put(_reference(rooms, runtime)) for runtime in runtimes},
+        reference_ms={runtime: reference_ms for runtime, (reference_ms, _) in timed.items()},
         percentile=settings.percentile,
         rules=rules,
         rungs=settings.rungs,
@@ -152,6 +198,7 @@ def _setup(rooms: Rooms, device: Device) -> tuple[Setup, str]:
         parent_epochs=settings.parent_epochs,
         parent_px={family: rooms.space.parent_px(family) for family in rooms.space.variants},
         seed=settings.seed,
+        simulated=rooms.facts.simulated,
     )
     return setup, f"the device was not calm at the start: {restless}" if restless else ""
 
@@ -169,7 +216,7 @@ def _finishing_s(rooms: Rooms) -> float:
 
 
 def _result(rooms: Rooms, ending: Ending, setup: Setup, started: str, warnings: tuple[str, ...]) -> Result:
-    settings, facts, ledger, data = rooms.settings, rooms.session.facts, rooms.ledger, rooms.dataset
+    settings, facts, ledger, data = rooms.settings, rooms.facts, rooms.ledger, rooms.dataset
     wall = ledger.earlier_wall_s() + rooms.watch.wall_s()
     kinds = {
         k: ledger.spent_s(k) + rooms.watch.spent_s.get(k, 0.0) for k in ("structure", "timing", "training", "scoring")
@@ -182,10 +229,14 @@ def _result(rooms: Rooms, ending: Ending, setup: Setup, started: str, warnings: 
         budget=settings.budget(),
         device={
             "name": settings.device,
+            **({"simulated": "yes: every latency comes from a model of a device"} if facts.simulated else {}),
+            **({"board": facts.board} if facts.board else {}),
             "cpu": facts.cpu,
+            **({"gpu": f"{facts.gpu.name} (sm {facts.gpu.sm})"} if facts.gpu else {}),
+            **({"system": facts.release} if facts.release else {}),
             "cores": str(facts.cores),
             "memory": f"{facts.memory_mb} MB",
-            "runtime": f"{setup.runtime} {setup.runtime_version}",
+            "runtime": ", ".join(f"{name} {version}" for name, version in setup.versions.items()),
             "precisions": ", ".join(rooms.able.precisions),
             **{f"no {precision}": why for precision, why in rooms.able.why_not.items()},
         },
@@ -212,10 +263,11 @@ def _result(rooms: Rooms, ending: Ending, setup: Setup, started: str, warnings: 
         baseline=ending.baseline,
         miss=ending.miss,
         seconds=Seconds(**kinds, wall=wall),
-        reference_ms=setup.reference_ms,
+        reference_ms=next(iter(setup.reference_ms.values())),
         trials_asked=settings.trials,
         early_stops=(sum(1 for m in over if not _trained(m)), len(over)),
         warnings=warnings,
+        incidents=tuple(Counter(entry.value["kind"] for entry in ledger.entries("incident")).most_common()),
     )
 
 

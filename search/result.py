@@ -37,4 +37,5 @@ class Result:
     reference_ms: float  # the reference model on this device, calm
     trials_asked: int
     early_stops: tuple[int, int] = (0, 0)  # over the budget: without a training step, in all
+    incidents: tuple[tuple[str, int], ...] = ()  # failures of the device that were survived: kind, how often
     warnings: tuple[str, ...] = field(default=())  # in the order they came up, for people

@@ -60,13 +60,12 @@ def table(space: Space) -> object:
 
 def _cut(space: Space, device: str) -> Space:
     # An entry point, like search/run.py, knows rooms that the package itself must not.
-    from remote.device import capabilities, load_device
-    from remote.session import Session
-    from spaces.space import cut
+    from evaluators.cutting import cut_to
+    from remote.connect import connect
 
-    with Session.open(load_device(device)) as session:
-        able = capabilities(session.facts)
-    return cut(space, dict.fromkeys(able.precisions) | able.why_not, able.runtimes, able.threads_max)
+    session, settled, _ = connect(device)
+    with session:
+        return cut_to(space, session.facts, settled.runtime or "")[0]
 
 
 if __name__ == "__main__":

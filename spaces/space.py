@@ -44,6 +44,7 @@ class Space:
     axes: Mapping[str, tuple[Value, ...]]
     own_axes: Mapping[str, Mapping[str, tuple[Value, ...]]]
     left_out: tuple[str, ...] = ()
+    names_runtimes: bool = False  # else a candidate runs on whichever runtime the device is used with
 
     def values(self, family: str, axis: str) -> tuple[Value, ...]:
         """What `axis` may be for a family."""
@@ -139,8 +140,19 @@ def load(name: str) -> Space:
     return _check(_from_table(path.stem, table), path)
 
 
-def cut(space: Space, precisions: Mapping[str, str | None], runtimes: tuple[str, ...], threads_max: int) -> Space:
-    """The space without what a device can't do. `precisions`: name -> None, or why it is left out."""
+def cut(
+    space: Space,
+    precisions: Mapping[str, str | None],
+    runtimes: tuple[str, ...],
+    threads_max: int,
+    runtime: str = "onnxruntime",
+) -> Space:
+    """The space without what a device can't do. `precisions`: name -> None, or why it is left out.
+
+    `runtime` is the one the device is used with, for spaces that name none.
+    """
+    if not space.names_runtimes:
+        space = replace(space, axes={**space.axes, "runtime": (runtime,)})
     offered: dict[str, Any] = {
         "precision": lambda value: precisions.get(value, "the device does not know it"),
         "runtime": lambda value: None if value in runtimes else "not installed on the device",
@@ -168,6 +180,7 @@ def _from_table(name: str, table: dict[str, Any]) -> Space:
         title=str(table.get("title", name)),
         variants={family: tuple(names) for family, names in table.get("variants", {}).items()},
         axes={axis: tuple(values) for axis, values in axes.items()},
+        names_runtimes="runtime" in table.get("axes", {}),
         own_axes={f: {a: tuple(v) for a, v in own.items()} for f, own in table.get("families", {}).items()},
     )
 

@@ -23,7 +23,15 @@ def words(command):
 
 def test_every_command_is_of_a_kind_that_is_tested():
     assert COMMANDS
-    known = ("make ", "source .venv/", "python -m search.run", "python -m spaces.show", "python benchmarks/", "optuna-")
+    known = (
+        "make ",
+        "source .venv/",
+        "python -m search.run",
+        "python -m spaces.show",
+        "python benchmarks/",
+        "optuna-",
+        "python -m remote.",
+    )
     assert [c for c in COMMANDS if not c.startswith(known)] == []
 
 

@@ -7,8 +7,9 @@ import numpy
 import pytest
 
 from evaluators.latency import Rules, Target, calibrate, time_model
+from remote.session import Job
 
-TARGET = Target("m", "r", "onnxruntime", "1.31.1", 1, 95.0, 2.0)
+TARGET = Target("m", "r", Job("onnxruntime"), "1.31.1", 95.0, 2.0)
 
 
 class Machine:
@@ -23,7 +24,7 @@ class Machine:
         state = self.states[min(max(self.asked - 1, 0), len(self.states) - 1)]
         return {"cpu_busy_s": (2.0 if state == "busy elsewhere" else 1.0) * self.asked, "at_s": float(self.asked)}
 
-    def time_block(self, model, reference, runtime, threads, pairs, seconds_max):
+    def time_block(self, model, reference, job, pairs, seconds_max):
         state = self.states[min(self.asked, len(self.states) - 1)]
         self.asked += 1
         speed = 1.5 if state == "slow clock" else 1.0
@@ -101,6 +102,6 @@ def test_ranks_hold_on_a_loaded_device():
 
 def test_calibration_takes_the_calmest_block():
     machine = Machine(2.0, ["slow clock", "slow clock", "calm", "slow clock", "slow clock"])
-    reference_ms, restless = calibrate(machine, "r", "onnxruntime", Rules())
+    reference_ms, restless = calibrate(machine, "r", Job("onnxruntime"), Rules())
     assert reference_ms == pytest.approx(2.0, rel=0.02) and restless == ""
-    assert "other load" in calibrate(Machine(2.0, ["loaded"]), "r", "onnxruntime", Rules())[1]
+    assert "other load" in calibrate(Machine(2.0, ["loaded"]), "r", Job("onnxruntime"), Rules())[1]

@@ -1,15 +1,17 @@
-"""Devices from files, and what recorded CPUs are said to be able to do."""
+"""What recorded CPUs, GPUs and runtime versions are said to be able to do."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import fields, replace
 
 import pytest
 
-from remote.agent import parse_cpuinfo
-from remote.device import Capabilities, Facts, Int8Recipe, capabilities, device_files, load_device
-from remote.errors import UnknownDevice
+from remote import agent
+from remote.device import ON_CPU, ON_GPU, Capabilities, Facts, Gpu, Int8Recipe, capabilities, version_of
+from remote.transport import texts
+
+agent.PARTS.update(texts())
+parse_cpuinfo = agent.part("sensors").parse_cpuinfo
 
 FACTS = Facts("x86_64", "cpu", (), 4, 4096, "3.11.7", "boot", "6.1", {"onnxruntime": "1.31.1"})
 
@@ -56,7 +58,7 @@ Model\t\t: Raspberry Pi 5 Model B Rev 1.0
 def recorded(text: str, machine: str, board: str = "") -> tuple[Facts, Capabilities]:
     cpu, flags = parse_cpuinfo(text, board)
     facts = replace(FACTS, machine=machine, cpu=cpu, cpu_flags=tuple(flags))
-    return facts, capabilities(facts)
+    return facts, capabilities(facts, ["onnxruntime"])
 
 
 @pytest.mark.parametrize(
@@ -98,60 +100,149 @@ def test_the_boards_own_name_comes_first():
 
 
 def test_a_machine_we_know_nothing_of_gets_fp32_and_a_reason():
-    found = capabilities(replace(FACTS, machine="riscv64"))
+    found = capabilities(replace(FACTS, machine="riscv64"), ["onnxruntime"])
     assert found.precisions == ("fp32",) and found.int8 is None
     assert "riscv64" in found.why_not["int8"] and "cpu" in found.why_not["fp16"]
 
 
 @pytest.mark.parametrize(
-    ("version", "opset"),
-    [("1.7.0", 13), ("1.10.0", 15), ("1.13.1", 17), ("1.18.0", 21), ("1.31.1", 21), ("2.0", 21), ("?", 13)],
+    ("runtime", "text", "machine", "precisions", "bits"),
+    [
+        ("openvino", SKYLAKE, "x86_64", ("fp32", "int8"), 7),
+        ("openvino", SAPPHIRE, "x86_64", ("fp32", "fp16", "int8"), 8),
+        ("onnxruntime:openvino", ICE_LAKE, "x86_64", ("fp32", "int8"), 8),
+        ("openvino", PI_5, "aarch64", ("fp32", "fp16", "int8"), 8),
+        ("litert", PI_5, "aarch64", ("fp32",), None),
+        ("ncnn", PI_5, "aarch64", ("fp32", "fp16"), None),
+        ("ncnn", PI_4, "aarch64", ("fp32",), None),
+        ("ncnn", SAPPHIRE, "x86_64", ("fp32",), None),
+    ],
 )
-def test_opset_by_version(version, opset):
-    assert capabilities(replace(FACTS, runtimes={"onnxruntime": version})).opset_max == opset
+def test_other_runtimes_of_a_cpu(runtime, text, machine, precisions, bits):
+    facts = replace(FACTS, machine=machine, cpu_flags=tuple(parse_cpuinfo(text)[1]))
+    found = capabilities(facts, [runtime])
+    assert found.precisions == precisions
+    assert found.int8 == (Int8Recipe("uint8", symmetric=False, weight_bits=bits) if bits else None)
 
 
-def test_opset_is_what_every_runtime_reads():
-    assert capabilities(replace(FACTS, runtimes={"onnxruntime": "1.31.1", "tensorrt": "8.2.1"})).opset_max == 13
-    assert capabilities(replace(FACTS, runtimes={})).opset_max == 13
+def gpu_facts(sm: str, name: str = "GPU") -> Facts:
+    return replace(FACTS, gpu=Gpu(name, sm, 4096, unified=True))
 
 
-def test_local_is_shipped():
-    device = load_device("local", [device_files()[-1]])
-    assert (device.host, device.python, device.runtime) == (None, None, "onnxruntime")
+@pytest.mark.parametrize("runtime", ["tensorrt", "trtexec", "onnxruntime:tensorrt"])
+@pytest.mark.parametrize(
+    ("sm", "precisions"),
+    [
+        ("3.7", ("fp32",)),
+        ("5.0", ("fp32",)),
+        ("5.2", ("fp32",)),
+        ("5.3", ("fp32", "fp16")),  # Nano, TX1
+        ("6.0", ("fp32", "fp16")),  # P100
+        ("6.1", ("fp32", "int8")),  # GTX 10xx
+        ("6.2", ("fp32", "fp16")),  # TX2
+        ("7.0", ("fp32", "fp16", "int8")),
+        ("7.2", ("fp32", "fp16", "int8")),  # Xavier
+        ("7.5", ("fp32", "fp16", "int8")),
+        ("8.7", ("fp32", "fp16", "int8")),  # Orin
+        ("9.0", ("fp32", "fp16", "int8")),
+        ("12.0", ("fp32", "fp16", "int8")),
+    ],
+)
+def test_precisions_by_compute_capability(runtime, sm, precisions):
+    found = capabilities(gpu_facts(sm), [runtime])
+    assert found.precisions == precisions
+    assert found.int8 == (Int8Recipe("int8", symmetric=True, weight_bits=8) if "int8" in precisions else None)
 
 
-def test_the_first_file_wins(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    (tmp_path / "config" / "edgefront").mkdir(parents=True)
-    (tmp_path / "config" / "edgefront" / "devices.toml").write_text('[local]\npython = "theirs"\n[box]\npython = "p"\n')
-    assert load_device("local").python == "theirs"
-    Path("devices.toml").write_text('[local]\npython = "here"\n')
-    assert load_device("local").python == "here"
-    assert load_device("box").profile == "box"
+def test_what_a_gpu_lacks_is_said_in_one_line():
+    found = capabilities(gpu_facts("5.3", "NVIDIA Tegra X1"), ["tensorrt"])
+    assert found.why_not == {"int8": "NVIDIA Tegra X1 (sm 5.3) has no int8 arithmetic"}
+    found = capabilities(gpu_facts("6.1", "NVIDIA GeForce GTX 1060"), ["tensorrt"])
+    assert found.why_not == {"fp16": "NVIDIA GeForce GTX 1060 (sm 6.1) has no fast fp16 arithmetic"}
 
 
-def test_an_unknown_name_lists_the_known(tmp_path):
-    with pytest.raises(UnknownDevice, match="no device called nano; there are local"):
-        load_device("nano", [device_files()[-1]])
-    with pytest.raises(UnknownDevice, match="there are none"):
-        load_device("nano", [tmp_path / "devices.toml"])
+def test_the_cuda_provider_has_fp16_but_no_int8():
+    found = capabilities(gpu_facts("8.7"), ["onnxruntime:cuda"])
+    assert found.precisions == ("fp32", "fp16") and "tensorrt" in found.why_not["int8"]
+    assert "arithmetic" in capabilities(gpu_facts("5.3"), ["onnxruntime:cuda"]).why_not["int8"]
+
+
+@pytest.mark.parametrize("runtime", ON_GPU)
+def test_without_a_gpu_there_is_fp32_and_a_reason(runtime):
+    found = capabilities(FACTS, [runtime])
+    assert found.precisions == ("fp32",) and f"no CUDA GPU, which {runtime} runs on" in found.why_not["fp16"]
+
+
+def test_several_runtimes_get_what_all_can_do_by_the_strictest_recipe():
+    facts = replace(gpu_facts("8.6"), runtimes={"onnxruntime": "1.31.1", "tensorrt": "8.5.2.2"})
+    found = capabilities(facts, ["onnxruntime", "tensorrt"])
+    assert found.precisions == ("fp32", "int8")  # this CPU has no fp16
+    assert found.int8 == Int8Recipe("int8", symmetric=True, weight_bits=7)
+    assert (found.opset_max, found.runtimes) == (17, ("onnxruntime", "tensorrt"))
+    found = capabilities(facts, ["tensorrt", "litert"])
+    assert found.precisions == ("fp32",) and found.int8 is None and "litert" in found.why_not["int8"]
+
+
+@pytest.mark.parametrize("runtimes", [[], ["abacus"]])
+def test_nothing_is_claimed_for_runtimes_that_are_not_known(runtimes):
+    found = capabilities(gpu_facts("8.7"), runtimes)
+    assert (found.precisions, found.opset_max, set(found.why_not)) == (("fp32",), 13, {"fp16", "int8"})
+
+
+def test_every_runtime_file_has_its_capabilities_stated():
+    from remote.entries import RUNTIMES
+
+    names = {path.stem for path in RUNTIMES.glob("[a-z]*.py")}
+    assert "onnxruntime" in names and names <= {name.split(":")[0] for name in ON_CPU + ON_GPU}
 
 
 @pytest.mark.parametrize(
-    ("text", "word"),
+    ("runtime", "version", "opset"),
     [
-        ("[box", "cannot be read"),
-        ("box = 3", "may only have the keys"),
-        ("[box]\nhots = 'a'", "may only have the keys host, profile, python, runtime"),
-        ("[box]\nhost = 7", "host must be text"),
-        ("[box]\npython = ''", "python must be text"),
+        *(("onnxruntime", "1.7.0", 13), ("onnxruntime", "1.10.0", 15), ("onnxruntime", "1.13.1", 17)),
+        *(("onnxruntime", "1.18.0", 21), ("onnxruntime", "1.31.1", 21), ("onnxruntime", "2.0", 21)),
+        *(("onnxruntime", "?", 13), ("onnxruntime:cuda", "1.18.0", 21), ("onnxruntime", "1.18.0rc1", 21)),
+        *(("tensorrt", "8.0.1.6", 13), ("tensorrt", "8.2.1.9", 13), ("tensorrt", "8.4.1", 17)),
+        *(("tensorrt", "8.5.2.2", 17), ("tensorrt", "8.6.2", 17)),
+        *(("tensorrt", "10.3.0", 20), ("tensorrt", "11.4.0", 20), ("tensorrt", "unknown", 13)),
+        *(("trtexec", "8.2.1", 13), ("trtexec", "10.11.0", 20), ("openvino", "2026.1.0", 13), ("ncnn", "1.0", 13)),
     ],
+)  # fmt: skip
+def test_opset_by_version(runtime, version, opset):
+    assert capabilities(replace(FACTS, runtimes={runtime: version}), [runtime]).opset_max == opset
+
+
+def test_opset_is_what_every_runtime_reads():
+    facts = replace(FACTS, runtimes={"onnxruntime": "1.31.1", "onnxruntime:tensorrt": "1.31.1", "tensorrt": "8.2.1"})
+    assert capabilities(facts, ["onnxruntime"]).opset_max == 21
+    assert capabilities(facts, ["onnxruntime", "tensorrt"]).opset_max == 13
+    assert capabilities(facts, ["onnxruntime:tensorrt"]).opset_max == 13  # its parser is TensorRT's
+    assert capabilities(facts, ["openvino"]).opset_max == 13
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("8.2.1.8", (8, 2)), ("10.3", (10, 3)), ("", (0, 0)), ("v8.2", (0, 0)), ("8", (0, 0))]
 )
-def test_a_broken_file_says_so(tmp_path, text, word):
-    path = tmp_path / "devices.toml"
-    path.write_text(text)
-    with pytest.raises(UnknownDevice, match=word) as caught:
-        load_device("box", [path])
-    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+def test_versions(text, number):
+    assert version_of(text) == number
+
+
+def test_a_fingerprint_holds_all_that_timings_depend_on():
+    facts = replace(gpu_facts("5.3"), board="NVIDIA Jetson Nano Developer Kit", release="L4T 32.7.6")
+    other = {
+        "machine": "arm",
+        "cpu": "x",
+        "cores": 2,
+        "kernel": "6.2",
+        "runtimes": {},
+        "board": "x",
+        "release": "L4T 32.7.5",
+        "gpu": None,
+        "simulated": True,
+    }
+    changed = [replace(facts, **{name: value}) for name, value in other.items()]
+    changed += [replace(facts, gpu=replace(facts.gpu, sm="6.2")), replace(facts, gpu=replace(facts.gpu, name="x"))]
+    assert len({one.fingerprint() for one in [facts, *changed]}) == 1 + len(changed)
+    same = {"boot_id": "x", "python": "x", "memory_mb": 1, "cpu_flags": ("x",), "compatible": ("x",)}
+    assert {replace(facts, **{name: value}).fingerprint() for name, value in same.items()} == {facts.fingerprint()}
+    assert {field.name for field in fields(Facts)} == set(other) | set(same)  # a new fact must take its side here

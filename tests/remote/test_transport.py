@@ -17,7 +17,7 @@ from remote import replies
 from remote.agent import BLOB, ERROR, EVENT, FRAME, PROTOCOL, RESPONSE
 from remote.device import Device
 from remote.errors import Cancelled, CandidateError, DeviceError
-from remote.session import Session
+from remote.session import Job, Session
 from remote.transport import Frame, Transport, local_argv, parse_json, read_frame
 
 READY = f"\nAGENT-READY {PROTOCOL}\n".encode()
@@ -92,7 +92,7 @@ def test_no_agent_at_all(tmp_path, first, word):
     device = peer(tmp_path, first)
     if not first:
         Path(str(device.python)).write_text("#!/bin/sh\necho Permission denied >&2\nexit 255\n")
-        word = "link failed.*Permission denied"
+        word = "status 255.*Permission denied"
     with pytest.raises(DeviceError, match=word):
         Session.open(device)
 
@@ -154,7 +154,7 @@ def test_hostile_predictions(tmp_path, answer, word):
         Session.open(peer(tmp_path, READY, frame(RESPONSE, 1, FACTS), answer)) as session,
         pytest.raises(DeviceError, match=word),
     ):
-        session.predict("a" * 64, "b" * 64, (1, 3, 2, 2), "onnxruntime", 1)
+        session.predict("a" * 64, "b" * 64, (1, 3, 2, 2), Job("onnxruntime"))
 
 
 def test_text_from_a_device_cannot_steer_a_terminal(tmp_path):

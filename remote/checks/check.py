@@ -1,0 +1,91 @@
+"""One thing looked at on a device, and the device's survey read with care."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+NOT_SHOWN = "not shown by this device"
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was found, how bad it is for timings, and what mends it.
+
+    `mend` is a command or an advice, made of our own words and of numbers only: nothing a device says gets into
+    what somebody may paste into a shell.
+    """
+
+    name: str
+    verdict: Literal["ok", "warn", "bad"]
+    found: str
+    mend: str = ""
+
+
+def fit(checks: Sequence[Check]) -> bool:
+    """True if the device is fit to be measured."""
+    return all(check.verdict != "bad" for check in checks)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A device's reply, of which nothing is believed: what is missing or of the wrong kind is as if not shown."""
+
+    reply: Mapping[str, Any]
+
+    def number(self, name: str, low: float = 0.0, high: float = 1e15) -> float | None:
+        """The finite number called `name`, if it lies within the limits."""
+        return _number(self.reply.get(name), low, high)
+
+    def flag(self, name: str) -> bool | None:
+        value = self.reply.get(name)
+        return value if isinstance(value, bool) else None
+
+    def text(self, name: str) -> str:
+        """Printable text, cut short; empty if it is not shown."""
+        return _text(self.reply.get(name))
+
+    def bits(self, name: str) -> int | None:
+        """The hex digits called `name` as a number."""
+        digits = re.fullmatch(r"(?:0x)?([0-9a-fA-F]{1,16})", self.text(name))
+        return int(digits[1], 16) if digits else None
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        return tuple(filter(None, (_text(value) for value in self._list(name))))
+
+    def numbers(self, name: str, low: float = 0.0, high: float = 1e15) -> tuple[float, ...]:
+        found = (_number(value, low, high) for value in self._list(name))
+        return tuple(value for value in found if value is not None)
+
+    def named(self, name: str, low: float = 0.0, high: float = 1e15) -> dict[str, float]:
+        """The finite numbers of an object, by name."""
+        value = self.reply.get(name)
+        pairs = list(value.items())[:200] if isinstance(value, dict) else []
+        found = {_text(key): _number(number, low, high) for key, number in pairs}
+        return {key: number for key, number in found.items() if number is not None}
+
+    def words(self, name: str) -> dict[str, str]:
+        """The texts of an object, by name."""
+        value = self.reply.get(name)
+        pairs = list(value.items())[:200] if isinstance(value, dict) else []
+        return {_text(key): _text(word) for key, word in pairs if _text(word)}
+
+    def rows(self, name: str) -> tuple[Shown, ...]:
+        """The objects of a list."""
+        return tuple(Shown(value) for value in self._list(name) if isinstance(value, dict))
+
+    def _list(self, name: str) -> list[Any]:
+        value = self.reply.get(name)
+        return value[:200] if isinstance(value, list) else []
+
+
+def _number(value: Any, low: float, high: float) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        return None  # NaN is not between any two numbers
+    return float(value)
+
+
+def _text(value: Any) -> str:
+    return "".join(letter for letter in value[:100] if letter.isprintable()) if isinstance(value, str) else ""

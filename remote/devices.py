@@ -1,0 +1,171 @@
+"""python -m remote.devices: the boards that can be named with --device: list them, add one, show one."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from remote.adding import add
+from remote.device import Device, Facts, Profile
+from remote.entries import Entry, check_name, device_files, entries, shown, to_device
+from remote.errors import DeviceError, UnknownDevice
+from remote.inventory import load_device, named, profiles, settle, with_python
+
+OK, USER, DEVICE, INTERRUPTED = 0, 2, 4, 130
+
+EPILOG = """\
+A board needs an ssh server, Python 3.6 or newer and a runtime; nothing of ours is installed on it. What answers to
+`ssh nano` works as `--device nano` without being entered. Entering it gives it a name, a runtime, or commands that
+lock its clocks.
+
+examples:
+  python -m remote.devices list
+  python -m remote.devices add nano --host me@10.0.0.5 --check
+  python -m remote.devices add pi --profile rpi5 --python edgefront/bin/python
+  python -m remote.devices add gpu --here --profile x86-cuda
+  python -m remote.devices show nano --connect
+
+The first file that names a device wins: ./devices.toml, the user's (~/.config/edgefront/devices.toml), the shipped.
+
+exit codes:
+  0 done    2 no such device, or an entry that can't be    4 the device can't be reached    130 interrupted
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog="python -m remote.devices",
+        description=(__doc__ or "").split(": ", 1)[1],
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = p.add_subparsers(dest="verb", required=True, metavar="list|add|show")
+    verbs.add_parser("list", help="every entered device and every kind of board, and the file each is from")
+    new = verbs.add_parser("add", help="enter a device", epilog="What is left out is found out from the device itself.")
+    new.add_argument("name", metavar="NAME", help="what --device will call it")
+    where = new.add_mutually_exclusive_group()
+    where.add_argument("--host", metavar="H", help="NAME, USER@NAME or an address, as for ssh (default: the name)")
+    where.add_argument("--here", action="store_true", help="it is this machine: no ssh")
+    new.add_argument("--profile", metavar="P", help="kind of board; `list` shows them (default: what it says it is)")
+    new.add_argument("--python", metavar="P", help="interpreter there (default: the profile's, or python3)")
+    new.add_argument("--runtime", metavar="R", help="such as onnxruntime:cuda (default: the profile's first it has)")
+    new.add_argument("--ssh-config", metavar="F", help="file for ssh -F (default: ~/.ssh/config)")
+    new.add_argument("--workspace-mb", metavar="MB", type=int, help="memory an engine builder may take there, in MB")
+    new.add_argument(
+        "--prepare", action="store_true", help="enter the profile's commands that lock the clocks; they need `sudo -n`"
+    )
+    new.add_argument("--check", action="store_true", help="connect first, and enter it only if it can be used")
+    new.add_argument("--file", metavar="F", type=Path, help=f"devices.toml to write (default {device_files()[1]})")
+    new.add_argument("--replace", action="store_true", help="put it in the place of an entry of the same name")
+    one = verbs.add_parser("show", help="what a name stands for")
+    one.add_argument("name", metavar="NAME", help="an entered device, sim:BOARD, or a host that ssh knows")
+    one.add_argument("--connect", action="store_true", help="connect, and show what it says of itself")
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The exit code of one command."""
+    args = parser().parse_args(argv)
+    try:
+        return {"list": _list, "add": _add, "show": _show}[args.verb](args)
+    except UnknownDevice as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER
+    except DeviceError as error:
+        print(f"device: {error}", file=sys.stderr)
+        return DEVICE
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _list(args: argparse.Namespace) -> int:
+    """Both tables. A wrong entry is shown as such, and makes the exit code that of a user's error."""
+    from remote.listing import all_devices, all_profiles, show
+
+    devices, wrong = all_devices()
+    show(devices, all_profiles())
+    return USER if wrong else OK
+
+
+def _add(args: argparse.Namespace) -> int:
+    """Checks the entry, against the device too if asked, and writes it."""
+    from remote.listing import board_of
+
+    file = args.file or device_files()[1]
+    table = _entered(args)
+    device = with_python(to_device(Entry(check_name(args.name), file, table)))
+    known = named(device.profile, profiles()) if device.profile else ()
+    if args.check:
+        facts = _ask(device)
+        settled, found = settle(device, facts)
+        known = (found,) if found else ()
+        print(f"{args.name} is {board_of(facts, settled.profile)}; {settled.runtime} will be used")
+    if args.prepare:
+        table |= _commands(args.name, known)
+    written = add(args.name, table, file, replace=args.replace)
+    print(f"entered [{args.name}] in {shown(written)}")
+    _warn(args.name, written)
+    return OK
+
+
+def _warn(name: str, written: Path) -> None:
+    """Says so where the entry will not be found, or another of its name before it."""
+    if written.resolve() not in {file.resolve() for file in device_files()}:
+        print(f"note: nothing looks there, only in {' and '.join(map(shown, device_files()[:2]))}", file=sys.stderr)
+    elif (first := entries()[0][name].file).resolve() != written.resolve():
+        print(f"note: {shown(first)} is read before it and has [{name}] too", file=sys.stderr)
+
+
+def _entered(args: argparse.Namespace) -> dict[str, Any]:
+    """The table that the options of `add` describe."""
+    config = args.ssh_config and str(Path(args.ssh_config).expanduser().absolute())
+    if config and not Path(config).is_file():
+        raise UnknownDevice(f"--ssh-config {args.ssh_config}: there is no such file")
+    given = {
+        "host": None if args.here else args.host or args.name,
+        "profile": args.profile,
+        "python": args.python,
+        "runtime": args.runtime,
+        "ssh_config": config,
+        "workspace_mb": args.workspace_mb,
+    }
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _commands(name: str, known: tuple[Profile, ...]) -> dict[str, list[str]]:
+    """The profile's commands, as an entry has them. Raises UnknownDevice where it has none, or is not known."""
+    found = {(kind.prepare, kind.restore) for kind in known}
+    if len(found) != 1:
+        raise UnknownDevice(f"--prepare: what board {name} is must be known; name its profile exactly, or add --check")
+    prepare, restore = found.pop()
+    if not prepare:
+        raise UnknownDevice(f"--prepare: profile {known[0].name} has no such commands; write your own into the entry")
+    return {"prepare": list(prepare), "restore": list(restore)}
+
+
+def _show(args: argparse.Namespace) -> int:
+    from remote.listing import one_device, show
+
+    device = load_device(args.name)
+    if not args.connect:
+        show(one_device(args.name))
+        return OK
+    facts = _ask(device)
+    show(one_device(args.name, facts, settle(device, facts)[0]))
+    return OK
+
+
+def _ask(device: Device) -> Facts:
+    """What the device says of itself."""
+    from remote.session import Session  # starts threads and processes, which the other verbs have no use for
+
+    with Session.open(device) as session:
+        return session.facts
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""Tables of devices.toml files: found, read, checked. What they mean together is `remote/inventory.py`'s."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from remote.device import Device, Profile
+from remote.errors import UnknownDevice
+from remote.ssh import check_host, check_python
+
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")  # no colon: sim:nano is never an entry
+RUNTIME = re.compile(r"([a-z0-9]+)(:[a-z0-9]+)?")
+RUNTIMES = Path(__file__).with_name("runtimes")
+# key -> type; a list is one of texts. The fields of Device and Profile have the same names.
+DEVICE_KEYS = {
+    "host": str,
+    "profile": str,
+    "python": str,
+    "runtime": str,
+    "ssh_config": str,
+    "prepare": list,
+    "restore": list,
+    "workspace_mb": int,
+}
+PROFILE_KEYS = {
+    "title": str,
+    "aliases": list,
+    "compatible": list,
+    "board": str,
+    "machine": str,
+    "gpu": bool,
+    "python": str,
+    "runtimes": list,
+    "workspace_mb": int,
+    "prepare": list,
+    "restore": list,
+    "install": str,
+}
+WORKSPACE_MB = (16, 1 << 20)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One table, not yet checked, and the file it is from."""
+
+    name: str
+    file: Path
+    table: Any
+
+    def wrong(self, what: str) -> UnknownDevice:
+        """The error that says what is wrong with it, and where."""
+        return UnknownDevice(f"{shown(self.file)}: [{self.name}] {what}")
+
+
+def device_files() -> tuple[Path, ...]:
+    """Where devices are looked up, the first that names one wins: the folder's, the user's, the shipped."""
+    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return Path("devices.toml"), home / "edgefront" / "devices.toml", Path(__file__).with_name("devices.toml")
+
+
+def entries(files: Sequence[Path] | None = None) -> tuple[dict[str, Entry], dict[str, Entry]]:
+    """(devices, profiles) by name, those of the first files first. Raises UnknownDevice for a file that is none."""
+    devices: dict[str, Entry] = {}
+    kinds: dict[str, Entry] = {}
+    for file in device_files() if files is None else files:
+        tables = parse(file, read_text(file))
+        own = tables.pop("profiles", {})
+        if not isinstance(own, dict):
+            raise UnknownDevice(f"{shown(file)}: profiles must be tables such as [profiles.myboard]")
+        for found, named in ((devices, tables), (kinds, own)):
+            for name, table in named.items():
+                found.setdefault(check_name(name, shown(file)), Entry(name, file, table))
+    return devices, kinds
+
+
+def to_device(entry: Entry) -> Device:
+    """The device a `[name]` table describes; what its profile knows is not in it. Raises UnknownDevice."""
+    table = _checked(entry, DEVICE_KEYS)
+    try:
+        if "host" in table:
+            check_host(table["host"])
+            check_python(table.get("python", "python3"))
+    except UnknownDevice as error:
+        raise entry.wrong(str(error)) from None
+    if "runtime" in table:
+        _check_runtime(entry, table["runtime"])
+    if "ssh_config" in table:  # a relative one stands beside the file that names it
+        table["ssh_config"] = str(entry.file.absolute().parent / Path(table["ssh_config"]).expanduser())
+    given: dict[str, Any] = dict.fromkeys(("profile", "host", "python", "runtime"))
+    given |= table
+    return Device(name=entry.name, **given)
+
+
+def to_profile(entry: Entry) -> Profile:
+    """The kind of board a `[profiles.name]` table describes. Raises UnknownDevice."""
+    table = _checked(entry, PROFILE_KEYS)
+    if "python" in table:
+        check_python(table["python"])
+    return Profile(name=entry.name, **{"title": entry.name} | table)
+
+
+def check_name(name: str, where: str = "") -> str:
+    """`name` as it is, if a device can be entered by it. Raises UnknownDevice."""
+    if NAME.fullmatch(name) and (where or name != "profiles"):
+        return name
+    place = f"{where}: " if where else ""
+    raise UnknownDevice(f"{place}{name[:80]!r} can't name a device: letters, digits and _ . @ - only, such as nano")
+
+
+def shown(file: Path) -> str:
+    """The file's name as people find it."""
+    return str(file) if file.is_absolute() else f"./{file}"
+
+
+def _checked(entry: Entry, keys: dict[str, type]) -> dict[str, Any]:
+    """The table with lists as tuples, every key known and of its type."""
+    table = entry.table
+    if not isinstance(table, dict):
+        raise entry.wrong(f"must be a table with the keys {', '.join(keys)}")
+    if unknown := [key for key in table if key not in keys]:
+        raise entry.wrong(f"has no key {unknown[0]!r}; there are {', '.join(keys)}")
+    for key, value in table.items():
+        if problem := _problem(value, keys[key]):
+            raise entry.wrong(f"{key} {problem}")
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+
+
+def _problem(value: Any, kind: type) -> str:
+    """What is wrong with a value, empty if nothing is."""
+    if kind is bool:
+        return "" if isinstance(value, bool) else "must be true or false"
+    if kind is int:
+        low, high = WORKSPACE_MB
+        fits = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+        return "" if fits else f"must be a whole number from {low} to {high}"
+    texts = value if kind is list and isinstance(value, list) else [value]
+    if kind is list and not isinstance(value, list):
+        return "must be a list of texts"
+    if not all(isinstance(text, str) and text.strip() and text.isprintable() for text in texts):
+        return "must be text" if kind is str else "must be a list of texts"
+    return ""
+
+
+def _check_runtime(entry: Entry, runtime: str) -> None:
+    """Raises UnknownDevice unless the runtime has a file; whether the device has it is seen there."""
+    there = sorted(path.stem for path in RUNTIMES.glob("[a-z]*.py"))
+    found = RUNTIME.fullmatch(runtime)
+    if not found or found[1] not in there:
+        raise entry.wrong(f"runtime {runtime!r} is not known; there are {', '.join(there)}, some with a :provider")
+
+
+def read_text(file: Path) -> str:
+    """The file's content to the byte, empty where there is none. Raises UnknownDevice."""
+    try:
+        return file.read_bytes().decode()
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError) as error:
+        raise UnknownDevice(f"{shown(file)} cannot be read: {error}") from None
+
+
+def parse(file: Path, text: str) -> dict[str, Any]:
+    """The tables of a file. Raises UnknownDevice."""
+    try:
+        return tomllib.loads(text)
+    except ValueError as error:
+        raise UnknownDevice(f"{shown(file)} cannot be read: {error}") from None

@@ -1,0 +1,420 @@
+"""TensorRT through its own Python bindings, versions 8.0 to 11, with CUDA by ctypes: builds engines and runs them.
+
+Sent to the device as text and run in a child process of the agent: Python 3.6 and up, standard library only
+until a function is called. The bindings differ by version, so names are asked for, not versions: what is done
+on which is in docs/tensorrt.md.
+"""
+
+import collections
+import ctypes
+import hashlib
+import importlib
+import os
+import random
+import re
+import struct
+import sys
+
+NEEDS = "onnx"
+BUILDS = True
+PACKAGES = ("tensorrt", "tensorrt_bindings")  # the wheels' `tensorrt` is but a door to the second
+DISTRIBUTIONS = ("tensorrt", "tensorrt_cu11", "tensorrt_cu12", "tensorrt_cu13")
+# JetPack installs the bindings for the system's Python alone; a venv's Python of the same version takes them too.
+SYSTEM = "/usr/lib/python%d.%d/dist-packages" % sys.version_info[:2]
+CODES = {"FLOAT": "f", "HALF": "e", "INT8": "b", "INT32": "i", "BOOL": "?", "UINT8": "B", "INT64": "q"}
+LIMITS = {"b": (-128, 127), "B": (0, 255), "e": (-65504.0, 65504.0)}
+CACHE_MAX = 64 << 20  # bytes of a timing cache; beyond them it is begun anew
+
+NO_GPU = r"CUDA initialization failure|no CUDA-capable device|CUDA driver version is insufficient|CUDA error (35|100) "
+NO_MEMORY = (
+    r"out ?of ?memory|insuff?icient (?:device )?memory|memory is insufficient|could not be allocated|bad_alloc"
+    r"|FAILED_ALLOCATION|STATUS_ALLOC_FAILED|Requested amount of GPU memory"
+)
+UNSUPPORTED = (
+    r"UNSUPPORTED_|\[[78]\] |No importer registered|could not find plugin|Plugin not found|[Uu]nsupported|not supported"
+    r"|require hardware with Int8 support|Unrecognized attribute"
+)
+
+Tensor = collections.namedtuple("Tensor", "name is_input shape code count size device host")
+
+
+# ---------------------------------------------------------------- what is installed
+
+
+def offers():
+    """{"tensorrt": version} where the bindings are installed, found without importing them."""
+    for package in PACKAGES:
+        version = part("timing").version_of(package, *DISTRIBUTIONS)
+        if version not in (None, "unknown"):
+            return {"tensorrt": version}
+    try:
+        with open(os.path.join(SYSTEM, "tensorrt", "__init__.py")) as file:
+            found = re.search(r"^__version__ = [\"'](\S+)[\"']", file.read(), re.M)
+    except (OSError, ValueError):
+        return {}
+    return {"tensorrt": found.group(1)} if found else {}
+
+
+def libraries():
+    """tensorrt, with CUDA's context made."""
+    sys.path.append(SYSTEM)
+    try:
+        trt = importlib.import_module("tensorrt")
+    except ImportError as error:
+        raise part("timing").Unfit("no_runtime", "tensorrt cannot be imported: %s" % error)
+    finally:
+        sys.path.remove(SYSTEM)
+    try:
+        part("cuda").opened()
+    except Exception as error:
+        kind = "out_of_memory" if getattr(error, "number", 0) == part("cuda").OUT_OF_MEMORY else "no_runtime"
+        raise part("timing").Unfit(kind, "CUDA cannot be used: %s" % error)
+    return trt
+
+
+# ---------------------------------------------------------------- whose fault it is
+
+
+def logger(trt):
+    """A logger that keeps the errors and warnings: where TensorRT returns None, they tell why."""
+
+    class Log(trt.ILogger):
+        def __init__(self):
+            trt.ILogger.__init__(self)
+            self.errors, self.warnings = [], []
+
+        def log(self, severity, msg):
+            line = " ".join(msg.split())[:400]
+            if severity <= trt.ILogger.Severity.ERROR:
+                self.errors.append(line)
+            elif severity == trt.ILogger.Severity.WARNING and line not in self.warnings[-200:]:
+                self.warnings.append(line)
+
+    return Log()
+
+
+def unfit(errors, warnings=()):
+    """What TensorRT complained of as Unfit, whose reason is its own words."""
+    text = "; ".join(errors[:3])[:500] or "TensorRT gave no reason"
+    whole = "\n".join(errors)
+    starved = "Could not find any implementation" in whole and re.search(NO_MEMORY, "\n".join(warnings), re.I)
+    if re.search(NO_GPU, whole):
+        kind = "no_runtime"
+    elif (
+        re.search(NO_MEMORY, whole, re.I) or starved
+    ):  # tactics were passed over for want of memory until none was left
+        kind = "out_of_memory"
+    else:
+        kind = "unsupported" if re.search(UNSUPPORTED, whole) else "unbuildable"
+    return part("timing").Unfit(kind, text)
+
+
+# ---------------------------------------------------------------- building
+
+
+def build(job, path, out):
+    """Writes the engine of an ONNX file; what TensorRT warned of is worth keeping."""
+    trt = libraries()
+    log = logger(trt)
+    builder = create(lambda: trt.Builder(log), log)
+    refuse_int8(builder, job)
+    if hasattr(trt, "init_libnvinfer_plugins"):
+        trt.init_libnvinfer_plugins(log, "")
+    network = builder.create_network(network_flags(trt))
+    parse(trt, network, log, path)
+    config = builder.create_builder_config()
+    configure(trt, builder, config, job)
+    cache, file = use_timing_cache(trt, config, job)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise unfit(log.errors, log.warnings)
+    with open(out, "wb") as target:
+        target.write(memoryview(plan))  # bytes(plan) would be one copy more
+    if cache is not None:
+        keep(file, bytes(memoryview(cache.serialize())))
+    return {"notes": [line[:200] for line in log.warnings[:10]]}
+
+
+def create(make, log):
+    """What `make` returns. A factory of the bindings that gets nothing from the library raises TypeError."""
+    try:
+        made = make()
+    except TypeError as error:
+        raise unfit(log.errors or [str(error)])
+    if made is None:
+        raise unfit(log.errors)
+    return made
+
+
+def refuse_int8(builder, job):
+    """Raises Unfit where the graph is int8 and the GPU is not: TensorRT fails late on that, or is slow."""
+    if job["precision"] != "int8":
+        return
+    gpu = part("cuda").gpu() or {"name": "this GPU", "sm": "?"}
+    if hasattr(builder, "platform_has_fast_int8"):
+        fast = builder.platform_has_fast_int8
+    else:  # TensorRT 11 no longer says
+        fast = part("cuda").fast_int8(gpu["sm"])
+    if not fast:
+        raise part("timing").Unfit("unsupported", no_int8(gpu))
+
+
+def no_int8(gpu):
+    return "%s (sm %s) has no int8 arithmetic: use fp16 or fp32 there" % (gpu["name"], gpu["sm"])
+
+
+def network_flags(trt):
+    """Explicit batch, as long as it has to be asked for: 10 ignores the flag, 11 no longer has it."""
+    flag = getattr(trt.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH", None)
+    return 0 if flag is None else 1 << int(flag)
+
+
+def parse(trt, network, log, path):
+    """Fills the network from an ONNX file. Raises Unfit with the parser's words."""
+    parser = trt.OnnxParser(network, log)
+    with open(path, "rb") as file:
+        parsed = parser.parse(file.read())
+    if not parsed:
+        errors = [parser.get_error(index) for index in range(parser.num_errors)]
+        raise unfit([parser_words(error) for error in errors] + log.errors)
+
+
+def parser_words(error):
+    """Code, node and description of a parser's error in one line; the operator's name only from 10 on."""
+    code = str(error.code()).rpartition(".")[2]
+    operator = " %s" % error.node_operator() if hasattr(error, "node_operator") else ""
+    return " ".join(("%s at node %d%s: %s" % (code, error.node(), operator, error.desc())).split())
+
+
+def configure(trt, builder, config, job):
+    """Workspace, precision and optimization level. Other options stay as an ordinary user has them."""
+    workspace = int(job.get("workspace_mb", 256)) << 20
+    if hasattr(config, "set_memory_pool_limit"):  # from 8.4 on
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
+    else:
+        config.max_workspace_size = workspace
+    # Up to 10 a typed graph's types must also be allowed; 11 has no such flags and takes the graph's types.
+    if job["precision"] == "fp16" and hasattr(trt.BuilderFlag, "FP16"):
+        config.set_flag(trt.BuilderFlag.FP16)
+    if job["precision"] == "int8" and hasattr(trt.BuilderFlag, "INT8"):
+        config.set_flag(trt.BuilderFlag.INT8)
+        if builder.platform_has_fast_fp16:  # for the layers that are not quantized
+            config.set_flag(trt.BuilderFlag.FP16)
+    if "optimization_level" in job and hasattr(config, "builder_optimization_level"):  # from 8.6 on
+        config.builder_optimization_level = int(job["optimization_level"])
+
+
+# ---------------------------------------------------------------- the timing cache
+
+
+def use_timing_cache(trt, config, job):
+    """(timing cache in use, its file): neighbouring candidates share most layers. (None, None) without a folder."""
+    if not job.get("cache"):
+        return None, None
+    file = cache_file(job["cache"], "tensorrt", trt.__version__)
+    for data in (kept(file), b""):
+        try:
+            cache = config.create_timing_cache(data)
+            if cache is not None and config.set_timing_cache(cache, False):
+                return cache, file
+        except Exception:
+            pass  # from another version or GPU: build without it, and write a new one
+    return None, None
+
+
+def cache_file(folder, name, version):
+    """Path of a timing cache: each version of TensorRT and each GPU has its own."""
+    os.makedirs(folder, exist_ok=True)
+    gpu = part("cuda").gpu()
+    return os.path.join(folder, "%s-%s-sm%s" % (name, version, gpu["sm"] if gpu else "unknown"))
+
+
+def kept(file):
+    """What keep() wrote; nothing if it is damaged: TensorRT's C++ is not to parse what is not its own."""
+    try:
+        with open(file, "rb") as source:
+            data = source.read(CACHE_MAX + 32)
+    except OSError:
+        return b""
+    return data[32:] if hashlib.sha256(data[32:]).digest() == data[:32] else b""
+
+
+def keep(file, data):
+    """Writes bytes with their digest before them, whole or not at all. A disk that is full costs time only."""
+    temporary = "%s.%d" % (file, os.getpid())
+    try:
+        with open(temporary, "wb") as target:
+            target.write(hashlib.sha256(data).digest() + data)
+        os.rename(temporary, file)
+    except OSError:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+# ---------------------------------------------------------------- running
+
+
+def load(job, path):
+    """The engine in `path`, which build() wrote on this device, with its buffers."""
+    trt = libraries()
+    log = logger(trt)
+    runtime = create(lambda: trt.Runtime(log), log)
+    if hasattr(trt, "init_libnvinfer_plugins"):
+        trt.init_libnvinfer_plugins(log, "")
+    with open(path, "rb") as file:
+        plan = file.read()
+    engine = create(lambda: runtime.deserialize_cuda_engine(plan), log)
+    context = create(engine.create_execution_context, log)
+    scratch = getattr(engine, "device_memory_size_v2", None)  # 11 has only this one, 8 only the other
+    if scratch is None:
+        scratch = engine.device_memory_size
+    try:
+        tensors = [tensor(*described) for described in bindings(trt, engine)]
+        model = Model(part("cuda").opened(), context, tensors, log, (runtime, engine))
+    except part("cuda").Error as error:
+        raise cuda_failure(error)
+    model.device_mb = (len(plan) + scratch + sum(item.size for item in tensors)) / 1e6
+    return model
+
+
+def cuda_failure(error):
+    """A CUDA error amid a model's run as Unfit."""
+    memory = error.number == part("cuda").OUT_OF_MEMORY
+    return part("timing").Unfit("out_of_memory" if memory else "crashed", str(error))
+
+
+def bindings(trt, engine):
+    """(name, is input, shape, type's name) of each input and output, in the engine's order."""
+    if hasattr(engine, "num_io_tensors"):  # from 8.5 on
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        rows = [
+            (name, engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT, engine.get_tensor_shape(name))
+            for name in names
+        ]
+        kinds = [engine.get_tensor_dtype(name) for name in names]
+    else:
+        indices = range(engine.num_bindings)
+        rows = [(engine.get_binding_name(i), engine.binding_is_input(i), engine.get_binding_shape(i)) for i in indices]
+        kinds = [engine.get_binding_dtype(i) for i in indices]
+    return [(name, is_input, tuple(shape), kind.name) for (name, is_input, shape), kind in zip(rows, kinds)]
+
+
+def tensor(name, is_input, shape, kind):
+    """A Tensor with its device and its pinned host memory, all zeros."""
+    if kind not in CODES:
+        raise part("timing").Unfit(
+            "unsupported", "%s has type %s; there are %s" % (name, kind, ", ".join(sorted(CODES)))
+        )
+    count = 1
+    for size in shape:
+        if size < 0:
+            raise part("timing").Unfit("unsupported", "%s has a free dimension: export fixed shapes" % name)
+        count *= size
+    cuda, size = part("cuda").opened(), count * struct.calcsize("<" + CODES[kind])
+    device, host = cuda.allocate(max(size, 1)), cuda.allocate_host(max(size, 1))
+    ctypes.memset(host, 0, size)
+    return Tensor(name, is_input, shape, CODES[kind], count, size, device, host)
+
+
+class Model(object):
+    """An engine with one query in flight, from pinned host memory to pinned host memory."""
+
+    device_mb = None
+
+    def __init__(self, cuda, context, tensors, log, held):
+        self.cuda, self.context, self.tensors, self.log = cuda, context, tensors, log
+        self.held = held  # what the context needs to stay alive
+        self.inputs = [item for item in tensors if item.is_input]
+        self.outputs = [item for item in tensors if not item.is_input]
+        self.stream, self.began, self.ended = cuda.stream(), cuda.event(), cuda.event()
+        self.timed = False
+        self.enqueue = self.find_enqueue()
+
+    def find_enqueue(self):
+        """What puts one inference on the stream; True for success."""
+        context, stream = self.context, self.stream
+        if hasattr(context, "execute_async_v3"):  # from 8.5 on
+            for item in self.tensors:
+                context.set_tensor_address(item.name, item.device)
+            return lambda: context.execute_async_v3(stream)
+        addresses = [item.device for item in self.tensors]
+        if hasattr(context, "execute_async_v2"):
+            return lambda: context.execute_async_v2(addresses, stream)
+        return None
+
+    @property
+    def gpu_ms(self):
+        """From before the enqueue to its end by the GPU's clock, copies not counted; read after the run's end."""
+        return self.cuda.elapsed_ms(self.began, self.ended) if self.timed else None
+
+    def feed(self, floats):
+        generator = random.Random(0)
+        for index, item in enumerate(self.inputs):
+            if index == 0 and floats is not None:
+                data = converted(floats, item)
+            else:
+                data = packed(seeded(generator, item), item.code)
+            ctypes.memmove(item.host, data, item.size)
+
+    def run(self):
+        cuda, stream = self.cuda, self.stream
+        try:
+            for item in self.inputs:
+                cuda.to_device(item.device, item.host, item.size, stream)
+            if self.enqueue is None:
+                self.run_synchronously()
+            else:
+                cuda.record(self.began, stream)
+                if not self.enqueue():
+                    raise self.failure()
+                cuda.record(self.ended, stream)
+                self.timed = True
+            for item in self.outputs:
+                cuda.to_host(item.host, item.device, item.size, stream)
+            cuda.wait(stream)
+        except part("cuda").Error as error:
+            raise cuda_failure(error)
+
+    def run_synchronously(self):
+        """By execute_v2, which all versions have, on a stream of its own: events can't be put around it."""
+        self.cuda.wait(self.stream)
+        if not self.context.execute_v2([item.device for item in self.tensors]):
+            raise self.failure()
+
+    def failure(self):
+        """TensorRT refused to run what it had loaded."""
+        found = unfit(self.log.errors)
+        return part("timing").Unfit("out_of_memory" if found.kind == "out_of_memory" else "crashed", str(found))
+
+    def output(self):
+        first = self.outputs[0]
+        data = ctypes.string_at(first.host, first.size)
+        if first.code == "f":
+            return data
+        return struct.pack("<%df" % first.count, *struct.unpack("<%d%s" % (first.count, first.code), data))
+
+
+def seeded(generator, item):
+    """Random values: standard normal, or 0 and 1 for a type of integers."""
+    if item.code in "fe":
+        return [generator.gauss(0.0, 1.0) for _ in range(item.count)]
+    return [generator.randrange(2) for _ in range(item.count)]
+
+
+def converted(floats, item):
+    """Little-endian float32 bytes as bytes of the input's type."""
+    if len(floats) != 4 * item.count:
+        shape = "x".join(map(str, item.shape))
+        reason = "an input has %d values, the model takes %s" % (len(floats) // 4, shape)
+        raise part("timing").Unfit("unbuildable", reason)
+    return floats if item.code == "f" else packed(struct.unpack("<%df" % item.count, floats), item.code)
+
+
+def packed(values, code):
+    """Little-endian bytes of numbers; what the type can't hold becomes the nearest that it can."""
+    if code in LIMITS:
+        low, high = LIMITS[code]
+        values = [min(max(value, low), high) for value in values]
+    if code not in "fe":
+        values = [int(value) for value in values]
+    return struct.pack("<%d%s" % (len(values), code), *values)

@@ -1,0 +1,213 @@
+"""A simulated board at work: building, timing, predicting.
+
+The samples of a timing are drawn from the digests of its two models and the board's seed alone: the same model
+gives the same samples whenever, and however often, it is timed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import math
+import random
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from remote import agent, replies
+from remote.device import ON_GPU, capabilities, version_of
+from remote.simulated import shown
+from remote.simulated.roofline import latency_ms
+from remote.simulated.spec import Spec
+
+WARMUP_S, WARMUP_RUNS, DRIFT_RUNS = 2.0, 20, 5
+SETTLE_RUNS, SETTLE_S, PAIRS_MIN = 6, 0.03, 5  # as remote/onboard/timing.py has them
+COPY_SHARE = 0.4  # of the memory's rate, reached between host and GPU
+COOLED_BY_HALF_S = 20.0
+# Operators that TensorRT's parser does not read in earlier versions, from docs/operators.md of onnx-tensorrt.
+TENSORRT_SINCE = {
+    "GridSample": (8, 5),
+    "GroupNormalization": (8, 6),
+    "HardSwish": (8, 6),
+    "LayerNormalization": (8, 6),
+    "Gelu": (10, 0),
+    "Mish": (10, 0),
+}
+Value = dict[str, Any]
+Wait = Callable[[float], None]  # passes the seconds a job takes, or raises what becomes of it
+
+
+@dataclass(frozen=True)
+class Model:
+    """A stored file as one of this board's runtimes takes it."""
+
+    digest: str
+    wall_ms: float
+    gpu_ms: float | None
+    layers: int
+    weight_mb: float
+    working_mb: float  # activations, input and output
+
+
+class Machine:
+    """One board that is on."""
+
+    def __init__(self, spec: Spec, boot_id: str) -> None:
+        self.spec, self.board = spec, spec.board
+        self.facts = shown.facts(spec.board, boot_id)
+        self.busy_s = 0.0  # of all cores, since this process began
+        self.passed_s = 0.0  # in fake time
+        self.hot_at_s = -math.inf
+        self.during: Value = {}  # seen while the last timing ran
+        self.energy_mj: float | None = None  # of one run of it
+        self._model = lru_cache(maxsize=64)(self._read)
+
+    def now_s(self) -> float:
+        """The board's clock."""
+        return time.monotonic() if self.spec.real_time else self.passed_s
+
+    def state(self) -> Value:
+        """What may disturb a timing, now."""
+        return shown.state(self.board, self.now_s(), self.busy_s, self._temperature_c())
+
+    def _temperature_c(self) -> float:
+        if not self.spec.real_time:  # it has cooled down before anybody looks
+            return shown.CALM_C
+        return shown.CALM_C + (shown.HOT_C - shown.CALM_C) * 0.5 ** ((self.now_s() - self.hot_at_s) / COOLED_BY_HALF_S)
+
+    def build(self, job: Value, wait: Wait) -> float:
+        """Seconds that the engine took; its file is a copy of the model's."""
+        model = self._model(job["path"], job["runtime"], job["threads"])
+        seconds = round(5.0 + self.board.build_s_per_layer * model.layers, 1)
+        wait(seconds)
+        self.passed_s += seconds
+        shutil.copyfile(job["path"], job["out"])
+        return seconds
+
+    def measure(self, job: Value, wait: Wait, slowed: float = 1.0) -> Value:
+        """As `timing.measure`; everything takes `slowed` times as long, where heat holds the board back."""
+        ours = self._model(job["model"], job["runtime"], job["threads"])
+        theirs = self._model(job["reference"], job["runtime"], 1)
+        peak_mb, device_mb = self._memory_mb(ours)
+        rows, timed_s = self._rows(ours, theirs, job, slowed)
+        load_ms = 50.0 + 4.0 * ours.weight_mb
+        warmup_s = min(WARMUP_S, WARMUP_RUNS * (ours.wall_ms + theirs.wall_ms) / 1e3)
+        seconds = load_ms / 1e3 + warmup_s + timed_s
+        wait(seconds)
+        cores = 1 if ours.gpu_ms else min(job["threads"], self.board.cores)
+        self.during = shown.during(self.board, seconds, cores, self._temperature_c(), slowed)
+        self.energy_mj = self.board.watts * ours.wall_ms if self.board.watts else None
+        self.passed_s += seconds
+        self.busy_s += seconds * cores
+        self.hot_at_s = self.now_s() if slowed > 1 else self.hot_at_s
+        return _columns(ours, theirs, rows, cores) | {
+            "peak_mb": peak_mb,
+            "runtime_mb": self.board.runtime_mb,
+            "device_mb": device_mb,
+            "load_ms": load_ms,
+            "warmup_runs": WARMUP_RUNS,
+            "load_average": float(cores),
+        }
+
+    def _rows(self, ours: Model, theirs: Model, job: Value, slowed: float) -> tuple[list[tuple[float, float]], float]:
+        """(how many times as long as at best each pair of runs took, seconds of them all).
+
+        Fewer pairs, but not below 5, where they take longer than `seconds_max`.
+        """
+        draw = random.Random(f"{ours.digest} {theirs.digest} {job['threads']} {self.spec.seed}")
+        rows: list[tuple[float, float]] = []
+        timed_s = 0.0
+        while len(rows) < job["pairs"] and (len(rows) < PAIRS_MIN or timed_s < job["seconds_max"]):
+            all_s = slowed * (1 + self.spec.drift * math.exp(-len(rows) / DRIFT_RUNS))
+            row = tuple(all_s * math.exp(draw.gauss(0.0, self.spec.noise)) for _ in range(2))
+            rows.append((row[0], row[1]))
+            for ms in (ours.wall_ms * row[0], theirs.wall_ms * row[1]):
+                timed_s += min(SETTLE_RUNS * ms / 1e3, SETTLE_S + ms / 1e3) + ms / 1e3
+        return rows, timed_s
+
+    def predict(self, job: Value, wait: Wait) -> tuple[Value, bytes]:
+        """Real logits: the agent's own code, with the ONNX Runtime of this machine."""
+        self._memory_mb(self._model(job["model"], job["runtime"], job["threads"]))
+        wait(0.0)
+        timing, runtime = agent.part("timing"), agent.part("runtimes/onnxruntime")
+        return timing.predict(runtime, job | {"runtime": "onnxruntime", "threads": 1})
+
+    def _memory_mb(self, model: Model) -> tuple[float, float | None]:
+        """(of the process, on the GPU or None). Raises Refused for more than the board has."""
+        board, process_mb = self.board, self.board.runtime_mb + 2 * model.weight_mb
+        device_mb = None
+        if model.gpu_ms is None or board.gpu is None:
+            process_mb += model.working_mb
+            needed_mb, there_mb = process_mb, board.free_mb
+        else:
+            device_mb = round(model.weight_mb + model.working_mb, 3)
+            unified = board.gpu.unified
+            needed_mb, there_mb = (
+                (process_mb + device_mb, board.free_mb) if unified else (device_mb, board.gpu.memory_mb)
+            )
+        if needed_mb > there_mb:
+            raise agent.Refused("out_of_memory", f"killed for memory: {needed_mb:.0f} MB, {there_mb} MB were free")
+        return round(process_mb, 3), device_mb
+
+    def _read(self, path: str, runtime: str, threads: int) -> Model:
+        """The model in a file. Raises Refused where the runtime would."""
+        if runtime not in self.board.runtimes:
+            there = ", ".join(self.board.runtimes)
+            raise agent.Refused("no_runtime", f"there is no {runtime} on this board, but {there}")
+        graph = importlib.import_module("remote.simulated.graph")  # only now: onnx takes a third of a second
+        data = Path(path).read_bytes()
+        try:
+            work = graph.work(data)
+        except graph.NoModel as error:
+            raise agent.Refused("unbuildable", str(error)) from None
+        if why := self._refusal(work, runtime):
+            raise agent.Refused("unsupported", why)
+        on_gpu = runtime in ON_GPU and self.board.cuda is not None
+        unit = self.board.cuda if on_gpu and self.board.cuda else self.board.core
+        run_ms = latency_ms(work, unit, 1 if on_gpu else min(threads, self.board.cores))
+        # input and output to the GPU and back, and the call itself
+        around_ms = work.io_bytes / (COPY_SHARE * unit.gbytes_s) / 1e6 + 3 * unit.overhead_us / 1e3 if on_gpu else 0.0
+        return Model(
+            hashlib.sha256(data).hexdigest(),
+            run_ms + around_ms,
+            run_ms if on_gpu else None,
+            sum(layer.kind != "fused" for layer in work.layers),
+            work.weight_bytes / 2**20,
+            (work.activation_bytes + work.io_bytes) / 2**20,
+        )
+
+    def _refusal(self, work: Any, runtime: str) -> str:
+        """Why the runtime does not take a graph, in its own words where they are known; empty if it does."""
+        name, version = runtime.partition(":")[0], version_of(self.board.runtimes[runtime])
+        if work.foreign:
+            operator = work.foreign[0]
+            is_tensorrt = name == "tensorrt"
+            return f"No importer registered for op: {operator}" if is_tensorrt else f"{operator} is not a registered op"
+        able = capabilities(replies.facts(self.facts | shown.found(self.board)), [runtime])
+        if work.opset > able.opset_max:
+            return f"{runtime} {self.board.runtimes[runtime]} reads opset {able.opset_max} at most, not {work.opset}"
+        if name != "tensorrt":
+            return ""
+        late = sorted(op for op in work.operators if version < TENSORRT_SINCE.get(op, (0, 0)))
+        if late:
+            return f"No importer registered for op: {late[0]}"
+        if work.quantized and "int8" in able.why_not:
+            reason = "Networks with QuantizeLayer/DequantizeLayer layers require hardware with Int8 support"
+            return f"{reason}: {able.why_not['int8']}"
+        return "Q/DQ zero points other than 0 are not supported" if work.asymmetric else ""
+
+
+def _columns(ours: Model, theirs: Model, rows: Sequence[tuple[float, float]], cores: int) -> Value:
+    """The lists of a timing; CPU time is a hair below wall time, a GPU being waited for by asking it all the time."""
+    lists: Value = {}
+    for prefix, model, factors in (("", ours, [row[0] for row in rows]), ("reference_", theirs, [r[1] for r in rows])):
+        busy = 0.99 * (cores if model is ours else 1)
+        lists[f"{prefix}wall_ms"] = [model.wall_ms * factor for factor in factors]
+        lists[f"{prefix}cpu_ms"] = [busy * model.wall_ms * factor for factor in factors]
+        if model.gpu_ms is not None:
+            lists[f"{prefix}gpu_ms"] = [model.gpu_ms * factor for factor in factors]
+    return lists

@@ -1,0 +1,28 @@
+"""What outlives the process of a simulated board: its files, and how often it was started."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from pathlib import Path
+
+
+class Folder:
+    """What outlives the process: where the board keeps its files, how often it was started and booted."""
+
+    def __init__(self, board: str) -> None:
+        home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+        self.path = Path(home) / "edgefront-simulated" / board
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def count(self, **more: int) -> tuple[int, int]:
+        """(starts, boots) so far, `more` added."""
+        with (self.path / "counts.json").open("a+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            counts = {"starts": 0, "boots": 0} | json.loads(file.read() or "{}")
+            counts |= {name: counts[name] + number for name, number in more.items()}
+            file.truncate(0)
+            file.write(json.dumps(counts))
+        return counts["starts"], counts["boots"]

@@ -1,0 +1,26 @@
+"""Milliseconds of a graph on a processor: each layer takes its arithmetic or its bytes, whichever is longer.
+
+S. Williams, A. Waterman, D. Patterson, "Roofline: an insightful visual performance model", 2009. Rough: no caches,
+no choice of kernels, no clocks that move.
+"""
+
+from __future__ import annotations
+
+from remote.simulated.boards import Unit
+from remote.simulated.graph import Layer, Work
+
+THREADS_GAIN = 0.9  # what a second core adds to the first, as an exponent
+
+
+def latency_ms(work: Work, unit: Unit, threads: int = 1) -> float:
+    """Of one run. `threads` are cores of a CPU; 1 for a GPU, which is a unit as a whole."""
+    return sum(_layer_ms(layer, unit, threads) for layer in work.layers)
+
+
+def _layer_ms(layer: Layer, unit: Unit, threads: int) -> float:
+    moving_ms = layer.bytes / unit.gbytes_s / 1e6
+    if layer.kind == "fused":
+        return moving_ms
+    share = unit.depthwise_share if layer.kind == "depthwise" else unit.dense_share
+    rate = unit.gmacs[layer.precision] * share * threads**THREADS_GAIN
+    return max(layer.macs / rate / 1e6, moving_ms) + unit.overhead_us / 1e3

@@ -1,0 +1,55 @@
+"""The agent's wire, made to break."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+from typing import NoReturn
+
+from remote import agent
+from remote.agent import ERROR, FRAME, RESPONSE
+
+
+class Wire(agent.Wire):
+    """The agent's wire, which can break in the middle of a frame or a blob, and fall silent."""
+
+    def __init__(self, fd_in: int, fd_out: int) -> None:
+        super().__init__(fd_in, fd_out)
+        self.cut: set[int] = set()  # requests of whose answer half is sent
+        self.left: int | None = None  # bytes that still come in
+        self.silent = False
+
+    def some(self, size: int) -> bytes:
+        if self.left is None:
+            return super().some(size)
+        if not self.left:
+            end("the connection was dropped in the middle of a blob")
+        data = super().some(min(size, self.left))
+        self.left -= len(data)
+        return data
+
+    def send(self, kind: int, request: int, body: bytes) -> None:
+        if self.silent:
+            threading.Event().wait()
+        if kind in (RESPONSE, ERROR) and request in self.cut:
+            frame = FRAME.pack(kind, request, len(body)) + body
+            agent.write_all(self.fd_out, frame[: len(frame) // 2])
+            end("the connection was dropped in the middle of an answer")
+        super().send(kind, request, body)
+
+    def hang(self) -> NoReturn:
+        """Neither hears nor answers any more; ends when nobody is at the other end."""
+        self.silent = True
+        gone = select.poll()
+        gone.register(self.fd_in, 0)  # only that the other end was closed
+        gone.poll()
+        os._exit(0)
+
+
+def end(why: str) -> NoReturn:
+    """Ends the process as a board that is gone does; the last words are for who looks for them."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"simulated: {why}\n".encode())
+    os._exit(1)

@@ -1,0 +1,149 @@
+"""The command line that reaches a board through the system's own ssh, and what its failures mean.
+
+The user's whole set-up counts: ~/.ssh/config, jump hosts, agent, certificates, known hosts. No key enters
+this process, and nothing secret is on the command line. Pure functions; `remote/transport.py` runs them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+from remote.device import Device
+from remote.errors import UnknownDevice
+
+OPTIONS = (
+    "BatchMode=yes",  # nobody is there to type a password
+    "ConnectTimeout=10",
+    "ServerAliveInterval=5",
+    "ServerAliveCountMax=3",
+    "ClearAllForwardings=yes",
+    "ForwardAgent=no",
+    "LogLevel=ERROR",
+)
+# Host key checking is left to the user's configuration, on purpose.
+NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}"
+DESTINATION = re.compile(rf"(?:{NAME}@)?(?:(?P<name>{NAME})|(?P<address>[0-9A-Fa-f:.]+(?:%[A-Za-z0-9_.-]+)?))")
+PYTHON = re.compile(r"[A-Za-z0-9_./+][A-Za-z0-9_./+-]*")
+BOOTSTRAP = re.compile(r"[A-Za-z0-9+/=._ \"();,-]+")  # means the same to every shell inside single quotes
+
+NO_SUCH_HOST = "no host has that name"
+# What ssh prints before it ends with 255 -> what to do, the first that fits. Texts of OpenSSH 7.6 to 10.
+FAILURES = (
+    (
+        r"REMOTE HOST IDENTIFICATION HAS CHANGED",
+        "its host key is another than before: if the board was set up anew, forget the old one by `ssh-keygen -R` "
+        "and ssh to it once by hand",
+    ),
+    (
+        r"Host key verification failed|host key is known for",
+        "its host key is not known here yet: ssh to it once by hand and accept the key",
+    ),
+    (
+        r"Too many authentication failures",
+        "it gave up after too many keys: name the right one by IdentityFile and set IdentitiesOnly in ~/.ssh/config",
+    ),
+    (
+        r"Permission denied \(",
+        "it takes none of the keys offered, and nobody can be asked for a password: put a key there by `ssh-copy-id`, "
+        "unlock yours by `ssh-add`, or check the user's name",
+    ),
+    (
+        r"Could not resolve hostname",
+        f"{NO_SUCH_HOST}: check the spelling, or enter the board by `python -m remote.devices add`",
+    ),
+    (r"Connection refused", "the host is there, but no ssh server answers: start sshd on it, or check the port"),
+    (
+        r"Connection timed out|Operation timed out|No route to host|Network is unreachable|Host is down",
+        "nothing answers at that address: is the board on, and on this network?",
+    ),
+    (
+        r"Can't open user config file|Bad configuration option|Bad owner or permissions|terminating, \d+ bad config",
+        "ssh refuses its own configuration file: mend what it names",
+    ),
+    (
+        r"Unable to negotiate with|no matching (?:host key|key exchange|cipher)",
+        "its ssh server is too old for this ssh: allow its methods by HostKeyAlgorithms and KexAlgorithms in "
+        "~/.ssh/config",
+    ),
+    (
+        r"kex_exchange_identification|Connection closed by|Connection reset by",
+        "its ssh server hangs up at once: it may be starting, have too many connections, or refuse this address",
+    ),
+    (r"Timeout, server .* not responding", "the link was silent for too long: the board or the network is gone"),
+)
+
+
+def check_host(host: str) -> str:
+    """`host` as it is, if ssh can take it for `host`, `user@host` or an address and for nothing else.
+
+    Raises UnknownDevice: it may not pass for an option, nor hold anything a shell would heed.
+    """
+    found = DESTINATION.fullmatch(host) if len(host) <= 320 else None
+    if found and (found["name"] or _is_ipv6(found["address"])):
+        return host
+    advice = "a port goes into ~/.ssh/config" if re.search(r":\d+$", host[:320]) else "a name of ~/.ssh/config will do"
+    raise UnknownDevice(f"{host[:80]!r} is no host for ssh, which is NAME, USER@NAME or an address; {advice}")
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def check_python(python: str) -> str:
+    """`python` as it is, if a shell takes it for one word that names a program. Raises UnknownDevice."""
+    if PYTHON.fullmatch(python):
+        return python
+    raise UnknownDevice(
+        f"{python[:80]!r} is no path of a Python there: letters, digits and _ . / + - only, such as /usr/bin/python3 "
+        "or edgefront/bin/python below the home folder"
+    )
+
+
+def ssh_argv(device: Device, boot: str, size: int) -> list[str]:
+    """Command line that starts `boot` (Python, one line) with the argument `size` on the device's host.
+
+    The login shell there replaces itself, so that no process stays between ssh and Python. Raises UnknownDevice.
+    """
+    if not BOOTSTRAP.fullmatch(boot):
+        raise ValueError("the bootstrap holds a character that some shell may heed")
+    return command_argv(device, f"exec {check_python(device.python or 'python3')} -u -c '{boot}' {size:d}")
+
+
+def command_argv(device: Device, command: str) -> list[str]:
+    """Command line that has the login shell of the device's host run `command`. Raises UnknownDevice."""
+    if device.host is None:
+        raise UnknownDevice(f"device {device.name} has no host, so ssh can't be asked for it")
+    config = ["-F", device.ssh_config] if device.ssh_config else []
+    options = [word for option in OPTIONS for word in ("-o", option)]
+    return ["ssh", *config, "-T", *options, "--", check_host(device.host), command]
+
+
+def why_failed(status: int | None, stderr_text: str) -> str:
+    """One line: why ssh or the Python it was to start ended with `status`, and what to do about it."""
+    said = _last_line(stderr_text)
+    if status == 127:
+        return f'there is no such Python there: enter one, such as python = "/usr/bin/python3"{said}'
+    if status == 126:
+        return f"what is entered as python can't be run there{said}"
+    if status == 1 and re.search(r"account is (?:currently )?not available", stderr_text):
+        return f"the user may not log in there: name another one, as USER@HOST{said}"
+    if status == 255:  # ssh's own; with any other status the text is the board's, and proves nothing
+        for pattern, advice in FAILURES:
+            if re.search(pattern, stderr_text):
+                return f"{advice}{said}"
+        return f"ssh could not connect, lost the link, or what it ran was killed{said}"
+    if status is not None and status < 0:
+        return f"ssh was ended by signal {-status}{said}"
+    return f"it ended with exit status {'unknown' if status is None else status}{said}"
+
+
+def _last_line(text: str) -> str:
+    """What was printed last, in brackets: printable, cut short; empty if nothing was."""
+    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+    last = "".join(letter for letter in (lines[-1] if lines else "") if letter.isprintable())
+    return f" ({last[-200:]})" if last else ""

@@ -1,0 +1,168 @@
+"""ONNX Runtime as it is installed here, and its other providers by a stand-in with their real names."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnx import TensorProto
+
+from tests.remote import models
+from tests.remote.runtimes.loading import check_block, images, job, measured, part, predicted, timing
+
+runtime = part("runtimes/onnxruntime")
+JOB = job("onnxruntime")
+
+
+def saved(folder: Path, model) -> Path:
+    return models.saved(folder, "model", model)
+
+
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT, TensorProto.FLOAT16])
+def test_predictions_are_onnxruntimes(tmp_path, kind):
+    path, rows = saved(tmp_path, models.linear(kind=kind)), images(5, 3, 2, 2)
+    session = onnxruntime.InferenceSession(path)
+    dtype = np.float16 if kind == TensorProto.FLOAT16 else np.float32
+    want = np.concatenate([session.run(None, {"x": row[None].astype(dtype)})[0] for row in rows])
+    assert np.array_equal(predicted(runtime, JOB, path, rows, tmp_path), want.astype(np.float32))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_block(tmp_path, threads):
+    path = saved(tmp_path, models.convolution())
+    value = measured(runtime, JOB | {"threads": threads}, path, path, energy_s=0.1)
+    check_block(value)
+    assert value["energy_window"]["runs"] > 10 and "gpu_ms" not in value and value["device_mb"] is None
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "word"),
+    [
+        (models.unknown_op(), "unsupported", "Nonsense"),
+        (models.huge(), "out_of_memory", "alloc"),
+        (b"garbage", "unbuildable", "rotobuf"),
+    ],
+)
+def test_the_models_own_faults(tmp_path, model, kind, word):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
+    with pytest.raises(timing.Unfit, match=word) as caught:
+        measured(runtime, JOB, path, path)
+    assert caught.value.kind == kind and "\n" not in str(caught.value)
+
+
+def test_images_of_another_size_are_unbuildable(tmp_path):
+    with pytest.raises(timing.Unfit, match="imensions") as caught:
+        predicted(runtime, JOB, saved(tmp_path, models.linear()), images(2, 3, 4, 4), tmp_path)
+    assert caught.value.kind == "unbuildable"
+
+
+def test_it_offers_what_is_installed():
+    assert runtime.offers() == {"onnxruntime": onnxruntime.__version__}
+
+
+def test_providers_are_offered_by_their_libraries(tmp_path, monkeypatch):
+    capi = tmp_path / "onnxruntime" / "capi"
+    capi.mkdir(parents=True)
+    (tmp_path / "onnxruntime" / "__init__.py").write_text("__version__ = '1.23.0'\n")
+    for name in ("shared", "cuda", "tensorrt", "openvino"):
+        (capi / f"libonnxruntime_providers_{name}.so").touch()
+    monkeypatch.delitem(sys.modules, "onnxruntime")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    names = ("onnxruntime", "onnxruntime:cuda", "onnxruntime:openvino", "onnxruntime:tensorrt")
+    assert runtime.offers() == dict.fromkeys(names, "1.23.0")
+
+
+@pytest.mark.parametrize(("option", "kind"), [("cuda", "no_runtime"), ("tensorrt", "no_runtime"), ("x", "bad_request")])
+def test_a_provider_that_is_not_there(tmp_path, option, kind):
+    path = saved(tmp_path, models.linear())
+    with pytest.raises(timing.Unfit) as caught:
+        runtime.load(job(f"onnxruntime:{option}"), str(path))
+    assert caught.value.kind == kind
+
+
+class Library:
+    """onnxruntime as a build with `providers` shows itself, of which those in `works` start."""
+
+    def __init__(self, version: str, providers: list[str], works: list[str]) -> None:
+        self.__version__, self.works, self.asked = version, works, None
+        self.get_available_providers = lambda: providers
+
+    def SessionOptions(self) -> SimpleNamespace:
+        return SimpleNamespace(add_session_config_entry=lambda name, value: None)
+
+    def InferenceSession(self, path, options, providers) -> SimpleNamespace:
+        self.asked = providers
+        started = [name for name, _ in providers if name in self.works]
+        return SimpleNamespace(get_providers=lambda: started, get_inputs=lambda: [])
+
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+TENSORRT, OPENVINO = "TensorrtExecutionProvider", "OpenVINOExecutionProvider"
+
+
+def asked(monkeypatch, library: Library, job: dict, path: str = "model") -> list:
+    monkeypatch.setitem(sys.modules, "onnxruntime", library)
+    runtime.load(job, path)
+    return library.asked
+
+
+def test_cuda_with_its_own_defaults(monkeypatch):
+    library = Library("1.23.0", [TENSORRT, CUDA, CPU], [CUDA, CPU])
+    assert asked(monkeypatch, library, job("onnxruntime:cuda")) == [(CUDA, {}), (CPU, {})]
+
+
+def test_the_cpu_is_asked_for_where_there_is_more(monkeypatch):
+    library = Library("1.23.0", [TENSORRT, CUDA, CPU], [CUDA, CPU])
+    assert asked(monkeypatch, library, JOB) == [(CPU, {})]
+
+
+def test_a_listed_provider_that_does_not_start(monkeypatch):
+    """GPU builds list TensorRT whether or not its libraries are there, and go on without it."""
+    library = Library("1.23.0", [TENSORRT, CUDA, CPU], [CUDA, CPU])
+    with pytest.raises(timing.Unfit, match=r"TensorrtExecutionProvider is .* CUDAExecutionProvider started") as caught:
+        asked(monkeypatch, library, job("onnxruntime:tensorrt"))
+    assert caught.value.kind == "no_runtime"
+
+
+def test_tensorrt_is_told_the_precision_and_keeps_engines_apart(monkeypatch, tmp_path):
+    library = Library("1.10.0", [TENSORRT, CUDA, CPU], [TENSORRT, CUDA, CPU])
+    words = job("onnxruntime:tensorrt", precision="fp16", cache=str(tmp_path), workspace_mb=512)
+    chain = asked(monkeypatch, library, words, "/blobs/abc")
+    folder = tmp_path / "onnxruntime-tensorrt" / "abc"
+    # as 1.10 reads them: booleans are spelt True and False, and a name it does not know is an error
+    assert chain[0] == (
+        TENSORRT,
+        {
+            "trt_max_workspace_size": str(512 << 20),
+            "trt_fp16_enable": "True",
+            "trt_int8_enable": "False",
+            "trt_engine_cache_enable": "True",
+            "trt_engine_cache_path": str(folder),
+        },
+    )
+    assert [name for name, _ in chain] == [TENSORRT, CUDA, CPU] and folder.is_dir()
+    words = job("onnxruntime:tensorrt", precision="int8")
+    options = asked(monkeypatch, library, words)[0][1]
+    assert options["trt_int8_enable"] == "True" and "trt_engine_cache_path" not in options
+
+
+def test_the_oldest_engines_go(tmp_path):
+    for index in range(20):
+        folder = Path(runtime.engine_folder(str(tmp_path), f"/blobs/{index}"))
+        (folder / "engine").touch()
+        os.utime(folder, (index, index))
+    kept = {path.name for path in (tmp_path / "onnxruntime-tensorrt").iterdir()}
+    assert kept == {str(index) for index in range(4, 20)}
+
+
+@pytest.mark.parametrize(("version", "device"), [("1.10.0", "CPU_FP32"), ("1.16.3", "CPU_FP32"), ("1.24.1", "CPU")])
+def test_openvinos_device_by_version(monkeypatch, version, device):
+    library = Library(version, [OPENVINO, CPU], [OPENVINO, CPU])
+    chain = asked(monkeypatch, library, job("onnxruntime:openvino", threads=2))
+    assert chain == [(OPENVINO, {"device_type": device, "num_of_threads": "2"}), (CPU, {})]

@@ -1,0 +1,147 @@
+"""OpenVINO as it is installed here, held against ONNX Runtime."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnx import TensorProto
+
+from tests.remote import models
+from tests.remote.runtimes.loading import check_block, images, job, measured, part, predicted, timing
+
+runtime = part("runtimes/openvino")
+JOB = job("openvino")
+
+
+@pytest.fixture(scope="module")
+def openvino():
+    return pytest.importorskip("openvino", reason="openvino is not installed")
+
+
+@pytest.fixture
+def blob(tmp_path) -> Path:
+    """A model under a name that tells nothing, as on a device."""
+    path = tmp_path / ("a" * 64)
+    models.saved(tmp_path, "model", models.convolution()).rename(path)
+    return path
+
+
+def test_predictions_are_onnxruntimes(openvino, tmp_path, blob):
+    rows = images(4, 3, 24, 24)
+    session = onnxruntime.InferenceSession(blob)
+    want = np.concatenate([session.run(None, {"x": row[None]})[0] for row in rows])
+    found = predicted(runtime, JOB, blob, rows, tmp_path)
+    assert found.shape == want.shape and np.abs(found - want).max() < 1e-4 * np.abs(want).max()
+
+
+def test_a_half_precision_input_is_taken(openvino, tmp_path):
+    path, rows = models.saved(tmp_path, "half", models.linear(kind=TensorProto.FLOAT16)), images(3, 3, 2, 2)
+    found = predicted(runtime, JOB | {"precision": "fp16"}, path, rows, tmp_path)
+    weights = np.arange(36, dtype=np.float32).reshape(12, 3) / 16
+    assert np.allclose(found, rows.reshape(3, 12) @ weights, atol=0.05)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_block(openvino, blob, threads):
+    value = measured(runtime, JOB | {"threads": threads}, blob, blob, energy_s=0.1)
+    check_block(value)
+    assert value["energy_window"]["runs"] > 10
+
+
+def test_what_is_asked_for_is_what_is_set(openvino):
+    asked = runtime.settings(openvino.Core(), "CPU", JOB | {"threads": 2})
+    assert asked == {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": "1",
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": "2",
+    }
+
+
+class Core:
+    """A core with one device, as far as its settings go."""
+
+    def __init__(self, *capabilities: str, unknown: tuple[str, ...] = ()) -> None:
+        names = ["PERFORMANCE_HINT", "NUM_STREAMS", "INFERENCE_PRECISION_HINT", "INFERENCE_NUM_THREADS", "CACHE_DIR"]
+        known = {name: "RW" for name in names if name not in unknown}
+        self.properties = {"SUPPORTED_PROPERTIES": known, "OPTIMIZATION_CAPABILITIES": list(capabilities)}
+
+    def get_property(self, device: str, name: str):
+        return self.properties[name]
+
+
+@pytest.mark.parametrize(
+    ("precision", "capabilities", "hint"),
+    [
+        ("fp16", ("FP32", "FP16", "INT8"), "f16"),
+        ("fp16", ("FP32", "BF16"), "f32"),  # asked for f16 it would take bf16
+        ("fp32", ("FP32", "FP16", "BF16"), "f32"),
+        ("int8", ("FP32", "BF16", "INT8"), "f32"),
+    ],
+)
+def test_half_precision_only_where_it_is_asked_for_and_there(precision, capabilities, hint):
+    asked = runtime.settings(Core(*capabilities), "CPU", JOB | {"precision": precision})
+    assert asked["INFERENCE_PRECISION_HINT"] == hint
+
+
+def test_an_fp32_graph_is_computed_in_fp32(openvino, blob):
+    compiled = runtime.load(JOB, str(blob)).request.get_compiled_model()
+    assert compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "word"),
+    [(models.unknown_op(), "unsupported", "Nonsense"), (b"garbage", "unbuildable", "the model is correct")],
+)
+def test_the_models_own_faults(openvino, tmp_path, model, kind, word):
+    path = tmp_path / "model"
+    path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
+    with pytest.raises(timing.Unfit) as caught:
+        runtime.load(JOB, str(path))
+    assert caught.value.kind == kind and word in str(caught.value)
+    assert "\n" not in str(caught.value) and ".cpp" not in str(caught.value)
+
+
+def test_a_model_beyond_memory(openvino, tmp_path):
+    path = models.saved(tmp_path, "huge", models.huge())
+    with pytest.raises(timing.Unfit, match="alloc") as caught:
+        measured(runtime, JOB, path, path)
+    assert caught.value.kind == "out_of_memory"
+
+
+def test_images_of_another_size_are_unbuildable(openvino, tmp_path, blob):
+    with pytest.raises(timing.Unfit, match="768 values, the model takes 1x3x24x24") as caught:
+        predicted(runtime, JOB, blob, images(2, 3, 16, 16), tmp_path)
+    assert caught.value.kind == "unbuildable"
+
+
+def test_it_offers_what_is_installed(openvino):
+    offered = runtime.offers()
+    assert openvino.__version__.startswith(offered["openvino"]) and set(offered) <= {"openvino", "openvino:gpu"}
+
+
+def test_a_gpu_is_offered_where_it_is_listed(monkeypatch):
+    core = SimpleNamespace(available_devices=["CPU", "GPU.0", "GPU.1"])
+    monkeypatch.setitem(sys.modules, "openvino", SimpleNamespace(Core=lambda: core))
+    monkeypatch.setattr(runtime, "glob", SimpleNamespace(glob=lambda pattern: ["/dev/dri/renderD128"]))
+    monkeypatch.setattr(timing, "version_of", lambda package: "2026.4.1")
+    assert runtime.offers() == {"openvino": "2026.4.1", "openvino:gpu": "2026.4.1"}
+    assert runtime.find_device(core, "gpu") == "GPU"
+    core.available_devices = ["CPU"]
+    assert runtime.offers() == {"openvino": "2026.4.1"}
+    with pytest.raises(timing.Unfit, match=r"finds no GPU here; it finds .'CPU'") as caught:
+        runtime.find_device(core, "gpu")
+    assert caught.value.kind == "no_runtime"
+    del core.available_devices  # as a broken driver does
+    assert runtime.offers() == {"openvino": "2026.4.1"}
+
+
+def test_a_gpu_keeps_its_kernels(tmp_path):
+    core = Core("FP32", "FP16", unknown=("INFERENCE_NUM_THREADS",))
+    asked = runtime.settings(core, "GPU", job("openvino:gpu", cache=str(tmp_path)))
+    assert asked["CACHE_DIR"] == str(tmp_path / "openvino") and "INFERENCE_NUM_THREADS" not in asked

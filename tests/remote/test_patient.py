@@ -1,0 +1,110 @@
+"""What is tried again, what is not, and what is told of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from remote.errors import Cancelled, CandidateError, DeviceError
+from remote.patient import Incident, Patience, Patient
+from remote.session import Job
+
+JOB = Job("onnxruntime")
+QUICK = Patience(first_wait_s=0.001, longest_wait_s=0.002, patience_s=5.0)
+
+
+class Failing:
+    """A session whose calls fail as told, then succeed."""
+
+    def __init__(self, *failures: Exception) -> None:
+        self.failures = list(failures)
+        self.calls: list[str] = []
+
+    def put(self, data):
+        self.calls.append("put")
+        return "digest of " + data.decode()
+
+    def time_block(self, model, reference, job, pairs, seconds_max):
+        self.calls.append("time")
+        if self.failures:
+            raise self.failures.pop(0)
+        return {"wall_ms": (1.0,)}
+
+    def predict(self, model, data, shape, job):
+        self.calls.append("predict")
+        if self.failures:
+            raise self.failures.pop(0)
+        return b""
+
+    def state(self):
+        return {}
+
+
+def patient(*failures: Exception, patience: Patience = QUICK) -> tuple[Patient, Failing, list[Incident]]:
+    session, told = Failing(*failures), []
+    return Patient(session, patience, told.append), session, told
+
+
+def timed(calls: Patient):
+    model, reference = calls.put(b"model"), calls.put(b"reference")
+    return calls.time_block(model, reference, JOB, 5, 1.0)
+
+
+def test_the_devices_failures_are_survived_told_and_blobs_sent_again():
+    calls, session, told = patient(DeviceError("gone", "link"), DeviceError("new boot", "rebooted"))
+    assert timed(calls) == {"wall_ms": (1.0,)}
+    assert [incident.kind for incident in told] == ["link", "rebooted"]
+    assert session.calls == ["put", "put", "time", "put", "put", "time", "put", "put", "time"]
+
+
+def test_patience_ends():
+    forever = [DeviceError("gone", "link")] * 10000
+    calls, _, told = patient(*forever, patience=Patience(0.001, 0.01, 0.05))
+    with pytest.raises(DeviceError, match="gone"):
+        timed(calls)
+    assert 3 < len(told) < 200
+
+
+@pytest.mark.parametrize("kind", ["closed", "changed", "no_runtime", "bad_request", "protocol"])
+def test_what_no_other_try_mends_is_raised_at_once(kind):
+    calls, session, told = patient(DeviceError("no", kind))
+    with pytest.raises(DeviceError):
+        timed(calls)
+    assert not told and session.calls.count("time") == 1
+
+
+def test_a_failure_of_unknown_cause_is_not_tried_for_ever():
+    calls, session, _ = patient(*[DeviceError("nonsense", "failed")] * 50)
+    with pytest.raises(DeviceError, match="nonsense"):
+        timed(calls)
+    assert session.calls.count("time") == 5
+
+
+def test_being_cancelled_is_final():
+    calls, _, told = patient(Cancelled("enough"))
+    with pytest.raises(Cancelled):
+        timed(calls)
+    assert not told
+
+
+@pytest.mark.parametrize("kind", ["out_of_memory", "crashed", "timed_out"])
+def test_a_suspect_verdict_needs_to_be_seen_twice(kind):
+    calls, _, told = patient(CandidateError(kind, "once"))
+    assert timed(calls) and [incident.kind for incident in told] == [f"refuted {kind}"]
+    calls, _, told = patient(CandidateError(kind, "once"), CandidateError(kind, "twice"))
+    with pytest.raises(CandidateError, match="twice"):
+        timed(calls)
+    assert not told
+
+
+@pytest.mark.parametrize("kind", ["unsupported", "unbuildable"])
+def test_a_clear_verdict_is_the_models_own(kind):
+    calls, session, _ = patient(CandidateError(kind, "no such operator"))
+    with pytest.raises(CandidateError):
+        timed(calls)
+    assert session.calls.count("time") == 1
+
+
+def test_predictions_send_their_data_where_the_device_lost_it():
+    calls, session, told = patient(DeviceError("evicted", "missing"))
+    assert calls.predict("digest of model", b"rows", (1, 3, 2, 2), JOB) == b""
+    assert session.calls == ["put", "predict", "put", "predict"] and told[0].kind == "missing"

@@ -1,0 +1,149 @@
+"""The whole search on a board over ssh: by a good line, a slow one, and ones that die under it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import optuna
+import pandas
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from search.ledger import Ledger
+from search.run import OK
+from tests.ssh.rig import Rig
+from tests.ssh.root import root
+from tests.ssh.saboteur import Saboteur
+from tests.test_command import SPACE, run
+
+TRIALS = 4
+SETTINGS = """
+budget_ms = 50.0
+space = "{folder}/two.toml"
+cache = "{folder}/cache"
+trials = {trials}
+rungs = [0, 1]
+parent_epochs = 1
+"""
+MBIT = 1e6 / 8
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> Path:
+    """Settings of a search that is a test: two small networks, few epochs, parents trained once for all tests."""
+    folder = tmp_path_factory.mktemp("settings")
+    (folder / "two.toml").write_text(SPACE)
+    (folder / "settings.toml").write_text(SETTINGS.format(folder=folder, trials=TRIALS))
+    return folder / "settings.toml"
+
+
+@pytest.fixture(autouse=True)
+def forgotten(rig: Rig) -> None:
+    """The board has nothing of an earlier test: all is sent again."""
+    root("rm", "-rf", rig.home / ".cache" / "edgefront")
+
+
+def searched(name: str, config: Path, out: Path) -> str:
+    """What a search on the device printed, which found a choice."""
+    code, said, err = run("--device", name, "--config", config, "--out", out)
+    assert code == OK, said + err
+    return said
+
+
+def check_books(folder: Path) -> dict[str, int]:
+    """No trial is lost, none counted twice, no block either; how often which operation was interrupted."""
+    ledger = Ledger(folder / "ledger.jsonl")
+    entries = list(ledger.entries())
+    ledger.close()
+    once = Counter((entry.stage, entry.key) for entry in entries if entry.stage != "session")
+    assert [key for key, times in once.items() if times > 1] == [], "measured twice"
+    storage = JournalStorage(JournalFileBackend(str(folder / "study.journal")))
+    trials = optuna.load_study(study_name="edgefront", storage=storage).get_trials()
+    done = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    assert len(done) == TRIALS, "every trial is told once"
+    assert all(trial.user_attrs.get("repeat") for trial in trials if trial not in done), "and none is left open"
+    table = pandas.read_csv(folder / "trials.csv")
+    assert sorted(table.trial) == sorted(trial.number for trial in done)
+    assert len(table.drop_duplicates(["variant", "image_px", "prune", "precision"])) == TRIALS
+    assert set(table.outcome) <= {"kept", "no gain", "unpromising"}, "a broken line is no candidate's fault"
+    timed = [entry.value for entry in entries if entry.stage in ("latency", "confirm")]
+    with gzip.open(folder / "samples.jsonl.gz", "rt") as file:
+        blocks = [json.loads(line) for line in file]
+    assert len(blocks) == sum(value["blocks"] + value["repeated"] for value in timed)
+    return dict(Counter(entry.value["op"] for entry in entries if entry.stage == "incident"))
+
+
+def told(folder: Path) -> dict[str, int]:
+    """The failures survived, as the report tells them, but for timings that other load disturbed."""
+    table = re.search(r'<table id="incidents">(.*?)</table>', (folder / "report.html").read_text(), re.S)
+    cells = re.findall(r"<t[dh][^>]*>([^<]*)</t[dh]>", table[1]) if table else []
+    found = {what: int(times) for what, times in zip(cells, cells[1:], strict=False) if times.isdigit()}
+    return {what: times for what, times in found.items() if not what.startswith("disturbed")}
+
+
+@pytest.mark.slow
+def test_a_search_on_the_board(rig, config, tmp_path):
+    said = searched("board", config, tmp_path / "r")
+    assert check_books(tmp_path / "r") == {} == told(tmp_path / "r")
+    assert "device board: " in said and "device: " not in said
+    choice = json.loads((tmp_path / "r" / "chosen" / "config.json").read_text())
+    assert choice["measured"] and (tmp_path / "r" / "chosen" / "model.onnx").stat().st_size > 0
+    assert not rig.processes(), "nothing stays on the board but its cache"
+
+
+@pytest.mark.slow
+def test_a_search_through_a_slow_line(rig, config, line, tmp_path):
+    name, link = line(rtt_s=0.020, bytes_per_s=10 * MBIT)
+    searched(name, config, tmp_path / "r")
+    assert check_books(tmp_path / "r") == {} and link.connections == 1
+    assert link.up_bytes > 1_000_000
+
+
+@pytest.mark.slow
+def test_a_search_whose_uploads_are_cut(rig, config, line, tmp_path):
+    """Every 400 kB, which is in the midst of a model or of the images, six times."""
+    name, link = line(bytes_per_s=20 * MBIT)
+    link.cut_every(400_000, times=6)
+    said = searched(name, config, tmp_path / "r")
+    interrupted = check_books(tmp_path / "r")
+    assert link.cuts == 6 == sum(interrupted.values()), interrupted
+    assert interrupted.keys() <= {"put", "predict"}, "a scoring begins with the upload of its images"
+    assert told(tmp_path / "r") == {"connection lost": 6} and said.count("tried again") == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loaded", [False, True], ids=["while a timing starts", "while it times"])
+def test_a_search_whose_timings_are_cut(rig, config, line, tmp_path, loaded):
+    """While the reference is timed, twice in a row, and while candidates are."""
+    name, link = line()
+    saboteur = Saboteur(rig, link.cut, {2, 8, 9, 14, 20}, loaded)
+    saboteur.start()
+    try:
+        said = searched(name, config, tmp_path / "r")
+    finally:
+        saboteur.stop()
+    cuts = saboteur.cuts
+    assert len(cuts) == 5 == link.cuts and {cut.loaded for cut in cuts} == {loaded} and all(cut.held for cut in cuts)
+    assert check_books(tmp_path / "r") == {"time": 5}
+    assert told(tmp_path / "r") == {"connection lost": 5} and said.count("tried again") == 5
+
+
+@pytest.mark.slow
+def test_a_search_whose_line_falls_silent(rig, config, line, tmp_path):
+    """The line stays open, but nothing comes through: given up after 20 s, and gone on with over a new one."""
+    name, link = line()
+    saboteur = Saboteur(rig, link.black_hole, {8}, loaded=True)
+    saboteur.start()
+    try:
+        searched(name, config, tmp_path / "r")
+    finally:
+        saboteur.stop()
+    assert len(saboteur.cuts) == 1 and link.connections == 2
+    assert check_books(tmp_path / "r") == {"time": 1}
+    assert told(tmp_path / "r") in ({"silent for too long": 1}, {"connection lost": 1})
