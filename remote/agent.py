@@ -8,8 +8,6 @@ off the wire.
 """
 
 import binascii
-import fcntl
-import glob
 import hashlib
 import json
 import os
@@ -32,7 +30,6 @@ JSON_MAX = 16 << 20
 BLOB_MAX = 4 << 30
 CHUNK = 1 << 18
 DIGEST = re.compile(r"[0-9a-f]{64}\Z")
-DISK_SPARE = 64 << 20  # bytes never taken from the device's disk
 LOW_MEMORY_MB = 100
 ENERGY_S = 1.0  # the model runs alone this long where power can be read
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -74,10 +71,10 @@ class Gone(Exception):
 
 
 def part(name):
-    """The module that one of the texts defines; its functions find `part` among their globals."""
+    """The module that one of the texts defines; its functions find `part` and `Refused` among their globals."""
     if name not in LOADED:
         module = types.ModuleType("edgefront_" + name.replace("/", "_"))
-        module.part = part
+        module.part, module.Refused = part, Refused
         exec(compile(PARTS[name], name + ".py", "exec"), module.__dict__)
         LOADED[name] = module
     return LOADED[name]
@@ -179,224 +176,6 @@ def cache_folder():
             raise Refused("bad_cache", "%s must be a folder of the user who logs in, not a link" % path)
         os.chmod(path, 0o700)
     return folder
-
-
-class Store(object):
-    """Files named by their SHA-256, the least recently used ones removed beyond `limit` bytes.
-
-    A file in use is held with a shared lock, by whichever agent; one that is held is never removed.
-    """
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.limit = 2 << 30
-
-    def path(self, name):
-        return os.path.join(self.folder, name)
-
-    def has(self, name):
-        """True if the blob is there; it then counts as used now."""
-        try:
-            os.utime(self.path(name), None)  # explicit, since many boards mount noatime
-            return True
-        except OSError:
-            return False
-
-    def hold(self, name):
-        """An open file descriptor that keeps the blob from being removed."""
-        if self.has(name):
-            try:
-                fd = os.open(self.path(name), os.O_RDONLY | os.O_NOFOLLOW)
-            except OSError:
-                raise Refused("missing", name)
-            fcntl.flock(fd, fcntl.LOCK_SH)
-            if os.fstat(fd).st_nlink:
-                return fd
-            os.close(fd)
-        raise Refused("missing", name)
-
-    def make_room(self, size):
-        """Removes blobs, oldest use first, until `size` more bytes fit the limit and the disk."""
-        found = []
-        for name in os.listdir(self.folder):
-            try:
-                entry = os.lstat(self.path(name))
-            except OSError:
-                continue  # another agent was faster
-            if DIGEST.match(name):
-                found.append((entry.st_mtime, entry.st_size, name))
-            elif time.time() - entry.st_mtime > 86400:  # left by an agent that was killed
-                os.unlink(self.path(name))
-        total = sum(entry[1] for entry in found)
-        for _, bytes_, name in sorted(found):
-            if total + size <= self.limit and self.free() >= size + DISK_SPARE:
-                return
-            total -= bytes_ if self.remove(name) else 0
-        if self.free() < size + DISK_SPARE:
-            raise Refused("no_space", "%d MB free, %d MB needed" % (self.free() >> 20, (size + DISK_SPARE) >> 20))
-
-    def free(self):
-        found = os.statvfs(self.folder)
-        return found.f_bavail * found.f_frsize
-
-    def remove(self, name):
-        """True unless somebody holds it, or has removed it already."""
-        try:
-            fd = os.open(self.path(name), os.O_RDONLY | os.O_NOFOLLOW)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.unlink(self.path(name))
-            return True
-        except OSError:
-            return False
-        finally:
-            os.close(fd)
-
-    def part(self, name):
-        """Where a blob grows; it stays there when the line breaks, so that the next agent goes on with it."""
-        return self.path("part-" + name)
-
-    def partial(self, name):
-        """Bytes of the blob that an earlier agent received before its line broke; 0 if one receives it now."""
-        try:
-            fd = os.open(self.part(name), os.O_RDONLY | os.O_NOFOLLOW)
-        except OSError:
-            return 0
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return os.fstat(fd).st_size
-        except OSError:
-            return 0
-        finally:
-            os.close(fd)
-
-    def open_part(self, name, offset):
-        """(descriptor, path) of a locked file that holds the blob's first `offset` bytes."""
-        path = self.part(name)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(fd).st_size < offset:
-                raise Refused("moved", "the first %d bytes of %s are not here any more" % (offset, name))
-            os.ftruncate(fd, offset)
-            return fd, path
-        except OSError:  # another agent receives it just now
-            os.close(fd)
-            if offset:
-                raise Refused("moved", "another session receives %s" % name)
-        except Refused:
-            os.close(fd)
-            raise
-        path = self.path("part-%d-%s" % (os.getpid(), name))
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), path
-
-    def receive(self, wire, name, size, offset, progress):
-        """Stores the bytes from `offset` to `size` off the wire; the file has its name once it is whole and right."""
-        try:
-            fd, path = self.open_part(name, offset)
-        except Refused:
-            wire.skip(size - offset)
-            raise
-        try:
-            hashed, done, failure = hashlib.sha256(), 0, None
-            while done < offset:
-                data = os.read(fd, min(CHUNK, offset - done))
-                hashed.update(data)
-                done += len(data)
-            while done < size:
-                data = wire.some(size - done)
-                done += len(data)
-                hashed.update(data)
-                progress(done)
-                try:
-                    while data and not failure:
-                        data = data[os.write(fd, data) :]
-                except OSError as error:  # a full disk: the rest is still taken off the wire
-                    failure = error
-            if failure:
-                os.unlink(path)
-                raise Refused("no_space", str(failure))
-            if hashed.hexdigest() != name:
-                os.unlink(path)
-                raise Refused("wrong_hash", "the bytes received hash to %s, not %s" % (hashed.hexdigest(), name))
-            os.fsync(fd)
-            os.rename(path, self.path(name))
-        finally:
-            os.close(fd)
-
-
-# ---------------------------------------------------------------- one timing at a time
-
-
-class Turn(object):
-    """The device's lock, over all users. Timing holds it alone; other work of ours may share it."""
-
-    def __init__(self, folder):
-        shared = os.environ.get("EDGEFRONT_LOCK_DIR", "/run/lock")
-        self.folder = shared if os.path.isdir(shared) and os.access(shared, os.W_OK) else folder
-        self.note = os.path.join(self.folder, "edgefront-%d.holder" % os.getuid())
-
-    def open(self):
-        """A descriptor to lock. Another user's file can be opened for reading only, which is enough."""
-        path = os.path.join(self.folder, "edgefront.lock")
-        for flags in (0, os.O_CREAT | os.O_EXCL, 0):  # there; or made now; or made by another meanwhile
-            try:
-                fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | flags, 0o644)
-            except (FileNotFoundError, FileExistsError):
-                continue
-            if flags:
-                os.fchmod(fd, 0o644)  # whatever the umask says
-            return fd
-        raise Refused("no_lock", "cannot open %s" % path)
-
-    def holder(self):
-        """Who times now, for people: `user@host since 12:00:00 (pid 1)`, or empty if not known."""
-        newest = ""
-        for path in sorted(glob.glob(os.path.join(self.folder, "edgefront-*.holder"))):
-            try:
-                fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-                text = os.read(fd, 300).decode("utf-8", "replace")
-                os.close(fd)
-            except OSError:
-                continue
-            newest = text or newest
-        return newest
-
-    def wait(self, alone, waiting, cancelled):
-        """The locked descriptor. `waiting(holder)` is called now and every 5 s while it is not our turn."""
-        fd, told_s = self.open(), -5.0
-        while True:
-            try:
-                fcntl.flock(fd, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-                return fd
-            except OSError:
-                if cancelled.is_set():
-                    os.close(fd)
-                    raise Refused("cancelled", "cancelled while waiting for the device")
-            if time.monotonic() - told_s >= 5.0:
-                told_s = time.monotonic()
-                waiting(self.holder())
-            time.sleep(0.02)
-
-    def sign(self, who):
-        """Leaves word of who has the turn; nothing depends on it."""
-        text = "%s since %s (pid %d)" % (who, time.strftime("%H:%M:%S"), os.getpid())
-        self.unsign()
-        try:
-            fd = os.open(self.note, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
-            os.fchmod(fd, 0o644)
-            os.write(fd, text.encode()[:300])
-            os.close(fd)
-        except OSError:
-            pass
-
-    def unsign(self):
-        try:
-            os.unlink(self.note)
-        except OSError:
-            pass
 
 
 # ---------------------------------------------------------------- children
@@ -639,12 +418,12 @@ class Agent(object):
     def __init__(self, wire):
         folder = cache_folder()
         self.wire = wire
-        self.store = Store(os.path.join(folder, "blobs"))
-        self.engines = Store(os.path.join(folder, "engines"))
+        self.store = part("store").Store(os.path.join(folder, "blobs"))
+        self.engines = part("store").Store(os.path.join(folder, "engines"))
         self.folder = folder
         self.found = {"runtimes": {}, "gpu": None}
         self.idle_w = None  # what the device draws while nothing is asked of it
-        self.turn = Turn(folder)
+        self.turn = part("turn").Turn(folder)
         self.silence_s = 30.0
         self.who = "somebody"
         self.expected = {}  # request id of a put -> (digest, size)
