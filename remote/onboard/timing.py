@@ -17,7 +17,7 @@ WARMUP_S = 10.0
 # long as in its user's hands, after 6 runs 1.01 times. A slow model is past that within its first runs.
 SETTLE_RUNS, SETTLE_S = 6, 0.03
 PAIRS_MIN = 5
-NO_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate", "failed to allocate", "out of memory")
+NO_MEMORY = ("bad_alloc", "bad allocation", "ailed to allocate", "ALLOC_FAILED", "out of memory")
 
 
 class Unfit(Exception):

@@ -29,6 +29,13 @@ UNSUPPORTED = (
     "Opset",
     "opset",
 )
+# A provider that is in the build, but whose own libraries, driver or GPU are not on the device.
+ABSENT = (
+    "Please install",
+    "Failed to load library",
+    "no CUDA-capable device",
+    "driver version is insufficient",
+)
 
 
 def offers():
@@ -72,14 +79,22 @@ def load(job, path):
     if wanted != PROVIDERS[""]:
         chain.append((PROVIDERS[""], {}))
     try:
-        session = ort.InferenceSession(path, options, providers=chain)
+        session = ort.InferenceSession(path, options, providers=chain, enable_fallback=0)
     except Exception as error:
+        if any(word in str(error) for word in ABSENT):
+            raise part("timing").Unfit("no_runtime", "%s did not start: %s" % (wanted, one_line(error)))
         raise part("timing").unfit(error, UNSUPPORTED)
+    session.disable_fallback()  # after a failing run it would go on with another provider, and that be timed
     got = session.get_providers()[0]
     if got != wanted:  # a build names TensorRT and CUDA even where their libraries are not on the device
         reason = "%s is in this onnxruntime, but %s started instead: are its libraries installed?" % (wanted, got)
         raise part("timing").Unfit("no_runtime", reason)
     return Model(numpy, session, job.get("shape"))
+
+
+def one_line(error):
+    """The words of an exception, at most 400 characters."""
+    return " ".join(str(error).split())[:400]
 
 
 def provider(ort, option):

@@ -89,17 +89,21 @@ def test_a_provider_that_is_not_there(tmp_path, option, kind):
 class Library:
     """onnxruntime as a build with `providers` shows itself, of which those in `works` start."""
 
-    def __init__(self, version: str, providers: list[str], works: list[str]) -> None:
-        self.__version__, self.works, self.asked = version, works, None
+    def __init__(self, version: str, providers: list[str], works: list[str], words: str = "") -> None:
+        self.__version__, self.works, self.words, self.asked = version, works, words, None
         self.get_available_providers = lambda: providers
 
     def SessionOptions(self) -> SimpleNamespace:
         return SimpleNamespace(add_session_config_entry=lambda name, value: None)
 
-    def InferenceSession(self, path, options, providers) -> SimpleNamespace:
+    def InferenceSession(self, path, options, providers, enable_fallback) -> SimpleNamespace:
         self.asked = providers
+        if self.words:
+            raise RuntimeError(self.words)
         started = [name for name, _ in providers if name in self.works]
-        return SimpleNamespace(get_providers=lambda: started, get_inputs=lambda: [])
+        session = SimpleNamespace(get_providers=lambda: started, get_inputs=list, falls_back=bool(enable_fallback))
+        session.disable_fallback = lambda: setattr(session, "falls_back", False)
+        return session
 
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -108,7 +112,7 @@ TENSORRT, OPENVINO = "TensorrtExecutionProvider", "OpenVINOExecutionProvider"
 
 def asked(monkeypatch, library: Library, job: dict, path: str = "model") -> list:
     monkeypatch.setitem(sys.modules, "onnxruntime", library)
-    runtime.load(job, path)
+    assert not runtime.load(job, path).session.falls_back
     return library.asked
 
 
@@ -128,6 +132,24 @@ def test_a_listed_provider_that_does_not_start(monkeypatch):
     with pytest.raises(timing.Unfit, match=r"TensorrtExecutionProvider is .* CUDAExecutionProvider started") as caught:
         asked(monkeypatch, library, job("onnxruntime:tensorrt"))
     assert caught.value.kind == "no_runtime"
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [  # the first as a GPU build of 1.23.2 says it
+        ("Please install TensorRT libraries as mentioned in the GPU requirements page, make sure", "no_runtime"),
+        ("CUDA failure 100: no CUDA-capable device is detected ; GPU=-1", "no_runtime"),
+        ("CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version", "no_runtime"),
+        ("TensorRT EP failed to create engine from network for fused node", "unbuildable"),
+        ("CUDA failure 2: out of memory ; GPU=0", "out_of_memory"),
+        ("CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0", "out_of_memory"),
+    ],
+)
+def test_whose_fault_a_provider_that_raises_is(monkeypatch, words, kind):
+    library = Library("1.23.2", [TENSORRT, CUDA, CPU], [TENSORRT, CUDA, CPU], words)
+    with pytest.raises(timing.Unfit) as caught:
+        asked(monkeypatch, library, job("onnxruntime:tensorrt"))
+    assert caught.value.kind == kind and words[:30] in str(caught.value)
 
 
 def test_tensorrt_is_told_the_precision_and_keeps_engines_apart(monkeypatch, tmp_path):
