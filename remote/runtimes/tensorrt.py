@@ -7,7 +7,6 @@ on which is in docs/tensorrt.md.
 
 import collections
 import ctypes
-import hashlib
 import importlib
 import os
 import random
@@ -23,17 +22,6 @@ DISTRIBUTIONS = ("tensorrt", "tensorrt_cu11", "tensorrt_cu12", "tensorrt_cu13")
 SYSTEM = "/usr/lib/python%d.%d/dist-packages" % sys.version_info[:2]
 CODES = {"FLOAT": "f", "HALF": "e", "INT8": "b", "INT32": "i", "BOOL": "?", "UINT8": "B", "INT64": "q"}
 LIMITS = {"b": (-128, 127), "B": (0, 255), "e": (-65504.0, 65504.0)}
-CACHE_MAX = 64 << 20  # bytes of a timing cache; beyond them it is begun anew
-
-NO_GPU = r"CUDA initialization failure|no CUDA-capable device|CUDA driver version is insufficient|CUDA error (35|100) "
-NO_MEMORY = (
-    r"out ?of ?memory|insuff?icient (?:device )?memory|memory is insufficient|could not be allocated|bad_alloc"
-    r"|FAILED_ALLOCATION|STATUS_ALLOC_FAILED|Requested amount of GPU memory"
-)
-UNSUPPORTED = (
-    r"UNSUPPORTED_|\[[78]\] |No importer registered|could not find plugin|Plugin not found|[Uu]nsupported|not supported"
-    r"|require hardware with Int8 support|Unrecognized attribute"
-)
 
 Tensor = collections.namedtuple("Tensor", "name is_input shape code count size device host")
 
@@ -57,13 +45,15 @@ def offers():
 
 def libraries():
     """tensorrt, with CUDA's context made."""
-    sys.path.append(SYSTEM)
+    path = list(sys.path)
+    if SYSTEM not in path:
+        sys.path.append(SYSTEM)
     try:
         trt = importlib.import_module("tensorrt")
     except ImportError as error:
         raise part("timing").Unfit("no_runtime", "tensorrt cannot be imported: %s" % error)
     finally:
-        sys.path.remove(SYSTEM)
+        sys.path[:] = path
     try:
         part("cuda").opened()
     except Exception as error:
@@ -72,7 +62,7 @@ def libraries():
     return trt
 
 
-# ---------------------------------------------------------------- whose fault it is
+# ---------------------------------------------------------------- building
 
 
 def logger(trt):
@@ -93,30 +83,11 @@ def logger(trt):
     return Log()
 
 
-def unfit(errors, warnings=()):
-    """What TensorRT complained of as Unfit, whose reason is its own words."""
-    text = "; ".join(errors[:3])[:500] or "TensorRT gave no reason"
-    whole = "\n".join(errors)
-    starved = "Could not find any implementation" in whole and re.search(NO_MEMORY, "\n".join(warnings), re.I)
-    if re.search(NO_GPU, whole):
-        kind = "no_runtime"
-    elif (
-        re.search(NO_MEMORY, whole, re.I) or starved
-    ):  # tactics were passed over for want of memory until none was left
-        kind = "out_of_memory"
-    else:
-        kind = "unsupported" if re.search(UNSUPPORTED, whole) else "unbuildable"
-    return part("timing").Unfit(kind, text)
-
-
-# ---------------------------------------------------------------- building
-
-
 def build(job, path, out):
     """Writes the engine of an ONNX file; what TensorRT warned of is worth keeping."""
     trt = libraries()
     log = logger(trt)
-    builder = create(lambda: trt.Builder(log), log)
+    builder = create(lambda: trt.Builder(log), log, False)
     refuse_int8(builder, job)
     if hasattr(trt, "init_libnvinfer_plugins"):
         trt.init_libnvinfer_plugins(log, "")
@@ -127,40 +98,40 @@ def build(job, path, out):
     cache, file = use_timing_cache(trt, config, job)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise unfit(log.errors, log.warnings)
+        raise part("plans").unfit(log.errors, log.warnings)
     with open(out, "wb") as target:
         target.write(memoryview(plan))  # bytes(plan) would be one copy more
-    if cache is not None:
-        keep(file, bytes(memoryview(cache.serialize())))
+    learned = cache.serialize() if cache is not None else None
+    if learned is not None:
+        part("plans").keep(file, bytes(memoryview(learned)))
     return {"notes": [line[:200] for line in log.warnings[:10]]}
 
 
-def create(make, log):
-    """What `make` returns. A factory of the bindings that gets nothing from the library raises TypeError."""
+def create(make, log, of_model=True):
+    """What `make` returns; Unfit where that is nothing, which the bindings make a TypeError in some places."""
     try:
-        made = make()
+        made, words = make(), log.errors
     except TypeError as error:
-        raise unfit(log.errors or [str(error)])
-    if made is None:
-        raise unfit(log.errors)
-    return made
+        made, words = None, log.errors or [str(error)]
+    if made is not None:
+        return made
+    found = part("plans").unfit(words)
+    if not of_model and found.kind != "out_of_memory":
+        found.kind = "no_runtime"
+    raise found
 
 
 def refuse_int8(builder, job):
-    """Raises Unfit where the graph is int8 and the GPU is not: TensorRT fails late on that, or is slow."""
+    """Raises Unfit where the graph is int8 and the GPU has none."""
     if job["precision"] != "int8":
         return
-    gpu = part("cuda").gpu() or {"name": "this GPU", "sm": "?"}
+    gpu = part("cuda").gpu()
     if hasattr(builder, "platform_has_fast_int8"):
         fast = builder.platform_has_fast_int8
     else:  # TensorRT 11 no longer says
-        fast = part("cuda").fast_int8(gpu["sm"])
+        fast = gpu is None or part("cuda").fast_int8(gpu["sm"])
     if not fast:
-        raise part("timing").Unfit("unsupported", no_int8(gpu))
-
-
-def no_int8(gpu):
-    return "%s (sm %s) has no int8 arithmetic: use fp16 or fp32 there" % (gpu["name"], gpu["sm"])
+        raise part("plans").refuse_int8(gpu)
 
 
 def network_flags(trt):
@@ -176,7 +147,7 @@ def parse(trt, network, log, path):
         parsed = parser.parse(file.read())
     if not parsed:
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
-        raise unfit([parser_words(error) for error in errors] + log.errors)
+        raise part("plans").unfit([parser_words(error) for error in errors] + log.errors)
 
 
 def parser_words(error):
@@ -211,8 +182,8 @@ def use_timing_cache(trt, config, job):
     """(timing cache in use, its file): neighbouring candidates share most layers. (None, None) without a folder."""
     if not job.get("cache"):
         return None, None
-    file = cache_file(job["cache"], "tensorrt", trt.__version__)
-    for data in (kept(file), b""):
+    file = part("plans").cache_file(job["cache"], "tensorrt", trt.__version__)
+    for data in (part("plans").kept(file), b""):
         try:
             cache = config.create_timing_cache(data)
             if cache is not None and config.set_timing_cache(cache, False):
@@ -222,35 +193,6 @@ def use_timing_cache(trt, config, job):
     return None, None
 
 
-def cache_file(folder, name, version):
-    """Path of a timing cache: each version of TensorRT and each GPU has its own."""
-    os.makedirs(folder, exist_ok=True)
-    gpu = part("cuda").gpu()
-    return os.path.join(folder, "%s-%s-sm%s" % (name, version, gpu["sm"] if gpu else "unknown"))
-
-
-def kept(file):
-    """What keep() wrote; nothing if it is damaged: TensorRT's C++ is not to parse what is not its own."""
-    try:
-        with open(file, "rb") as source:
-            data = source.read(CACHE_MAX + 32)
-    except OSError:
-        return b""
-    return data[32:] if hashlib.sha256(data[32:]).digest() == data[:32] else b""
-
-
-def keep(file, data):
-    """Writes bytes with their digest before them, whole or not at all. A disk that is full costs time only."""
-    temporary = "%s.%d" % (file, os.getpid())
-    try:
-        with open(temporary, "wb") as target:
-            target.write(hashlib.sha256(data).digest() + data)
-        os.rename(temporary, file)
-    except OSError:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-
-
 # ---------------------------------------------------------------- running
 
 
@@ -258,7 +200,7 @@ def load(job, path):
     """The engine in `path`, which build() wrote on this device, with its buffers."""
     trt = libraries()
     log = logger(trt)
-    runtime = create(lambda: trt.Runtime(log), log)
+    runtime = create(lambda: trt.Runtime(log), log, False)
     if hasattr(trt, "init_libnvinfer_plugins"):
         trt.init_libnvinfer_plugins(log, "")
     with open(path, "rb") as file:
@@ -383,7 +325,7 @@ class Model(object):
 
     def failure(self):
         """TensorRT refused to run what it had loaded."""
-        found = unfit(self.log.errors)
+        found = part("plans").unfit(self.log.errors)
         return part("timing").Unfit("out_of_memory" if found.kind == "out_of_memory" else "crashed", str(found))
 
     def output(self):

@@ -297,7 +297,6 @@ def test_a_python_that_is_not_there():
         Session.open(Device("x", "x", None, "/no/python", "onnxruntime"))
 
 
-
 def test_a_closed_session_stays_closed(home):
     session = Session.open(LOCAL)
     agent = session._link.pid

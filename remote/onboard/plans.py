@@ -1,0 +1,76 @@
+# mypy: ignore-errors
+"""What TensorRT's two runtimes share: whose fault a failure is, by its words, and timing caches that stay.
+
+Sent to the device as text: Python 3.6, standard library only. "Plan" is TensorRT's word for an engine in a file.
+"""
+
+import hashlib
+import os
+import re
+
+CACHE_MAX = 64 << 20  # bytes of a timing cache; beyond them it is begun anew
+
+NO_GPU = (
+    r"CUDA initialization failure|no CUDA-capable device|CUDA driver version is insufficient|Cuda failure: (?:35|100)\b"
+)
+NO_MEMORY = (
+    r"out ?of ?memory|insuff?icient (?:device )?memory|memory is insufficient|could not be allocated|bad_alloc"
+    r"|FAILED_ALLOCATION|STATUS_ALLOC_FAILED|MEM_ALLOC_FAILED|Requested amount of GPU memory"
+)
+# The ONNX parser's codes 7 to 13 are for what it does not know, by name in Python and by number in the log.
+UNSUPPORTED = (
+    r"UNSUPPORTED_|In (?:function|node)[^[]*\[(?:[7-9]|1[0-3])\] |No importer registered|could not find plugin"
+    r"|Plugin not found|[Uu]nsupported|not supported|require hardware with Int8 support"
+)
+NODE_DUMP = r"--- (?:Begin|End) node ---|\.cpp:\d+: (?:input|name|op_type): "
+NO_TACTIC = r"Could not find any implementation|no implementation"
+
+
+def unfit(errors, warnings=()):
+    """What TensorRT complained of, as Unfit with its own words for the reason."""
+    whole = "\n".join(errors)
+    # tactics that want more memory than there is are passed over with a warning, until none is left
+    starved = re.search(NO_TACTIC, whole) and re.search(NO_MEMORY, "\n".join(warnings), re.I)
+    if re.search(NO_GPU, whole):
+        kind = "no_runtime"
+    elif starved or re.search(NO_MEMORY, whole, re.I):
+        kind = "out_of_memory"
+    else:
+        kind = "unsupported" if re.search(UNSUPPORTED, whole) else "unbuildable"
+    telling = [line for line in errors if not re.search(NODE_DUMP, line)] or errors
+    return part("timing").Unfit(kind, "; ".join(telling[:3])[:500] or "TensorRT gave no reason")
+
+
+def refuse_int8(gpu):
+    """The Unfit for an int8 graph on a GPU (None: not known) without int8: TensorRT fails late on it, or is slow."""
+    named = "%s (sm %s)" % (gpu["name"], gpu["sm"]) if gpu else "this GPU"
+    return part("timing").Unfit("unsupported", "%s has no int8 arithmetic: use fp16 or fp32 on it" % named)
+
+
+def cache_file(folder, runtime, version):
+    """Path of a timing cache: each version of TensorRT and each kind of GPU has its own."""
+    os.makedirs(folder, exist_ok=True)
+    gpu = part("cuda").gpu()
+    return os.path.join(folder, "%s-%s-sm%s" % (runtime, version, gpu["sm"] if gpu else "-unknown"))
+
+
+def kept(file):
+    """What keep() wrote; nothing if it is damaged: TensorRT's C++ is not to parse what is not its own."""
+    try:
+        with open(file, "rb") as source:
+            data = source.read(CACHE_MAX + 32)
+    except OSError:
+        return b""
+    return data[32:] if hashlib.sha256(data[32:]).digest() == data[:32] else b""
+
+
+def keep(file, data):
+    """Writes bytes behind their digest, whole or not at all. A full disk costs only the time the cache would save."""
+    temporary = "%s.%d" % (file, os.getpid())
+    try:
+        with open(temporary, "wb") as target:
+            target.write(hashlib.sha256(data).digest() + data)
+        os.rename(temporary, file)
+    except OSError:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
