@@ -13,7 +13,7 @@ WIDTHS = (3, 16, 32, 32, 64, 64, 64)
 
 
 def reference_model() -> bytes:
-    """A serialized ONNX model, the same bytes every time: six 3x3 convolutions with ReLU, 128 px, 80 M MACs.
+    """A serialized ONNX model, the same bytes every time: six 3x3 convolutions with ReLU, 128 px, 68 M MACs.
 
     Plain operators of opset 13, so that every runtime and every board builds it the same way.
     """

@@ -475,6 +475,11 @@ class Agent(object):
         self.silence_s = number(fields, "silence_s", 0.5, 3600)
         self.store.limit = number(fields, "cache_mb", 0, 1 << 20) * (1 << 20)
         self.who = str(fields.get("who", ""))[:100]
+        # in a thread: a cold board may take longer to import its runtimes than we may be silent
+        threading.Thread(target=self.answer, args=(request, self.introduce), daemon=True).start()
+
+    def introduce(self):
+        """The facts: what the device is, and what it has."""
         self.found = look_around()
         return dict(part("sensors").facts(), protocol=PROTOCOL, **self.found)
 

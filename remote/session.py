@@ -18,6 +18,7 @@ from remote.agent import BOOT, ERROR, PROTOCOL
 from remote.device import Device, Facts
 from remote.errors import DeviceError, UnknownDevice
 from remote.inventory import unreachable
+from remote.simulated.spec import parse
 from remote.ssh import NO_SUCH_HOST, ssh_argv, why_failed
 from remote.transport import Transport, bundle, explain_exit, local_argv, pieces
 
@@ -208,8 +209,12 @@ class Session:
 
 
 def agent_argv(device: Device) -> list[str]:
-    """Command line that starts the agent of a device: over ssh, in a process here, or a simulated one."""
+    """Command line that starts the agent of a device: over ssh, in a process here, or a simulated one.
+
+    Raises UnknownDevice for what can't be meant.
+    """
     if device.simulated is not None:
+        parse(device.simulated)
         return [sys.executable, "-m", "remote.simulator", device.simulated, str(len(bundle()))]
     if device.host is None:
         return local_argv(device.python or sys.executable)

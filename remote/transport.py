@@ -294,6 +294,7 @@ class Transport:
         assert stdout is not None
         try:
             self._skip_to_ready(stdout)
+            self._heard_s = time.monotonic()
             ready.put(True)
             while True:
                 frame = read_frame(stdout, self._blob_max)

@@ -63,6 +63,11 @@ class Board:
         """True where GPU and CPU share the memory, and the GPU's clock is a file."""
         return self.gpu is not None and self.gpu.unified
 
+    @property
+    def raspberry(self) -> bool:
+        """True where the firmware tells what it holds back."""
+        return any(name.startswith("raspberrypi,") for name in self.compatible)
+
 
 A57 = "fp asimd evtstrm aes pmull sha1 sha2 crc32"
 A72_RASPBERRY = "fp asimd evtstrm crc32 cpuid"  # without the cryptographic extension
@@ -229,7 +234,7 @@ BOARDS = (
         compatible=("raspberrypi,4-model-b", "brcm,bcm2711"),
         runtimes={"onnxruntime": "1.23.2"},
         # Cortex-A72 Software Optimization Guide: one 128-bit FMLA a cycle; BCM2711 at 1.8 GHz, 32-bit LPDDR4-3200
-        # (12.8 GB/s, of which a core gets about 3). int8 without dot product: 1.4 times fp32, as in
+        # (12.8 GB/s, of which networks get about 3). int8 without dot product: 1.4 times fp32, as in
         # ncnn's published benchmark.
         core=_core(1.8, 4, 0.6, 1.4, 3.0, 12),
         cpu_mhz=1800,

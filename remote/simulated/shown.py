@@ -53,6 +53,8 @@ def state(board: Board, at_s: float, busy_s: float, temperature_c: float) -> Val
         shown |= clocks | {"gpu_governor": "nvhost_podgov", "gpu_load": 0.0}
     if board.machine == "x86_64":
         shown["throttle_count"] = 0
+    if board.raspberry:
+        shown["throttled_bits"] = "0"
     return shown
 
 
@@ -63,8 +65,8 @@ def survey(board: Board) -> Value:
         "is_root": False,
         "cores": board.cores,
         "memory_mb": board.memory_mb,
-        "swap_mb": 0,
-        "swap_zram_mb": 0,
+        "swap_mb": board.memory_mb // 2 if board.jetson else 2048,
+        "swap_zram_mb": board.memory_mb // 2 if board.jetson else 0,  # L4T sets it up so
         "disk_free_mb": 8000,
         "cpu_clock_locked": True,
         "clocks_locked": True,
@@ -99,6 +101,8 @@ def during(board: Board, seconds: float, cores: int, start_c: float, slowed: flo
             shown |= {f"{name}_mhz_min": low, f"{name}_mhz_max": mhz, f"{name}_mhz_limit": mhz}
     if board.machine == "x86_64":
         shown["throttle_count"] = 3 if hot else 0
+    if board.raspberry:
+        shown["throttled_bits"] = "40004" if hot else "0"  # throttled now, and since it was read last
     if board.watts:
         shown |= {"watts_mean": board.watts, "watts_max": board.watts}
     return shown

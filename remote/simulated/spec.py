@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
+from remote.errors import UnknownDevice
 from remote.simulated.boards import BOARDS, Board
 
 # Kinds of failure, and the operations each may befall. Never `hello`: a board that fails comes back.
@@ -20,7 +21,7 @@ SLOWED = (1.3, 1.6)
 EXAMPLE = "nano,drop=0.05,seed=3"
 
 
-class SpecError(ValueError):
+class SpecError(UnknownDevice):
     """A specification that says nothing sensible: one line with what was asked, what there is, what to do."""
 
 

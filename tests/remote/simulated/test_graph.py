@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -88,7 +90,7 @@ def test_a_matrix():
 
 def test_the_reference_by_hand():
     widths, sides = (3, 16, 32, 32, 64, 64, 64), (64, 64, 32, 32, 16, 16)  # px of each result
-    macs = [side**2 * out * 9 * into for side, into, out in zip(sides, widths, widths[1:], strict=True)]
+    macs = [side**2 * out * 9 * into for side, (into, out) in zip(sides, pairwise(widths), strict=True)]
     assert [layer.macs for layer in work(reference_model()).layers if layer.macs] == macs
 
 

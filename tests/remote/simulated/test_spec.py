@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from remote.errors import DeviceError
+from remote.errors import UnknownDevice
 from remote.inventory import load_device
 from remote.session import Session
 from remote.simulated.boards import BOARDS
@@ -54,7 +54,7 @@ def test_nonsense_is_refused_in_one_line(text, says):
 
 
 def test_the_controller_shows_why(home):
-    with pytest.raises(DeviceError, match="no simulated board 'moon'; there are nano or jetson-nano"):
+    with pytest.raises(UnknownDevice, match="no simulated board 'moon'; there are nano or jetson-nano"):
         Session.open(load_device("sim:moon"))
     done = subprocess.run(
         [sys.executable, "-m", "remote.simulator", "nano,speed=2", "10"], cwd=ROOT, capture_output=True, text=True
