@@ -13,6 +13,7 @@ from evaluators.measurement import Block, Interval, Latency
 from evaluators.statistics import pooled_median, quantile_interval, samples_needed, scaled
 from evaluators.throttling import cool_down, throttled
 from remote.device import ON_GPU
+from remote.replies import seen
 from remote.session import Job
 
 
@@ -109,7 +110,7 @@ def foreign_cores(before: dict[str, Any], after: dict[str, Any], threads: int) -
 
     A block itself keeps `threads` cores busy from beginning to end.
     """
-    names = ("cpu_busy_s", "at_s")
+    names, before, after = ("cpu_busy_s", "at_s"), seen(before), seen(after)
     if any(name not in state for state in (before, after) for name in names):
         return None
     busy_s, wall_s = (float(after[name]) - float(before[name]) for name in names)

@@ -158,6 +158,7 @@ def _set_up(log: str, owner: int, threads: int | None) -> None:
     # These are read once, when torch is imported. Threads that wait by spinning make a training thirty times slower
     # as soon as anything else wants a core; asleep they cost nothing then and little otherwise.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime would otherwise send what it is used for
     if threads is not None:
         os.environ |= {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
 

@@ -216,8 +216,9 @@ class Job(object):
         payload = Job.payload
         result, theirs = os.pipe()
         words = json.dumps(dict(order, result_fd=theirs, parent=os.getpid())).encode()
-        # numpy's own thread pools are not used, but take memory and wake up
-        quiet = dict(os.environ, OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
+        # numpy's own thread pools are not used, but take memory and wake up; ONNX Runtime's telemetry would write
+        # outside our cache, and send
+        quiet = dict(os.environ, OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", ORT_DISABLE_TELEMETRY="1")
         try:
             self.process = subprocess.Popen(
                 [sys.executable, "-u", "-c", BOOT, str(len(payload))],

@@ -74,6 +74,11 @@ def unreachable(device: Device, reason: str, files: Sequence[Path] | None = None
     return f"no device called {device.name} is entered ({_there_are(known)}), and ssh {device.host} fails: {reason}"
 
 
+def is_entered(name: str, files: Sequence[Path] | None = None) -> bool:
+    """True if the name stands in a devices.toml."""
+    return name in entries(files)[0]
+
+
 def place(device: Device, files: Sequence[Path] | None = None) -> Path:
     """The file a device is entered in, or the user's own if it is not."""
     known, _ = entries(files)

@@ -114,7 +114,7 @@ def numbers(reply: dict[str, Any], name: str) -> tuple[float, ...]:
 
 def _number(value: Any, name: str, low: float, high: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise DeviceError(f"the device sent {name} = {str(value)[:40]}, not a number from {low:g} to {high:g}")
+        raise DeviceError(f"the device sent {name} = {ascii(value)[:40]}, not a number from {low:g} to {high:g}")
     return float(value)  # NaN is not between any two numbers
 
 
@@ -135,7 +135,7 @@ def logits(raw: bytes, reply: dict[str, Any], rows: int) -> bytes:
     """float32 (rows, classes), as long as the reply says."""
     shape = _typed(reply, "shape", list)
     if len(shape) != 2 or shape[0] != rows or reply.get("bytes") != len(raw):
-        raise DeviceError(f"the device sent logits of shape {str(shape)[:40]} for {rows} rows")
+        raise DeviceError(f"the device sent logits of shape {ascii(shape)[:40]} for {rows} rows")
     classes = number({"classes": shape[1]}, "classes", 1, 1e7)
     if len(raw) != 4 * rows * int(classes):
         raise DeviceError(f"the device sent {len(raw)} bytes of logits for {rows} x {classes:g}")

@@ -17,7 +17,7 @@ from remote import replies
 from remote.agent import BOOT, ERROR, PROTOCOL
 from remote.device import Device, Facts
 from remote.errors import DeviceError, UnknownDevice
-from remote.inventory import unreachable
+from remote.inventory import is_entered, unreachable
 from remote.simulated.spec import parse
 from remote.ssh import NO_SUCH_HOST, ssh_argv, why_failed
 from remote.transport import Transport, bundle, explain_exit, local_argv, pieces
@@ -70,7 +70,7 @@ class Session:
             if device.host is None:
                 raise
             what = unreachable(device, str(error))
-            if NO_SUCH_HOST in str(error):
+            if NO_SUCH_HOST in str(error) and not is_entered(device.name):  # an entered board may just be off
                 raise UnknownDevice(what) from None
             raise DeviceError(what, error.kind) from None
 

@@ -147,6 +147,7 @@ class Transport:
         self._noise: deque[bytes] = deque(maxlen=300)
         self._heard_s = time.monotonic()
         self._closed = threading.Event()
+        self._ready = False
         self._process = self._start(argv)
         self._draining = threading.Thread(target=self._drain_stderr, daemon=True)
         self._draining.start()
@@ -294,7 +295,7 @@ class Transport:
         assert stdout is not None
         try:
             self._skip_to_ready(stdout)
-            self._heard_s = time.monotonic()
+            self._heard_s, self._ready = time.monotonic(), True
             ready.put(True)
             while True:
                 frame = read_frame(stdout, self._blob_max)
@@ -355,7 +356,9 @@ class Transport:
         status = self._process.poll()
         self._draining.join(0.5)  # its last words say why
         how = self._explain(status, self._said())
-        return self._fail(DeviceError(f"connection to the device lost: {how}", "link"))
+        return self._fail(
+            DeviceError(f"{'connection to the device lost' if self._ready else 'no connection'}: {how}", "link")
+        )
 
     def _said(self) -> str:
         """What it printed beside the frames, lines and all."""

@@ -66,6 +66,8 @@ RAW = {"predict": bytes(24)}
 # bytes after which it stops (None: all), whether it goes then). A type of None is a body without a frame.
 PEER = """#!{python} -IS
 import os, struct, sys
+
+pytestmark = pytest.mark.slow
 def take(n):
     d = b''
     while len(d) < n:

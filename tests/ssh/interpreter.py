@@ -64,10 +64,10 @@ def _copy(folder: Path) -> str:
     for package in PACKAGES:
         spec = importlib.util.find_spec(package)
         assert spec and spec.origin, f"{package} is not installed"
-        for path in Path(spec.origin).parents[1].glob(f"{package}[.-]*"):
-            shutil.copytree(path, folder / "packages" / path.name)
-        path = Path(spec.origin).parent
-        shutil.copytree(path, folder / "packages" / path.name, ignore=shutil.ignore_patterns(*LEFT_OUT))
+        home = Path(spec.origin).parent
+        shutil.copytree(home, folder / "packages" / package, ignore=shutil.ignore_patterns(*LEFT_OUT))
+        for beside in home.parent.glob(f"{package}[.-]*"):  # its own libraries, and its version
+            shutil.copytree(beside, folder / "packages" / beside.name)
     wrapper = folder / "bin" / "python"
     wrapper.write_text(WRAPPER.format(folder=folder, name=name))
     wrapper.chmod(0o755)

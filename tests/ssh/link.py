@@ -124,9 +124,7 @@ class Link:
             writer.close()
         self._ways.discard(way)
 
-    async def _take(
-        self, way: Way, source: asyncio.StreamReader, queue: asyncio.Queue[tuple[float, bytes]]
-    ) -> None:
+    async def _take(self, way: Way, source: asyncio.StreamReader, queue: asyncio.Queue[tuple[float, bytes]]) -> None:
         """Says of every piece when it is due at the other end; an empty one is the end."""
         free_s, data = 0.0, b"-"
         while data:

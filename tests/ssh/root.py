@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from typing import Any
 
 _PREFIX = () if os.geteuid() == 0 else ("sudo", "-n")
 
@@ -18,7 +19,7 @@ def root(*argv: object, check: bool = True) -> str:
     return done.stdout
 
 
-def start_as_root(*argv: object, **options: object) -> subprocess.Popen[bytes]:
+def start_as_root(*argv: object, **options: Any) -> subprocess.Popen[bytes]:
     """The process."""
     return subprocess.Popen([*_PREFIX, *map(str, argv)], stdin=subprocess.DEVNULL, env=_environment(), **options)
 

@@ -105,7 +105,9 @@ def test_the_timing_process_tells_no_more(rig, tmp_path):
     assert words[1:3] == ["-u", "-c"] and words[4].isdigit() and len(words) == 5
 
 
-@pytest.mark.parametrize("noise", ["echo Welcome; echo AGENT-READY soon", "seq 1 20000", "printf 'no line end'", "echo oops >&2"])
+@pytest.mark.parametrize(
+    "noise", ["echo Welcome; echo AGENT-READY soon", "seq 1 20000", "printf 'no line end'", "echo oops >&2"]
+)
 def test_a_noisy_login_shell_does_not_matter(rig, tmp_path, noise):
     bashrc = rig.home / ".bashrc"
     kept = root("cat", bashrc)

@@ -45,10 +45,11 @@ def spans_of(session: Session, folder, waits: list, times: int = 3, pairs: int =
 
 def test_two_controllers_take_turns(rig, tmp_path):
     graph(tmp_path, "convolution"), graph(tmp_path, "linear")
-    spans, waits = [], []
+    spans, waits, ready = [], [], threading.Barrier(2)
 
     def control() -> None:
         with opened() as session:
+            ready.wait(30)
             spans.extend(spans_of(session, tmp_path, waits))
 
     _together(control, control)
@@ -62,14 +63,16 @@ def test_users_of_the_same_board_take_turns_too(rig, tmp_path):
     if os.environ.get("EDGEFRONT_LOCK_DIR"):
         pytest.skip("EDGEFRONT_LOCK_DIR keeps the agents of this machine apart")
     graph(tmp_path, "convolution"), graph(tmp_path, "linear")
-    spans, waits = [], []
+    spans, waits, ready = [], [], threading.Barrier(2)
 
     def over_ssh() -> None:
         with opened() as session:
+            ready.wait(30)
             spans.extend(spans_of(session, tmp_path, waits))
 
     def here() -> None:
         with Session.open(LOCAL) as session:
+            ready.wait(30)
             spans.extend(spans_of(session, tmp_path, waits))
 
     _together(over_ssh, here)
