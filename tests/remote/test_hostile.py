@@ -27,6 +27,8 @@ from remote.device import Device, capabilities
 from remote.errors import CandidateError, DeviceError
 from remote.session import Job, Session
 
+pytestmark = pytest.mark.slow
+
 DIGEST = "a" * 64
 JOB = Job("onnxruntime", build_deadline_s=0.1)
 LONGEST_S = 8.0  # a peer that says nothing is given up after half a second, here
@@ -66,8 +68,6 @@ RAW = {"predict": bytes(24)}
 # bytes after which it stops (None: all), whether it goes then). A type of None is a body without a frame.
 PEER = """#!{python} -IS
 import os, struct, sys
-
-pytestmark = pytest.mark.slow
 def take(n):
     d = b''
     while len(d) < n:
