@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import math
 import platform
-import subprocess
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -35,9 +32,10 @@ from remote.patient import Incident, Patient
 from remote.preparing import restored
 from remote.replies import clean, seen
 from remote.session import Job
-from search import settings as settings_files
+from search import lookup
 from search.engines import serial
 from search.finish import Ending, finish
+from search.folder import code_version, command, held
 from search.funnel import Gates
 from search.ledger import Ledger
 from search.live import View
@@ -70,6 +68,8 @@ class Rooms:
 
 def run(settings: Settings, console: Console) -> tuple[Result, dict[str, Any], tuple[str, ...]]:
     """The result, the choice's preprocessing and the class names."""
+    if settings.table is not None:
+        return lookup.run(settings, console), {}, ()
     started = datetime.now(UTC).isoformat(timespec="seconds")
     folder = Path(settings.out)
     if settings.sampler not in samplers():
@@ -87,7 +87,7 @@ def run(settings: Settings, console: Console) -> tuple[Result, dict[str, Any], t
         stack.enter_context(restored(device))
         facts = session.facts
         space, able = cut_to(space, facts, device.runtime or "")
-        settings = stack.enter_context(_held(folder, settings))
+        settings = stack.enter_context(held(folder, settings))
         ledger = Ledger(folder / "ledger.jsonl")
         stack.callback(ledger.close)
         view: View = stack.enter_context(View(console, settings.budget(), settings.trials, settings.time_limit_s))
@@ -224,7 +224,7 @@ def _result(rooms: Rooms, ending: Ending, setup: Setup, started: str, warnings: 
     over = [m for m in ending.measurements if m.outcome == OVER_BUDGET]
     return Result(
         folder=rooms.folder,
-        command=_command(settings),
+        command=command(settings),
         started=started,
         budget=settings.budget(),
         device={
@@ -274,50 +274,3 @@ def _result(rooms: Rooms, ending: Ending, setup: Setup, started: str, warnings: 
 def _trained(measurement: Measurement) -> bool:
     """True if training steps were spent on the candidate (a plain network's are its parent's)."""
     return bool(measurement.accuracies)
-
-
-def _command(settings: Settings) -> str:
-    default = asdict(Settings(budget_ms=settings.budget_ms))
-    words = [f"--budget-ms {settings.budget_ms:g}"]
-    for name, value in asdict(settings).items():
-        if name != "budget_ms" and value != default[name]:
-            shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
-            words.append(f"--{name.removesuffix('_s').replace('_', '-')} {shown}")
-    return "python -m search.run " + " ".join(words)
-
-
-def code_version() -> str:
-    """Commit of this checkout, with `+` if the tree was changed; the package's version outside one."""
-    here = Path(__file__).parent
-    try:
-        commit = subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=12"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return version("edgefront")
-    return commit.stdout.strip()
-
-
-@contextmanager
-def _held(folder: Path, settings: Settings) -> Iterator[Settings]:
-    """The settings to run with, while no other process may use the run folder."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-    except OSError as error:
-        raise SettingsError(f"--out {folder} can't be written: {error.strerror}") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SettingsError(f"another search is running in {folder}: name another --out") from None
-        recorded = folder / "config.toml"
-        if recorded.exists():
-            settings = settings_files.go_on(settings_files.from_toml(recorded), settings, folder)
-        elif any(path.name != ".lock" for path in folder.iterdir()):
-            raise SettingsError(f"--out {folder} holds other files and no run: name an empty or new folder")
-        settings_files.write(replace(settings, out=str(folder)), recorded)
-        yield settings

@@ -61,7 +61,7 @@ def evaluate(
     so_far = replace(so_far, latency=latency)
     if not gates.budget.keeps(latency):
         stopped = replace(so_far, outcome=OVER_BUDGET, reason=over(gates.budget, latency))
-        return _scored(stopped, evaluator, replace(gates, rungs=(0,)), (), tell) if plain else stopped
+        return _scored(stopped, evaluator, replace(gates, rungs=gates.rungs[:1]), (), tell) if plain else stopped
     if slower := _slower_than_uncut(candidate, latency, evaluator, gates, tell):
         return replace(so_far, outcome=NO_GAIN, reason=slower)
     return _scored(so_far, evaluator, gates, rivals, tell)

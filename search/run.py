@@ -29,6 +29,7 @@ examples:
   python -m search.run --budget-ms 5 --data ./defects --weights ./weights --trials 60 --out runs/steel
   python -m search.run --config steel.toml --time-limit 1h
   python -m search.run --resume --out runs/steel --trials 100
+  python -m search.run --budget-ms 12 --space nb201 --table ./bench --device table:raspi4 --data in16
 
 a data set is
   digits                 embedded, made from scikit-learn's digits: for trying things out
@@ -75,6 +76,12 @@ def parser() -> argparse.ArgumentParser:
         "--space",
         metavar="NAME",
         help="preset or TOML file; `python -m spaces.show` lists them (default: tiny up to 64 px, edge above)",
+    )
+    what.add_argument(
+        "--table",
+        metavar="DIR",
+        help="look up instead of measuring: --space names the table, --device table:COLUMN its latencies, --data its "
+        "accuracies",
     )
     what.add_argument(
         "--weights",

@@ -27,6 +27,7 @@ class Settings:
     device: str = "local"
     data: str = "digits"
     space: str | None = None  # None: tiny for images up to 64 px, edge for larger ones
+    table: str | None = None  # folder of a table that is looked up instead of measuring
     weights: str | None = None
     sampler: str = "tpe"
     trials: int = 40

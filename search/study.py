@@ -22,7 +22,7 @@ from search.budget import Budget
 from search.ledger import drop_torn_line
 from search.pareto import objectives
 from spaces.candidate import Candidate
-from spaces.space import Space
+from spaces.space import Points
 
 DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE)
 METRICS = ("validation_top1", "rank_ms", "peak_mb")
@@ -43,7 +43,7 @@ def samplers() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in SAMPLERS.glob("*.py") if path.stem != "__init__"))
 
 
-def open_study(folder: Path, sampler: str, seed: int, space: Space) -> optuna.Study:
+def open_study(folder: Path, sampler: str, seed: int, space: Points) -> optuna.Study:
     """The study of a run folder, new or gone on with; trials that a kill left open are closed and queued again.
 
     One controller holds the run folder at a time, so a lock file found here is a dead one's.
@@ -74,7 +74,7 @@ def open_study(folder: Path, sampler: str, seed: int, space: Space) -> optuna.St
     return study
 
 
-def ask(study: optuna.Study, space: Space, seen: set[str]) -> Asked | None:
+def ask(study: optuna.Study, space: Points, seen: set[str]) -> Asked | None:
     """The next candidate not seen before; None when the space, or the sampler, has no more.
 
     A repeat is closed as failed with the attribute `repeat`: it teaches the sampler nothing, twice.
@@ -112,7 +112,7 @@ def tell(study: optuna.Study, trial: Trial, measurement: Measurement, budget: Bu
         study.tell(trial, state=TrialState.PRUNED)
 
 
-def told(study: optuna.Study, space: Space) -> Iterator[tuple[FrozenTrial, Candidate]]:
+def told(study: optuna.Study, space: Points) -> Iterator[tuple[FrozenTrial, Candidate]]:
     """Closed trials that stand for a candidate evaluated, in order."""
     for trial in study.get_trials(deepcopy=False, states=[TrialState.COMPLETE, TrialState.PRUNED]):
         yield trial, space.candidate(trial.params)

@@ -16,7 +16,7 @@ from search.choice import ranked
 from search.funnel import Gates, evaluate
 from search.live import View
 from spaces.candidate import Candidate
-from spaces.space import Space
+from spaces.space import Points
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Searched:
     ran_dry: bool = False  # no candidate was left to ask for
 
 
-def run(study: optuna.Study, space: Space, evaluator: Evaluator, gates: Gates, limits: Limits, view: View) -> Searched:
+def run(study: optuna.Study, space: Points, evaluator: Evaluator, gates: Gates, limits: Limits, view: View) -> Searched:
     """Every trial up to the limits, those of earlier sessions first: their stages are remembered, not repeated."""
     plain = frozenset(space.parents())
     searched = Searched([])

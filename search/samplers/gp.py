@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import optuna
 
-from spaces.space import Space
+from spaces.space import Points
 
 
-def make(seed: int, space: Space) -> optuna.samplers.BaseSampler:
+def make(seed: int, space: Points) -> optuna.samplers.BaseSampler:
     """Expected hypervolume improvement over Gaussian processes, as in Optuna's GPSampler."""
     return optuna.samplers.GPSampler(n_startup_trials=12, seed=seed)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import optuna
 
-from spaces.space import Space
+from spaces.space import Points
 
 
-def make(seed: int, space: Space) -> optuna.samplers.BaseSampler:
+def make(seed: int, space: Points) -> optuna.samplers.BaseSampler:
     """Bergstra and Bengio, Random Search for Hyper-Parameter Optimization, JMLR 2012."""
     return optuna.samplers.RandomSampler(seed=seed)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import optuna
 
-from spaces.space import Space
+from spaces.space import Points
 
 
-def make(seed: int, space: Space) -> optuna.samplers.BaseSampler:
+def make(seed: int, space: Points) -> optuna.samplers.BaseSampler:
     """Ozaki et al., Multiobjective Tree-Structured Parzen Estimator, JAIR 2022."""
     return optuna.samplers.TPESampler(multivariate=True, group=True, n_startup_trials=12, seed=seed)

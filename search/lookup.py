@@ -1,0 +1,91 @@
+"""One run over a table instead of a device: the same study, funnel, budget and report, nothing measured."""
+
+from __future__ import annotations
+
+import math
+import platform
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from rich.console import Console
+
+from evaluators.measurement import OVER_BUDGET, Seconds
+from evaluators.stopwatch import Stopwatch
+from evaluators.tabular import Table
+from search.engines import serial
+from search.finish import finish
+from search.folder import code_version, command, held
+from search.funnel import Gates
+from search.ledger import Ledger
+from search.live import View
+from search.remembered import Remembered
+from search.result import Result
+from search.settings import Settings, SettingsError
+from search.study import open_study
+from spaces.space import SpaceError
+from spaces.table import TableSpace, load_table, tables
+
+PREFIX = "table:"
+
+
+def run(settings: Settings, console: Console) -> Result:
+    """What a search over a table found. Raises SettingsError, SpaceError."""
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    space, table = _opened(settings)
+    folder = Path(settings.out)
+    with ExitStack() as stack:
+        settings = stack.enter_context(held(folder, settings))
+        watch, ledger = Stopwatch(), Ledger(folder / "ledger.jsonl")
+        stack.callback(ledger.close)
+        view = stack.enter_context(View(console, settings.budget(), settings.trials, settings.time_limit_s))
+        view.device(settings.device, f"a table of {space.size():,} networks measured by others")
+        study = open_study(folder, settings.sampler, settings.seed, space)
+        limit = settings.time_limit_s
+        left = lambda: math.inf if limit is None else limit - ledger.earlier_wall_s() - watch.wall_s()  # noqa: E731
+        limits = serial.Limits(settings.trials, left, lambda seconds: 0.0)
+        evaluator = Remembered(table, ledger, watch)
+        gates = Gates(settings.budget(), (space.epochs,))
+        searched = serial.run(study, space, evaluator, gates, limits, view)
+        plain = frozenset(space.parents())
+        ending = finish(searched.measurements, evaluator, settings.budget(), plain, view.doing)
+        over = [m for m in ending.measurements if m.outcome == OVER_BUDGET]
+        return Result(
+            folder=folder,
+            command=command(settings),
+            started=started,
+            budget=settings.budget(),
+            device={"name": settings.device, "table": f"{settings.table}: every number was measured by others"},
+            data={"set": settings.data, "accuracy": ", ".join(table.columns.values())},
+            provenance={
+                "python": platform.python_version(),
+                "optuna": version("optuna"),
+                "code": code_version(),
+                "seed": str(settings.seed),
+                "sampler": settings.sampler,
+                "space": f"{space.name}, {space.size():,} candidates",
+                "looked up": ", ".join(f"{stage} {count}" for stage, count in sorted(table.looked_up.items())),
+            },
+            measurements=ending.measurements,
+            front=ending.front,
+            choice=ending.choice,
+            baseline=ending.baseline,
+            miss=ending.miss,
+            seconds=Seconds(wall=ledger.earlier_wall_s() + watch.wall_s()),
+            reference_ms=0.0,
+            trials_asked=settings.trials,
+            early_stops=(sum(1 for m in over if not m.accuracies), len(over)),
+        )
+
+
+def _opened(settings: Settings) -> tuple[TableSpace, Table]:
+    if settings.space is None:
+        raise SettingsError(f"--table needs --space: one of {', '.join(tables())}, or a TOML file like them")
+    if not settings.device.startswith(PREFIX):
+        raise SettingsError(f"--table needs --device {PREFIX}COLUMN, not {settings.device!r}")
+    space = load_table(settings.space, Path(settings.table or ""))
+    try:
+        return space, Table(space, settings.device.removeprefix(PREFIX), settings.data, settings.percentile)
+    except SpaceError as error:
+        raise SettingsError(str(error)) from None
