@@ -85,7 +85,7 @@ def saving(result: Result) -> Saving | None:
         latency_ratio=Interval(1.0, 1.0, 1.0)
         if is_baseline
         else _ratio(choice.latency.rank_ms, baseline.latency.rank_ms),
-        memory_ratio=choice.latency.peak_mb / baseline.latency.peak_mb,
+        memory_ratio=_share(choice.latency.peak_mb, baseline.latency.peak_mb),
         size_ratio=size,
         test_lost=lost,
         test_lost_se=0.0 if is_baseline and lost is not None else lost_se,
@@ -151,7 +151,7 @@ def _lever(axis: str, before: Any, after: Any, pairs: list[tuple[Measurement, Me
     for one, other in pairs:
         assert one.latency is not None and other.latency is not None
         times.append(other.latency.rank_ms.value / one.latency.rank_ms.value)
-        memory.append(other.latency.peak_mb / one.latency.peak_mb)
+        memory.append(_share(other.latency.peak_mb, one.latency.peak_mb))
         accuracy += _change(one, other)
     return Lever(
         axis=axis,
@@ -195,3 +195,8 @@ def _lost(choice: Accuracy | None, baseline: Accuracy | None) -> tuple[float | N
         return None, None, None
     error = hypot(choice.standard_error(), baseline.standard_error())
     return baseline.top1 - choice.top1, error, choice.count
+
+
+def _share(after_mb: float, before_mb: float) -> float:
+    """After over before; 1 where a table gives no memory."""
+    return after_mb / before_mb if before_mb else 1.0

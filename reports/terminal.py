@@ -86,5 +86,5 @@ def _lines(result: Result) -> list[tuple[str, str]]:
         ("device", ", ".join(f"{kind}: {count}" for kind, count in incidents(result))),
         ("time", f"{duration(result.seconds.wall)}: {spent}"),
         ("report", str(result.folder / "report.html")),
-        ("model", str(result.folder / "chosen") if result.choice else ""),
+        ("model", str(result.folder / "chosen") if result.choice and result.choice.model_path else ""),
     ]

@@ -56,7 +56,7 @@ def run(settings: Settings, console: Console) -> Result:
             command=command(settings),
             started=started,
             budget=settings.budget(),
-            device={"name": settings.device, "table": f"{settings.table}: every number was measured by others"},
+            device={"name": settings.device, "table": f"{settings.table}: every number was measured by others; it gives no memory"},
             data={"set": settings.data, "accuracy": ", ".join(table.columns.values())},
             provenance={
                 "python": platform.python_version(),
@@ -84,6 +84,8 @@ def _opened(settings: Settings) -> tuple[TableSpace, Table]:
         raise SettingsError(f"--table needs --space: one of {', '.join(tables())}, or a TOML file like them")
     if not settings.device.startswith(PREFIX):
         raise SettingsError(f"--table needs --device {PREFIX}COLUMN, not {settings.device!r}")
+    if settings.budget_mb is not None:
+        raise SettingsError("a table gives no memory: leave out --budget-mb")
     space = load_table(settings.space, Path(settings.table or ""))
     try:
         return space, Table(space, settings.device.removeprefix(PREFIX), settings.data, settings.percentile)

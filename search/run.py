@@ -149,7 +149,7 @@ def search(settings: Settings, console: Console | None = None) -> Result:
 
     result, preprocessing, classes = run(settings, console or Console(quiet=True))
     write(result, result.folder)
-    if result.choice:
+    if result.choice and result.choice.model_path:  # a table has no file
         write_chosen(result, classes, preprocessing)
     return result
 
