@@ -56,7 +56,10 @@ def run(settings: Settings, console: Console) -> Result:
             command=command(settings),
             started=started,
             budget=settings.budget(),
-            device={"name": settings.device, "table": f"{settings.table}: every number was measured by others; it gives no memory"},
+            device={
+                "name": settings.device,
+                "table": f"{settings.table}: every number was measured by others; it gives no memory",
+            },
             data={"set": settings.data, "accuracy": ", ".join(table.columns.values())},
             provenance={
                 "python": platform.python_version(),
