@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
+from typing import Any
 
 import pandas
 
@@ -37,9 +38,8 @@ class Table:
 
     def structure(self, candidate: Candidate) -> Structure | Failure:
         """What the table knows of a network before it is measured."""
-        row = self._space.rows.loc[candidate.variant]
-        macs, parameters = self._space.macs, self._space.parameters
-        sizes = [row[column.name] * column.unit for column in (parameters, macs)]
+        columns = self._space.parameters, self._space.macs
+        sizes = [self._number(candidate, column.name) * column.unit for column in columns]
         if not all(map(math.isfinite, sizes)):
             return Failure("structure", "unbuildable", f"the table gives no size of {candidate.variant}")
         return Structure(int(sizes[0]), int(sizes[1]), 4 * int(sizes[0]), 0.0, "table", 0)
@@ -67,8 +67,13 @@ class Table:
         """None: there is no file."""
         return ""
 
+    def _number(self, candidate: Candidate, column: str) -> float:
+        """One cell, NaN where it is empty."""
+        cell: Any = self._space.rows.at[candidate.variant, column]
+        return float(cell)
+
     def _latency(self, candidate: Candidate) -> Latency | Failure:
-        value = float(self._space.rows.at[candidate.variant, self._device])
+        value = self._number(candidate, self._device)
         if not value > 0:
             return Failure("latency", "unbuildable", f"the table has no latency of {candidate.variant}")
         exactly = Interval(value, value, value)
@@ -89,7 +94,7 @@ class Table:
         )
 
     def _accuracy(self, candidate: Candidate, epochs: int, split: str) -> Accuracy | Failure:
-        value = float(self._space.rows.at[candidate.variant, self.columns[epochs]]) * self._space.accuracy_unit
+        value = self._number(candidate, self.columns[epochs]) * self._space.accuracy_unit
         if not 0 <= value <= 1:
             return Failure("accuracy", "unbuildable", f"the table has no accuracy of {candidate.variant}")
         return Accuracy(value, round(value * IMAGES), IMAGES, epochs, split, candidate.variant)

@@ -74,8 +74,8 @@ class TableSpace:
         """The parameters that `candidate` turns into this candidate; the inverse of `candidate`."""
         if not self.axes:
             return {"variant": candidate.variant}
-        row = self.rows.loc[candidate.variant]
-        return {axis: row[axis].item() if hasattr(row[axis], "item") else row[axis] for axis in self.axes}
+        cells: dict[str, Any] = {axis: self.rows.at[candidate.variant, axis] for axis in self.axes}
+        return {axis: cell.item() if hasattr(cell, "item") else cell for axis, cell in cells.items()}
 
     def parents(self) -> tuple[Candidate, ...]:
         """The network of most multiply-accumulates: whoever does not look at latency takes the largest."""
