@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections import Counter
+from collections import Counter, defaultdict
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -124,8 +124,10 @@ def _searched(rooms: Rooms, started: str) -> tuple[Result, dict[str, Any], tuple
     setup, restless = _setup(rooms)
     board = Board(setup, rooms.session, rooms.worker, rooms.dataset, rooms.watch, view.doing)
     evaluator = Remembered(board, rooms.ledger, rooms.watch)
-    study = open_study(rooms.folder, settings.sampler, settings.seed, rooms.space)
-    limits = serial.Limits(settings.trials, lambda: _seconds_left(rooms), lambda s: _finishing_s(rooms))
+    study = open_study(rooms.folder, settings.sampler, settings.seed, rooms.space, settings.budget())
+    limits = serial.Limits(
+        settings.trials, lambda: _seconds_left(rooms), lambda s: _finishing_s(rooms), lambda: _costs_s(rooms)
+    )
     gates = Gates(settings.budget(), settings.rungs)
     searched = serial.run(study, rooms.space, evaluator, gates, limits, view)
     plain = frozenset(rooms.space.parents())
@@ -206,6 +208,15 @@ def _setup(rooms: Rooms) -> tuple[Setup, str]:
 def _seconds_left(rooms: Rooms) -> float:
     limit = rooms.settings.time_limit_s
     return math.inf if limit is None else limit - rooms.ledger.earlier_wall_s() - rooms.watch.wall_s()
+
+
+def _costs_s(rooms: Rooms) -> tuple[float, float]:
+    """Seconds of a candidate's timing, and of its trainings and scorings, as they have been so far in this run."""
+    timings = [sum(entry.spent_s.values()) for entry in rooms.ledger.entries("latency")]
+    trainings: defaultdict[str, float] = defaultdict(float)
+    for entry in rooms.ledger.entries("accuracy"):
+        trainings[entry.key.partition("@")[0]] += sum(entry.spent_s.values())
+    return mean(timings or [1.0]), mean(trainings.values() or [1.0])
 
 
 def _finishing_s(rooms: Rooms) -> float:

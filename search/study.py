@@ -43,7 +43,7 @@ def samplers() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in SAMPLERS.glob("*.py") if path.stem != "__init__"))
 
 
-def open_study(folder: Path, sampler: str, seed: int, space: Points) -> optuna.Study:
+def open_study(folder: Path, sampler: str, seed: int, space: Points, budget: Budget) -> optuna.Study:
     """The study of a run folder, new or gone on with; trials that a kill left open are closed and queued again.
 
     One controller holds the run folder at a time, so a lock file found here is a dead one's.
@@ -63,7 +63,7 @@ def open_study(folder: Path, sampler: str, seed: int, space: Points) -> optuna.S
         storage=storage,
         directions=list(DIRECTIONS),
         # a sampler's random state is not in the journal: a resumed one must not draw its first draws again
-        sampler=module.make(seed + 1000003 * trials, space),
+        sampler=module.make(seed + 1000003 * trials, space, budget),
         load_if_exists=True,
     )
     if not known:

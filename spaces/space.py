@@ -44,6 +44,10 @@ class Points(Protocol):
     def params_of(self, candidate: Candidate) -> dict[str, Value]: ...
     def parents(self) -> tuple[Candidate, ...]: ...
 
+    def numbers(self) -> list[tuple[float, ...]]:
+        """What is known of each candidate before anything is measured, in the order of `params`."""
+        ...
+
 
 @dataclass(frozen=True)
 class Space:
@@ -92,6 +96,15 @@ class Space:
             for variant, *point in product(names, *axes):
                 named = {self._name(family, axis): v for axis, v in zip(self.axes, point, strict=True)}
                 yield {"variant": variant} | named
+
+    def numbers(self) -> list[tuple[float, ...]]:
+        """Area of the input, what each operation leaves of a network, and threads, in the order of `params`."""
+        steps = [axis for axis in self.axes if axis not in PLAIN_AXES]
+        found = []
+        for candidate in map(self.candidate, self.params()):
+            kept = (1 - candidate.amount(step) for step in steps)
+            found.append((float(candidate.image_px**2), *kept, float(candidate.threads)))
+        return found
 
     def suggest(self, trial: Suggests) -> Candidate:
         """The candidate a trial asks for. Evenly spaced numbers keep their order for the sampler."""

@@ -35,7 +35,7 @@ class TableSpace:
     title: str
     rows: pandas.DataFrame  # indexed by the key, as text
     axes: tuple[str, ...]
-    numbers: tuple[str, ...]  # columns known before anything is measured
+    numeric: tuple[str, ...]  # columns known before anything is measured
     macs: Column
     parameters: Column
     accuracy: str  # with a place for {data}
@@ -56,6 +56,11 @@ class TableSpace:
             return
         columns = [self.rows[axis].tolist() for axis in self.axes]
         yield from (dict(zip(self.axes, values, strict=True)) for values in zip(*columns, strict=True))
+
+    def numbers(self) -> list[tuple[float, ...]]:
+        """The columns that are known before anything is measured, in the order of `params`."""
+        columns = [pandas.to_numeric(self.rows[name], errors="coerce").tolist() for name in self.numeric]
+        return list(zip(*columns, strict=True))
 
     def suggest(self, trial: Suggests) -> Candidate:
         """The candidate a trial asks for."""
@@ -127,7 +132,7 @@ def _space(path: Path, told: Mapping[str, Any], rows: pandas.DataFrame) -> Table
         title=str(told["title"]),
         rows=rows,
         axes=tuple(told["axes"]),
-        numbers=tuple(told["numbers"]),
+        numeric=tuple(told["numbers"]),
         macs=Column(told["macs"]["column"], float(told["macs"]["unit"])),
         parameters=Column(told["parameters"]["column"], float(told["parameters"]["unit"])),
         accuracy=str(told["accuracy"]),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import optuna
 
+from search.budget import Budget
 from spaces.space import Points
 
 
-def make(seed: int, space: Points) -> optuna.samplers.BaseSampler:
+def make(seed: int, space: Points, budget: Budget) -> optuna.samplers.BaseSampler:
     """Expected hypervolume improvement over Gaussian processes, as in Optuna's GPSampler."""
     return optuna.samplers.GPSampler(n_startup_trials=12, seed=seed)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import optuna
 
+from search.budget import Budget
 from spaces.space import Points
 
 
-def make(seed: int, space: Points) -> optuna.samplers.BaseSampler:
+def make(seed: int, space: Points, budget: Budget) -> optuna.samplers.BaseSampler:
     """Ozaki et al., Multiobjective Tree-Structured Parzen Estimator, JAIR 2022."""
     return optuna.samplers.TPESampler(multivariate=True, group=True, n_startup_trials=12, seed=seed)

@@ -96,7 +96,7 @@ def study(folder, faults: str, told: list[Incident]):
     folder.mkdir()
     with board(faults, told) as (patient, space):
         ledger, evaluator = Ledger(folder / "ledger.jsonl"), OnBoard(patient)
-        optuna_study = open_study(folder, SAMPLER, 0, space)
+        optuna_study = open_study(folder, SAMPLER, 0, space, BUDGET)
         limits = serial.Limits(TRIALS, lambda: float("inf"), lambda spent: 0.0)
         view = View(Console(quiet=True), BUDGET, TRIALS, None)
         remembered = Remembered(evaluator, ledger, Stopwatch())

@@ -30,7 +30,7 @@ BUDGET = Budget(1.5)
 def go(folder, trials=15, sampler="random", evaluator=None, budget=BUDGET):
     """One session over a run folder."""
     ledger, watch = Ledger(folder / "ledger.jsonl"), Stopwatch()
-    study = open_study(folder, sampler, 0, SPACE)
+    study = open_study(folder, sampler, 0, SPACE, BUDGET)
     view = View(Console(quiet=True), budget, trials, None)
     limits = serial.Limits(trials, lambda: float("inf"), lambda spent: 0.0)
     inner = evaluator or Analytic()
@@ -87,7 +87,7 @@ def test_a_whole_space_ends_the_search(tmp_path):
         "small", "small", {"tiny_resnet": ("res8_w4_s2",)}, SPACE.axes | {"image_px": (16, 24)}, {}
     )
     ledger = Ledger(tmp_path / "ledger.jsonl")
-    study = open_study(tmp_path, "random", 0, small)
+    study = open_study(tmp_path, "random", 0, small, BUDGET)
     limits = serial.Limits(1000, lambda: float("inf"), lambda spent: 0.0)
     view = View(Console(quiet=True), BUDGET, 1000, None)
     evaluator = Remembered(Analytic(), ledger, Stopwatch())
@@ -97,7 +97,7 @@ def test_a_whole_space_ends_the_search(tmp_path):
 
 def test_the_time_limit_leaves_time_for_the_end(tmp_path):
     left = iter([100.0, 100.0, 4.0, 0.0])
-    study = open_study(tmp_path, "random", 0, SPACE)
+    study = open_study(tmp_path, "random", 0, SPACE, BUDGET)
     limits = serial.Limits(1000, lambda: next(left), lambda spent: 5.0)
     view = View(Console(quiet=True), BUDGET, 1000, None)
     evaluator = Remembered(Analytic(), Ledger(tmp_path / "l.jsonl"), Stopwatch())

@@ -1,0 +1,79 @@
+"""Our sampler: asks for latencies first, proposes nothing twice and nothing that is known to be too slow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy
+import pytest
+from rich.console import Console
+
+from evaluators.measurement import KEPT, OVER_BUDGET
+from evaluators.stopwatch import Stopwatch
+from evaluators.tabular import Table
+from search.budget import Budget
+from search.engines import serial
+from search.funnel import Gates
+from search.ledger import Ledger
+from search.live import View
+from search.remembered import Remembered
+from search.study import open_study
+from spaces.space import load
+from spaces.table import load_table
+from tests.search.analytic import Analytic
+
+SPACE = load("tiny")
+BENCH = Path(__file__).parents[2] / ".." / "shared" / "bench"
+
+
+def go(folder, evaluator, space, budget, trials, sampler="budget", seed=0, rungs=(0, 1, 3)):
+    folder.mkdir(exist_ok=True)
+    ledger = Ledger(folder / "ledger.jsonl")
+    study = open_study(folder, sampler, seed, space, budget)
+    limits = serial.Limits(trials, lambda: float("inf"), lambda spent: 0.0)
+    view = View(Console(quiet=True), budget, trials, None)
+    remembered = Remembered(evaluator, ledger, Stopwatch())
+    found = serial.run(study, space, remembered, Gates(budget, rungs), limits, view).measurements
+    ledger.close()
+    return found
+
+
+def test_what_is_known_to_be_too_slow_is_not_asked_for_again(tmp_path):
+    evaluator = Analytic()
+    found = go(tmp_path, evaluator, SPACE, Budget(1.5), 40)
+    asked = found[len(SPACE.parents()) :]
+    assert len({m.candidate.key() for m in found}) == 40
+    assert not [m for m in asked if m.outcome == OVER_BUDGET], "its latency was asked for before"
+    timed = {key for stage, key in evaluator.calls if stage == "latency"}
+    assert len(timed) > 100, "many latencies"
+
+
+def test_a_second_session_goes_on_with_other_candidates(tmp_path):
+    first = go(tmp_path, Analytic(), SPACE, Budget(1.5), 12)
+    both = go(tmp_path, Analytic(), SPACE, Budget(1.5), 20)
+    assert [m.candidate for m in both[:12]] == [m.candidate for m in first]
+    assert len({m.candidate.key() for m in both}) == 20
+
+
+def test_every_candidate_in_the_end(tmp_path):
+    small = load("tiny").__class__(
+        "small", "small", {"tiny_resnet": ("res8_w8_s2",)}, SPACE.axes | {"image_px": (16, 24)}, {}
+    )
+    found = go(tmp_path, Analytic(), small, Budget(1.5), 1000)
+    assert len(found) == small.size()
+
+
+@pytest.mark.slow
+def test_it_finds_more_than_chance_with_as_many_trainings(tmp_path):
+    """Accuracy reachable within a budget of NAS-Bench-201, each sampler stopped after 40 trainings."""
+    if not BENCH.is_dir():
+        pytest.skip(f"no tables in {BENCH}: they are not part of the repository")
+    space, budget = load_table("nb201", BENCH), Budget(12.0)
+    best: dict[str, list[float]] = {"budget": [], "random": []}
+    for sampler, reached in best.items():
+        for seed in range(3):
+            found = go(
+                tmp_path / f"{sampler}{seed}", Table(space, "raspi4", "in16"), space, budget, 40, sampler, seed, (200,)
+            )
+            reached.append(max(m.accuracy.top1 for m in found if m.outcome == KEPT))
+    assert numpy.mean(best["budget"]) > numpy.mean(best["random"]) + 0.01, best
