@@ -36,6 +36,7 @@ class Settings:
     points: int = 300  # most that a surrogate is fitted to
     suspect_factor: float = 1.4  # too fast by this, and by `suspect_sd`, is looked at again
     suspect_sd: float = 5.0
+    within: bool = False  # nothing beyond the budget counts: for searches that never train it
 
 
 @dataclass(frozen=True)
@@ -311,6 +312,8 @@ class Proposer:
         low = belief.accuracy[strangers] if strangers.any() else belief.accuracy
         trusted = known.timed()
         high = 1.1 * float(known.latency_ms[trusted].max())
+        if self.settings.within and self.budget_ms is not None:
+            high = min(high, self.budget_ms)
         return Goal(float(np.median(low)), high, self.budget_ms, self.settings.budget_weight)
 
     def _choice(self, known: Known) -> Indices:

@@ -7,6 +7,7 @@ came of everything (`timed`, `ended`). What it proposes rests on `search/proposi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy
@@ -31,7 +32,7 @@ class BudgetSampler(optuna.samplers.BaseSampler):
         self._budget, self._random = budget, numpy.random.default_rng(seed)
         encoding = encode(_codes(points), numpy.array(space.numbers(), dtype=float))
         self._known = Known.nothing(len(points))
-        self._proposer = Proposer(encoding, budget.latency_ms, seed, Settings(tries=0))
+        self._proposer = Proposer(encoding, budget.latency_ms, seed, Settings(tries=0, within=True))
         self._drawn: dict[int, int] = {}  # number of an open trial -> its candidate's place
         self._started = False
 
@@ -64,7 +65,7 @@ class BudgetSampler(optuna.samplers.BaseSampler):
 
     def to_time(self, latency_s: float, training_s: float) -> list[Candidate]:
         """Whose latency should be known before the next trial, most promising first: as many as pay for themselves."""
-        self._proposer.settings = settings_for(latency_s, None, training_s)
+        self._proposer.settings = replace(settings_for(latency_s, None, training_s), within=True)
         if not ((self._known.looks == 0) & ~self._known.closed).any():
             return []
         if not self._started:
