@@ -23,7 +23,12 @@ class Belief:
 
     def part(self, chosen: NDArray[np.bool_]) -> Belief:
         """The same of some of them."""
-        return Belief(self.accuracy[chosen], self.accuracy_sd[chosen], self.log_ms[chosen], self.log_ms_sd[chosen])
+        return Belief(
+            self.accuracy[chosen],
+            self.accuracy_sd[chosen],
+            self.log_ms[chosen],
+            self.log_ms_sd[chosen],
+        )
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ class Settings:
     start_tries: int = 60
     start_trainings: int = 8
     budget_weight: float = 0.1  # the budget's share, as a fraction of the latency axis
-    pool: int = 2000  # strangers looked at, each round, besides the neighbours of the front
-    timed_pool: int = 700  # timed and untrained ones looked at
+    pool: int = 1200  # strangers looked at, each round, besides the neighbours of the front
+    timed_pool: int = 500  # timed and untrained ones looked at
     points: int = 300  # most that a surrogate is fitted to
     suspect_factor: float = 1.4  # too fast by this, and by `suspect_sd`, is looked at again
     suspect_sd: float = 5.0
@@ -131,6 +131,7 @@ class Proposer:
         self.accuracy = GaussianProcess(groups, Prior(weights))
         self.last_gain = np.full(len(encoding.codes), np.inf)
         self.suspects = np.zeros(0, dtype=np.int64)
+        self.goal: Goal | None = None  # set by the first `to_time`
 
     # --- the start: spread over the space
 
@@ -209,8 +210,8 @@ class Proposer:
         waiting = self._shortlist(known)
         tried = waiting[np.isfinite(known.brief[waiting])]
         waiting = tried if self.settings.tries and len(tried) else waiting
-        if not len(waiting):
-            return waiting
+        if not len(waiting) or self.goal is None:
+            return waiting[:0]
         belief = self._believe(waiting, known)
         trained = known.trained()
         accuracy, latency = known.accuracy[trained], known.latency_ms[trained]
@@ -234,7 +235,10 @@ class Proposer:
         trained = np.flatnonzero(known.trained())
         best = trained[np.argsort(-known.accuracy[trained], kind="stable")[: self.settings.points]]
         y = known.accuracy[best]
-        self.accuracy.fit(self._with_brief(best, known)[0], squash(y, *_floor(y)), growth=1.1)
+        floor, unit = _floor(y)
+        if self.goal is not None and self.goal.accuracy_low < floor:  # nothing that may be on the front is bent
+            floor, unit = self.goal.accuracy_low, floor + unit - self.goal.accuracy_low
+        self.accuracy.fit(self._with_brief(best, known)[0], squash(y, floor, unit), growth=1.1)
 
     def _fit_latency(self, known: Known) -> None:
         """The latency surrogate without what it cannot believe, and `suspects`: what is too fast and was timed once."""
@@ -258,10 +262,12 @@ class Proposer:
 
     def _with_latency(self, which: Indices, known: Known) -> tuple[Array, Array, Array]:
         """Columns with log-latency as one more, log-latency and its spread: measured where it is."""
-        log_ms, sd = self.latency.predict(self.encoding.columns[which])
-        sd = np.hypot(sd, self.latency.noise())
+        log_ms, sd = np.zeros(len(which)), np.zeros(len(which))
         timed = known.timed()[which]
-        log_ms[timed], sd[timed] = np.log(known.latency_ms[which][timed]), 0.0
+        log_ms[timed] = np.log(known.latency_ms[which][timed])
+        if not timed.all():
+            log_ms[~timed], spread = self.latency.predict(self.encoding.columns[which[~timed]])
+            sd[~timed] = np.hypot(spread, self.latency.noise())
         scaled = (log_ms - self.latency.center) / self.latency.scale
         return np.c_[self.encoding.columns[which], scaled], log_ms, sd
 
@@ -270,20 +276,24 @@ class Proposer:
         x, log_ms, log_ms_sd = self._with_latency(which, known)
         if not self.settings.tries:
             return x, log_ms, log_ms_sd, np.zeros(len(x))
-        value, sd = self.brief.predict(x)
-        sd = np.hypot(sd, self.brief.noise())
+        value, sd = np.zeros(len(x)), np.zeros(len(x))
         tried = np.isfinite(known.brief[which])
-        value[tried], sd[tried] = squash(known.brief[which][tried], *self.brief_floor), 0.0
+        value[tried] = squash(known.brief[which][tried], *self.brief_floor)
+        if not tried.all():
+            value[~tried], spread = self.brief.predict(x[~tried])
+            sd[~tried] = np.hypot(spread, self.brief.noise())
         scaled = (value - self.brief.center) / self.brief.scale
         return np.c_[x, scaled], log_ms, log_ms_sd, sd / self.brief.scale
 
     def _believe(self, which: Indices, known: Known) -> Belief:
         x, log_ms, log_ms_sd, brief_sd = self._with_brief(which, known)
         mean, sd = self.accuracy.predict(x)
-        if self.settings.tries:  # what is not known of the low fidelity is not known of the high one
-            step = np.zeros_like(x)
-            step[:, -1] = brief_sd
-            sd = np.hypot(sd, 0.5 * (self.accuracy.mean(x + step) - self.accuracy.mean(x - step)))
+        guessed = brief_sd > 0
+        if guessed.any():  # what is not known of the low fidelity is not known of the high one
+            above, below = x[guessed], x[guessed]
+            above[:, -1] += brief_sd[guessed]
+            below[:, -1] -= brief_sd[guessed]
+            sd[guessed] = np.hypot(sd[guessed], 0.5 * (self.accuracy.mean(above) - self.accuracy.mean(below)))
         return Belief(mean, np.hypot(sd, self.accuracy.noise()), log_ms, log_ms_sd)
 
     # --- gain
@@ -291,6 +301,7 @@ class Proposer:
     def _gain(self, which: Indices, belief: Belief, known: Known) -> Array:
         """Expected gain x probability that the candidate can be built and timed."""
         trained = known.trained()
+        assert self.goal is not None
         gain = expected_gain(belief, known.accuracy[trained], known.latency_ms[trained], self.goal)
         unknown = ~known.timed()[which]
         gain[unknown] *= self._works(which[unknown], known)

@@ -99,7 +99,7 @@ class BudgetSampler(optuna.samplers.BaseSampler):
 
     def _propose(self) -> int:
         known, proposer = self._known, self._proposer
-        early = proposer.starting(known) or known.trained().sum() < 3 or not hasattr(proposer, "goal")
+        early = proposer.starting(known) or known.trained().sum() < 3 or proposer.goal is None
         places = proposer.start_train(known) if early else proposer.to_train(known)
         if len(places):
             return int(places[0])
