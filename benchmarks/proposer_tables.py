@@ -1,6 +1,6 @@
 """What search/proposing/ reaches on tables of others' measurements, by itself: no engine, no gate at the budget.
 
-OMP_NUM_THREADS=1 python benchmarks/proposer_tables.py --seeds 10 --evaluations 200 --tasks main (or others, timm; --wrong 40)
+OMP_NUM_THREADS=1 python benchmarks/proposer_tables.py --tasks main   # or others, timm; --wrong 40, --seeds 10
 """
 
 from __future__ import annotations
