@@ -37,6 +37,7 @@ from search.engines import serial
 from search.finish import Ending, finish
 from search.folder import code_version, command, held
 from search.funnel import Gates
+from search.heeding import Costs
 from search.ledger import Ledger
 from search.live import View
 from search.remembered import Remembered
@@ -90,7 +91,7 @@ def run(settings: Settings, console: Console) -> tuple[Result, dict[str, Any], t
         settings = stack.enter_context(held(folder, settings))
         ledger = Ledger(folder / "ledger.jsonl")
         stack.callback(ledger.close)
-        view: View = stack.enter_context(View(console, settings.budget(), settings.trials, settings.time_limit_s))
+        view: View = stack.enter_context(View(console, settings.budget(), settings.trials_max(), settings.time_limit_s))
         worker = stack.enter_context(Worker(folder / "worker.log"))
         worker.start()
         patient = Patient(session, on_incident=lambda incident: _note(incident, ledger, watch, view))
@@ -126,9 +127,9 @@ def _searched(rooms: Rooms, started: str) -> tuple[Result, dict[str, Any], tuple
     evaluator = Remembered(board, rooms.ledger, rooms.watch)
     study = open_study(rooms.folder, settings.sampler, settings.seed, rooms.space, settings.budget())
     limits = serial.Limits(
-        settings.trials, lambda: _seconds_left(rooms), lambda s: _finishing_s(rooms), lambda: _costs_s(rooms)
+        settings.trials_max(), lambda: _seconds_left(rooms), lambda s: _finishing_s(rooms), lambda: _costs(rooms)
     )
-    gates = Gates(settings.budget(), settings.rungs)
+    gates = Gates(settings.budget(), settings.rungs, brief_epochs=_brief_epochs(settings))
     searched = serial.run(study, rooms.space, evaluator, gates, limits, view)
     plain = frozenset(rooms.space.parents())
     ending = finish(searched.measurements, evaluator, settings.budget(), plain, view.doing)
@@ -210,13 +211,29 @@ def _seconds_left(rooms: Rooms) -> float:
     return math.inf if limit is None else limit - rooms.ledger.earlier_wall_s() - rooms.watch.wall_s()
 
 
-def _costs_s(rooms: Rooms) -> tuple[float, float]:
-    """Seconds of a candidate's timing, and of its trainings and scorings, as they have been so far in this run."""
+def _brief_epochs(settings: Settings) -> int | None:
+    """The last rung before the full one: what it shows is kept, as the full training goes on from it."""
+    before = settings.rungs[-2] if len(settings.rungs) > 1 else 0
+    return before or None  # without an epoch a cut network shows nothing
+
+
+def _costs(rooms: Rooms) -> Costs:
+    """What a candidate's timing and trainings have taken so far in this run, scoring included."""
     timings = [sum(entry.spent_s.values()) for entry in rooms.ledger.entries("latency")]
-    trainings: defaultdict[str, float] = defaultdict(float)
+    brief_epochs = _brief_epochs(rooms.settings)
+    brief: defaultdict[str, float] = defaultdict(float)
+    full: defaultdict[str, float] = defaultdict(float)
     for entry in rooms.ledger.entries("accuracy"):
-        trainings[entry.key.partition("@")[0]] += sum(entry.spent_s.values())
-    return mean(timings or [1.0]), mean(trainings.values() or [1.0])
+        key, _, epochs = entry.key.partition("@")
+        full[key] += sum(entry.spent_s.values())
+        if brief_epochs and int(epochs) <= brief_epochs:
+            brief[key] += sum(entry.spent_s.values())
+    return Costs(
+        mean(timings or [1.0]),
+        mean(brief.values() or [1.0]) if brief_epochs else None,
+        mean(full.values() or [1.0]),
+        limited=rooms.settings.trials is None,
+    )
 
 
 def _finishing_s(rooms: Rooms) -> float:
@@ -275,7 +292,7 @@ def _result(rooms: Rooms, ending: Ending, setup: Setup, started: str, warnings: 
         miss=ending.miss,
         seconds=Seconds(**kinds, wall=wall),
         reference_ms=next(iter(setup.reference_ms.values())),
-        trials_asked=settings.trials,
+        trials_asked=settings.trials_max(),
         early_stops=(sum(1 for m in over if not _trained(m)), len(over)),
         warnings=warnings,
         incidents=tuple(Counter(entry.value["kind"] for entry in ledger.entries("incident")).most_common()),

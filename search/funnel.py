@@ -29,6 +29,7 @@ class Gates:
     budget: Budget
     rungs: tuple[int, ...] = (0, 1, 3)  # fine-tuning epochs at which the promising are told from the rest
     patience_se: float = 2.0  # standard errors a candidate may lie behind a rival that is no slower
+    brief_epochs: int | None = None  # of the low fidelity that a sampler may ask for; None: there is none
 
     @property
     def epochs_max(self) -> int:
@@ -48,6 +49,18 @@ def evaluate(
     `rivals` are the measurements so far; `tell` is called with a line before each stage. A `plain` network, of
     which the greedy choice is one, is scored even above the budget.
     """
+    so_far = before_training(candidate, evaluator, gates, tell)
+    if so_far.outcome == KEPT:
+        return _scored(so_far, evaluator, gates, rivals, tell)
+    if so_far.outcome == OVER_BUDGET and plain:
+        return _scored(so_far, evaluator, replace(gates, rungs=gates.rungs[:1]), (), tell)
+    return so_far
+
+
+def before_training(
+    candidate: Candidate, evaluator: Evaluator, gates: Gates, tell: Callable[[str], None]
+) -> Measurement:
+    """Structure and latency of a candidate; its outcome is KEPT if every gate before a training lets it pass."""
     so_far = Measurement(candidate, KEPT)
     tell(f"structure of {candidate.describe()}")
     structure = evaluator.structure(candidate)
@@ -60,11 +73,10 @@ def evaluate(
         return _failed(so_far, latency)
     so_far = replace(so_far, latency=latency)
     if not gates.budget.keeps(latency):
-        stopped = replace(so_far, outcome=OVER_BUDGET, reason=over(gates.budget, latency))
-        return _scored(stopped, evaluator, replace(gates, rungs=gates.rungs[:1]), (), tell) if plain else stopped
+        return replace(so_far, outcome=OVER_BUDGET, reason=over(gates.budget, latency))
     if slower := _slower_than_uncut(candidate, latency, evaluator, gates, tell):
         return replace(so_far, outcome=NO_GAIN, reason=slower)
-    return _scored(so_far, evaluator, gates, rivals, tell)
+    return so_far
 
 
 def over(budget: Budget, latency: Latency) -> str:

@@ -20,7 +20,7 @@ from search.budget import Budget
 class View:
     """Draws the state of a search. Only redrawn when told something: nothing of ours runs during a timing."""
 
-    def __init__(self, console: Console, budget: Budget, trials: int, time_limit_s: float | None) -> None:
+    def __init__(self, console: Console, budget: Budget, trials: int | None, time_limit_s: float | None) -> None:
         self._console, self._budget, self._trials, self._limit = console, budget, trials, time_limit_s
         self._began = time.monotonic()
         self._device, self._state = "", ""
@@ -83,17 +83,22 @@ class View:
         table.add_row("device", f"{self._device}: {self._state}")
         table.add_row("budget", self._budget.describe())
         counts = ", ".join(f"{self._outcomes[o]} {o}" for o in OUTCOMES if self._outcomes[o])
-        table.add_row("trials", f"{done} of {self._trials}   {counts}")
+        table.add_row("trials", f"{done}{f' of {self._trials}' if self._trials else ''}   {counts}")
         table.add_row("best in budget", _best(self._best))
         table.add_row("time", self._time(done))
         table.add_row("now", Text(self._doing, overflow="ellipsis", no_wrap=True))
-        bar = ProgressBar(total=1.0, completed=self._share if self._share is not None else done / self._trials)
+        bar = ProgressBar(total=1.0, completed=self._share if self._share is not None else self._done(done))
         log = Text("\n".join(self._lines), style="dim", overflow="ellipsis", no_wrap=True)
         return Panel(Group(table, bar, log), title="edgefront", border_style="cyan")
 
+    def _done(self, done: int) -> float:
+        """How much of the search is done, 0..1, by whichever limit is nearer."""
+        elapsed = time.monotonic() - self._began
+        return max(done / self._trials if self._trials else 0.0, elapsed / self._limit if self._limit else 0.0)
+
     def _time(self, done: int) -> str:
         elapsed = time.monotonic() - self._began
-        left = elapsed / done * (self._trials - done) if done else None
+        left = elapsed / done * (self._trials - done) if done and self._trials else None
         if self._limit is not None:
             rest = max(self._limit - elapsed, 0.0)
             left = rest if left is None else min(left, rest)

@@ -14,10 +14,12 @@ from rich.console import Console
 from evaluators.measurement import OVER_BUDGET, Seconds
 from evaluators.stopwatch import Stopwatch
 from evaluators.tabular import Table
+from search.budget import Budget
 from search.engines import serial
 from search.finish import finish
 from search.folder import code_version, command, held
 from search.funnel import Gates
+from search.heeding import Costs
 from search.ledger import Ledger
 from search.live import View
 from search.remembered import Remembered
@@ -39,14 +41,14 @@ def run(settings: Settings, console: Console) -> Result:
         settings = stack.enter_context(held(folder, settings))
         watch, ledger = Stopwatch(), Ledger(folder / "ledger.jsonl")
         stack.callback(ledger.close)
-        view = stack.enter_context(View(console, settings.budget(), settings.trials, settings.time_limit_s))
+        view = stack.enter_context(View(console, settings.budget(), settings.trials_max(), settings.time_limit_s))
         view.device(settings.device, f"a table of {space.size():,} networks measured by others")
         study = open_study(folder, settings.sampler, settings.seed, space, settings.budget())
         limit = settings.time_limit_s
         left = lambda: math.inf if limit is None else limit - ledger.earlier_wall_s() - watch.wall_s()  # noqa: E731
-        limits = serial.Limits(settings.trials, left, lambda seconds: 0.0)
+        limits = serial.Limits(settings.trials_max(), left, lambda seconds: 0.0, lambda: costs(space))
         evaluator = Remembered(table, ledger, watch)
-        gates = Gates(settings.budget(), (space.epochs,))
+        gates = gates_of(space, settings.budget())
         searched = serial.run(study, space, evaluator, gates, limits, view)
         plain = frozenset(space.parents())
         ending = finish(searched.measurements, evaluator, settings.budget(), plain, view.doing)
@@ -77,9 +79,20 @@ def run(settings: Settings, console: Console) -> Result:
             miss=ending.miss,
             seconds=Seconds(wall=ledger.earlier_wall_s() + watch.wall_s()),
             reference_ms=0.0,
-            trials_asked=settings.trials,
+            trials_asked=settings.trials_max(),
             early_stops=(sum(1 for m in over if not m.accuracies), len(over)),
         )
+
+
+def gates_of(space: TableSpace, budget: Budget) -> Gates:
+    """The gates of a table: full fidelity only; its lower one has a schedule of its own, and is information."""
+    return Gates(budget, (space.epochs,), brief_epochs=min((epochs for _, epochs in space.low), default=None))
+
+
+def costs(space: TableSpace) -> Costs:
+    """Look-ups take no time; these proportions let a sampler ask for ten latencies a training, as a board would."""
+    brief_epochs = min((epochs for _, epochs in space.low), default=None)
+    return Costs(1.0, 100.0 * brief_epochs / space.epochs if brief_epochs else None, 100.0)
 
 
 def _opened(settings: Settings) -> tuple[TableSpace, Table]:

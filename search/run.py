@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.settings import EXTENDABLE, Settings, SettingsError, from_table, from_toml
+from search.settings import EXTENDABLE, TRIALS, Settings, SettingsError, from_table, from_toml
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -90,7 +90,12 @@ def parser() -> argparse.ArgumentParser:
     )
     how = p.add_argument_group("how")
     how.add_argument("--sampler", metavar="NAME", help=f"a file of search/samplers/ (default {default.sampler})")
-    how.add_argument("--trials", type=int, metavar="N", help=f"candidates to evaluate (default {default.trials})")
+    how.add_argument(
+        "--trials",
+        type=int,
+        metavar="N",
+        help=f"candidates to evaluate (default {TRIALS}, or with --time-limit as many as it allows)",
+    )
     how.add_argument("--time-limit", metavar="TIME", help="stop asking in time to end by then: 90s, 15m, 1h30m")
     how.add_argument(
         "--rungs",

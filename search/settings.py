@@ -11,6 +11,8 @@ from typing import Any
 
 from search.budget import Budget
 
+TRIALS = 40  # of a search without any limit of its own
+
 
 class SettingsError(ValueError):
     """A wish that can't be met as it stands: one line saying what was asked, what there is, what to do."""
@@ -30,7 +32,8 @@ class Settings:
     table: str | None = None  # folder of a table that is looked up instead of measuring
     weights: str | None = None
     sampler: str = "tpe"
-    trials: int = 40
+    warm_start: str | None = None  # folder of an earlier run
+    trials: int | None = None  # None: TRIALS, or with a time limit as many as it allows
     time_limit_s: float | None = None
     rungs: tuple[int, ...] = (0, 1, 3)
     parent_epochs: int | None = None
@@ -47,7 +50,7 @@ class Settings:
                 self.max_drop is None or 0 <= self.max_drop < 1,
                 "is a fraction: 0.02 is two points",
             ),
-            "trials": (self.trials >= 1, "must be at least 1"),
+            "trials": (self.trials is None or self.trials >= 1, "must be at least 1"),
             "time_limit_s": (self.time_limit_s is None or self.time_limit_s > 0, "must be above 0 s"),
             "parent_epochs": (self.parent_epochs is None or self.parent_epochs >= 1, "must be at least 1"),
             "rungs": (
@@ -58,6 +61,10 @@ class Settings:
         for name, (good, must) in checks.items():
             if not good:
                 raise SettingsError(f"{name} = {getattr(self, name)!r} {must}")
+
+    def trials_max(self) -> int | None:
+        """Trials to stop after; None where time is the limit."""
+        return self.trials if self.trials is not None or self.time_limit_s is not None else TRIALS
 
     def budget(self) -> Budget:
         """The limits alone."""

@@ -74,6 +74,11 @@ def open_study(folder: Path, sampler: str, seed: int, space: Points, budget: Bud
     return study
 
 
+def queued(study: optuna.Study) -> bool:
+    """True while trials wait that nobody proposed: the plain networks, and what a kill left open."""
+    return bool(study.get_trials(deepcopy=False, states=[TrialState.WAITING]))
+
+
 def ask(study: optuna.Study, space: Points, seen: set[str]) -> Asked | None:
     """The next candidate not seen before; None when the space, or the sampler, has no more.
 

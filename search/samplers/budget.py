@@ -1,7 +1,8 @@
 """Ours: latencies first, trainings where they are expected to add most to the front within reach of the budget.
 
-An Optuna sampler that a search also asks which candidates to time before the next trial (`to_time`), and tells what
-came of everything (`timed`, `ended`). What it proposes rests on `search/proposing/`; it judges nothing.
+An Optuna sampler that learns of trials from the study, as others do. A search also asks it whose latency to take and
+whom to train briefly before the next trial (`search.heeding.Heeds`) and lets it know what came of that. What it
+proposes rests on `search/proposing/`; it judges nothing.
 """
 
 from __future__ import annotations
@@ -13,33 +14,37 @@ from typing import Any
 import numpy
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
-from evaluators.measurement import Failure, Latency, Measurement
+from evaluators.measurement import Accuracy, Failure, Latency
 from search.budget import Budget
+from search.heeding import Costs
 from search.proposing.proposer import Known, Proposer, Settings, encode, settings_for
 from spaces.candidate import Candidate
 from spaces.space import Points
 
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+
 
 class BudgetSampler(optuna.samplers.BaseSampler):
-    """Proposes among all candidates of a space; one that was evaluated is never proposed again."""
+    """Proposes among all candidates of a space; one that has, or is, a trial is never proposed again."""
 
     def __init__(self, seed: int, space: Points, budget: Budget) -> None:
         points = list(space.params())
         self._points, self._candidates = points, [space.candidate(point) for point in points]
         self._places = {candidate.key(): place for place, candidate in enumerate(self._candidates)}
-        self._budget, self._random = budget, numpy.random.default_rng(seed)
-        encoding = encode(_codes(points), numpy.array(space.numbers(), dtype=float))
+        self._space, self._budget, self._random = space, budget, numpy.random.default_rng(seed)
+        self._seed, self._encoding = seed, encode(_codes(points), numpy.array(space.numbers(), dtype=float))
         self._known = Known.nothing(len(points))
-        self._proposer = Proposer(encoding, budget.latency_ms, seed, Settings(tries=0, within=True))
-        self._drawn: dict[int, int] = {}  # number of an open trial -> its candidate's place
-        self._started = False
+        self._proposer: Proposer | None = None  # once it is known whether there is a low fidelity
+        self._heeded = False  # True where a search asks for latencies before trials
+        self._read = 0  # trials of the study learned from, all those before this number
+        self._open: dict[int, int] = {}  # number of a trial that has not ended -> its candidate's place
 
     # --- told by the search
 
     def timed(self, key: str, found: Latency | Failure) -> None:
-        """The latency of the candidate with that key, or why it has none."""
+        """One look at a latency; the last is the one that is believed."""
         place = self._places.get(key)
         if place is None:  # a network that something was cut from, and no candidate itself
             return
@@ -50,32 +55,52 @@ class BudgetSampler(optuna.samplers.BaseSampler):
             self._known.latency_ms[place] = found.rank_ms.value
             self._known.closed[place] |= not self._budget.keeps(found)  # teaches of latency, and is never trained
 
-    def ended(self, measurement: Measurement) -> None:
-        """A trial is over: its candidate is not proposed again."""
-        place = self._places[measurement.candidate.key()]
-        self._known.closed[place] = True
-        if measurement.latency is not None and not self._known.looks[place]:
-            self.timed(measurement.candidate.key(), measurement.latency)
-        if measurement.accuracy is not None:
-            self._known.accuracy[place] = measurement.accuracy.top1
-        elif measurement.latency is None:
-            self._known.failed[place] = True
+    def tried(self, key: str, found: Accuracy | Failure) -> None:
+        """Accuracy at low fidelity."""
+        if (place := self._places.get(key)) is not None:
+            if isinstance(found, Failure):
+                self._known.failed[place] = True
+            else:
+                self._known.brief[place] = found.top1
+
+    def trained(self, key: str, seconds: float) -> None:
+        """What the training of a candidate that passed every gate took."""
+        if (place := self._places.get(key)) is not None:
+            self._known.train_s[place] = seconds
+
+    def excluded(self, key: str) -> None:
+        """A gate stops this candidate, whatever it looks like."""
+        if (place := self._places.get(key)) is not None:
+            self._known.closed[place] = True
 
     # --- asked by the search
 
-    def to_time(self, latency_s: float, training_s: float) -> list[Candidate]:
+    def to_time(self, study: optuna.Study, costs: Costs) -> list[Candidate]:
         """Whose latency should be known before the next trial, most promising first: as many as pay for themselves."""
-        self._proposer.settings = replace(settings_for(latency_s, None, training_s), within=True)
-        if not ((self._known.looks == 0) & ~self._known.closed).any():
+        self._learn(study)
+        known, settings = self._known, settings_for(costs.latency_s, costs.brief_s, costs.training_s)
+        proposer, self._heeded = self._ready(settings), True
+        proposer.settings = replace(
+            settings,
+            start_timings=max(0, settings.start_timings - int((known.looks > 0).sum())),
+            start_tries=max(0, settings.start_tries - int(numpy.isfinite(known.brief).sum())),
+            within=True,
+            per_second=costs.limited,
+        )
+        if not ((known.looks == 0) & ~known.closed).any():
             return []
-        if not self._started:
-            self._started = True
-            places = self._proposer.start_time(self._known)
-        elif self._proposer.starting(self._known) or self._known.trained().sum() < 3:
-            return []
-        else:
-            places = self._proposer.to_time(self._known)
-        return [self._candidates[place] for place in places]
+        return self._named(proposer.start_time(known) if self._early(proposer) else proposer.to_time(known))
+
+    def to_time_again(self) -> list[Candidate]:
+        """The choice as it stands, and whose latency is too good to be believed at the first look."""
+        proposer = self._ready()
+        return [] if self._early(proposer) else self._named(proposer.to_confirm(self._known))
+
+    def to_try(self) -> list[Candidate]:
+        """Who should be trained briefly before the next trial."""
+        proposer = self._ready()
+        early = self._early(proposer)
+        return self._named(proposer.start_try(self._known) if early else proposer.to_try(self._known))
 
     # --- asked by Optuna
 
@@ -89,22 +114,74 @@ class BudgetSampler(optuna.samplers.BaseSampler):
         """Nothing, see above."""
         return {}
 
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Learns of the trials that have ended since, in this process or another."""
+        self._learn(study)
+
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """One parameter of the candidate proposed for this trial."""
-        if trial.number not in self._drawn:
-            self._drawn = {trial.number: self._propose()}
-        return self._points[self._drawn[trial.number]][param_name]
+        if trial.number not in self._open:
+            self._open[trial.number] = self._propose()
+        return self._points[self._open[trial.number]][param_name]
+
+    def after_trial(
+        self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        """Forgets the proposal: the trial has ended."""
+        self._open.pop(trial.number, None)
+
+    # --- within
+
+    def _learn(self, study: optuna.Study) -> None:
+        trials = study.get_trials(deepcopy=False)[self._read :]
+        for trial in trials:
+            if trial.state in ENDED:
+                self._ended(trial)
+        self._read += next((place for place, trial in enumerate(trials) if not trial.state.is_finished()), len(trials))
+
+    def _ended(self, trial: FrozenTrial) -> None:
+        place = self._places.get(self._space.candidate(trial.params).key())
+        if place is None:
+            return
+        self._known.closed[place] = True
+        if trial.state == TrialState.COMPLETE:
+            self._known.accuracy[place] = trial.values[0]
+            if not self._known.looks[place]:  # a study without a search around it
+                self._known.latency_ms[place], self._known.looks[place] = trial.values[1], 1
+        elif not numpy.isfinite(self._known.latency_ms[place]):
+            self._known.failed[place] = True
+
+    def _ready(self, settings: Settings | None = None) -> Proposer:
+        if self._proposer is None:  # what is asked for here is trained here: without a search, no low fidelity
+            settings = replace(settings or Settings(tries=0), within=True)
+            self._proposer = Proposer(self._encoding, self._budget.latency_ms, self._seed, settings)
+        return self._proposer
+
+    def _early(self, proposer: Proposer) -> bool:
+        """True until there is enough for the surrogates to go by."""
+        return proposer.starting(self._known) or self._known.trained().sum() < 3
 
     def _propose(self) -> int:
-        known, proposer = self._known, self._proposer
-        early = proposer.starting(known) or known.trained().sum() < 3 or proposer.goal is None
-        places = proposer.start_train(known) if early else proposer.to_train(known)
-        if len(places):
-            return int(places[0])
-        open_ = numpy.flatnonzero(~known.closed & ~known.failed)
-        return int(self._random.choice(open_ if len(open_) else len(self._points)))
+        known, proposer = self._known, self._ready()
+        open_ = numpy.array(list(self._open.values()), dtype=numpy.int64)
+        early = self._early(proposer)
+        if not self._heeded:  # a study without a search around it: latency and accuracy come together
+            places = proposer.start_time(known) if early else proposer.to_time(known, len(open_) + 1)
+        elif early or proposer.goal is None:
+            places = proposer.start_train(known)
+        else:
+            places = proposer.to_train(known, pending=open_)
+        if len(left := places[~numpy.isin(places, open_)]):
+            return int(left[0])
+        gone = known.closed | known.failed
+        gone[open_] = True
+        rest = numpy.flatnonzero(~gone)
+        return int(self._random.choice(rest if len(rest) else len(self._points)))
+
+    def _named(self, places: numpy.ndarray) -> list[Candidate]:
+        return [self._candidates[place] for place in places]
 
 
 def make(seed: int, space: Points, budget: Budget) -> BudgetSampler:

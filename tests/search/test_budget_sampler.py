@@ -14,6 +14,7 @@ from evaluators.tabular import Table
 from search.budget import Budget
 from search.engines import serial
 from search.funnel import Gates
+from search.heeding import Costs
 from search.ledger import Ledger
 from search.live import View
 from search.remembered import Remembered
@@ -26,14 +27,17 @@ SPACE = load("tiny")
 BENCH = Path(__file__).parents[2] / ".." / "shared" / "bench"
 
 
-def go(folder, evaluator, space, budget, trials, sampler="budget", seed=0, rungs=(0, 1, 3)):
+def go(folder, evaluator, space, budget, trials, sampler="budget", seed=0, rungs=(0, 1, 3), brief_epochs=1):
     folder.mkdir(exist_ok=True)
     ledger = Ledger(folder / "ledger.jsonl")
     study = open_study(folder, sampler, seed, space, budget)
-    limits = serial.Limits(trials, lambda: float("inf"), lambda spent: 0.0)
+    costs = Costs(1.0, 40.0, 120.0)
+    limits = serial.Limits(trials, lambda: float("inf"), lambda spent: 0.0, lambda: costs)
     view = View(Console(quiet=True), budget, trials, None)
     remembered = Remembered(evaluator, ledger, Stopwatch())
-    found = serial.run(study, space, remembered, Gates(budget, rungs), limits, view).measurements
+    found = serial.run(
+        study, space, remembered, Gates(budget, rungs, brief_epochs=brief_epochs), limits, view
+    ).measurements
     ledger.close()
     return found
 
@@ -73,7 +77,15 @@ def test_it_finds_more_than_chance_with_as_many_trainings(tmp_path):
     for sampler, reached in best.items():
         for seed in range(3):
             found = go(
-                tmp_path / f"{sampler}{seed}", Table(space, "raspi4", "in16"), space, budget, 40, sampler, seed, (200,)
+                tmp_path / f"{sampler}{seed}",
+                Table(space, "raspi4", "in16"),
+                space,
+                budget,
+                40,
+                sampler,
+                seed,
+                (200,),
+                12,
             )
             reached.append(max(m.accuracy.top1 for m in found if m.outcome == KEPT))
     assert numpy.mean(best["budget"]) > numpy.mean(best["random"]) + 0.01, best

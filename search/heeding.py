@@ -1,0 +1,57 @@
+"""What a sampler may want before its next trial, since a latency and a short training cost less than a trial."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import optuna
+
+from evaluators.measurement import Accuracy, Failure, Latency
+from spaces.candidate import Candidate
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds that a stage of one candidate takes, as it has been so far."""
+
+    latency_s: float
+    brief_s: float | None  # of the low fidelity; None where there is none
+    training_s: float  # all rungs of a candidate that passes every gate
+    limited: bool = False  # seconds are what the search may spend, not trials
+
+
+@runtime_checkable
+class Heeds(Protocol):
+    """A sampler that asks for latencies and short trainings, and is told what came of them.
+
+    Trials it learns of from the study. A key is `Candidate.key()`; one that is no candidate of the space is ignored.
+    """
+
+    def to_time(self, study: optuna.Study, costs: Costs) -> list[Candidate]:
+        """Whose latency should be known before the next trial, most promising first."""
+        ...
+
+    def to_time_again(self) -> list[Candidate]:
+        """Whose latency is too good to be believed at the first look."""
+        ...
+
+    def to_try(self) -> list[Candidate]:
+        """Who should be trained briefly before the next trial."""
+        ...
+
+    def timed(self, key: str, found: Latency | Failure) -> None:
+        """One look at a latency; the last is the one that is believed."""
+        ...
+
+    def tried(self, key: str, found: Accuracy | Failure) -> None:
+        """Accuracy at low fidelity."""
+        ...
+
+    def trained(self, key: str, seconds: float) -> None:
+        """What the training of a candidate that passed every gate took."""
+        ...
+
+    def excluded(self, key: str) -> None:
+        """A gate stops this candidate, whatever it looks like."""
+        ...

@@ -1,0 +1,85 @@
+"""Gets a sampler that heeds latencies what it wants before a trial, and tells it all that is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import optuna
+
+from evaluators.measurement import KEPT, OVER_BUDGET, Failure, Measurement
+from search.budget import Budget
+from search.funnel import Gates, before_training, over
+from search.heeding import Costs, Heeds
+from search.live import View
+from search.remembered import Remembered
+from spaces.candidate import Candidate
+
+
+def probe(
+    study: optuna.Study,
+    evaluator: Remembered,
+    gates: Gates,
+    costs: Costs,
+    in_time: Callable[[], bool],
+    measured: list[Measurement],
+    view: View,
+) -> None:
+    """Latencies first, then a second look at what is too good to be believed, then short trainings of the best.
+
+    A second look may change what was `measured` before. Stops where it is no longer `in_time`.
+    """
+    sampler = study.sampler
+    if not isinstance(sampler, Heeds):
+        return
+    limit_ms = gates.budget.latency_ms
+    for candidate in _while(in_time, sampler.to_time(study, costs)):
+        view.doing(f"timing {candidate.describe()}, which may be worth a trial")
+        evaluator.latency(candidate, limit_ms)
+    for candidate in _while(in_time, sampler.to_time_again()):
+        view.doing(f"timing {candidate.describe()} again: it is faster than expected, or the best so far")
+        latency = evaluator.latency_again(candidate, limit_ms)
+        for place, m in enumerate(measured):
+            if m.candidate == candidate and not isinstance(latency, Failure):
+                measured[place] = corrected(replace(m, latency=latency), gates.budget)
+    if gates.brief_epochs is None:
+        return
+    for candidate in _while(in_time, sampler.to_try()):
+        if before_training(candidate, evaluator, gates, view.doing).outcome != KEPT:
+            sampler.excluded(candidate.key())
+            continue
+        view.doing(f"training {candidate.describe()} briefly: it may be worth more")
+        evaluator.accuracy(candidate, gates.brief_epochs)
+
+
+def listen(study: optuna.Study, evaluator: Remembered, gates: Gates) -> None:
+    """Tells a sampler that heeds latencies whatever was and will be measured, in trials or before them."""
+    sampler = study.sampler
+    if not isinstance(sampler, Heeds):
+        return
+
+    def heard(stage: str, key: str, value: Any) -> None:
+        if stage == "latency":
+            sampler.timed(key, value)
+        elif stage == "accuracy":
+            of, _, epochs = key.partition("@")
+            if int(epochs) == gates.brief_epochs:
+                sampler.tried(of, value)
+
+    evaluator.listen(heard)
+
+
+def corrected(measurement: Measurement, budget: Budget) -> Measurement:
+    """The measurement, stopped at the budget if its latency is above it after all."""
+    assert measurement.latency is not None
+    if measurement.outcome != KEPT or budget.keeps(measurement.latency):
+        return measurement
+    return replace(measurement, outcome=OVER_BUDGET, reason=over(budget, measurement.latency))
+
+
+def _while(in_time: Callable[[], bool], candidates: Iterable[Candidate]) -> Iterable[Candidate]:
+    for candidate in candidates:
+        if not in_time():
+            return
+        yield candidate

@@ -1,0 +1,92 @@
+"""What it costs, what has been measured, and what an earlier study measured: the caller's side of the proposer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What it costs and how far it looks. Counts are per full training."""
+
+    timings: int = 10  # latencies asked for, those asked for again included
+    tries: int = 6  # low-fidelity trainings; 0 without a low fidelity
+    start_timings: int = 80
+    start_tries: int = 60
+    start_trainings: int = 8
+    budget_weight: float = 0.1  # the budget's share, as a fraction of the latency axis
+    pool: int = 1200  # strangers looked at, each round, besides the neighbours of the front
+    timed_pool: int = 500  # timed and untrained ones looked at
+    points: int = 300  # most that a surrogate is fitted to
+    suspect_factor: float = 1.4  # too fast by this, and by `suspect_sd`, is looked at again
+    suspect_sd: float = 5.0
+    within: bool = False  # nothing beyond the budget counts: for searches that never train it
+    per_second: bool = False  # by gain per predicted second of training: for searches with a limit of time
+    earlier_share: float = 0.5  # of the start that an earlier study may fill, if it can foretell its own measurements
+
+
+@dataclass
+class Known:
+    """What has been measured, by candidate; nan is unknown. The caller fills it in."""
+
+    latency_ms: Array  # (N,) of several looks the median, or whatever is believed in the end
+    looks: Indices  # (N,) times the latency was asked for
+    failed: Mask  # (N,) could not be built, timed or trained
+    accuracy: Array  # (N,) full fidelity
+    brief: Array  # (N,) low fidelity, never mixed with the other
+    closed: Mask  # (N,) not to be proposed any more
+    train_s: Array  # (N,) seconds that training it took, full fidelity
+
+    @staticmethod
+    def nothing(n: int) -> Known:
+        """Of n candidates nothing."""
+        unknown, no = np.full(n, np.nan), np.zeros(n, dtype=bool)
+        looks = np.zeros(n, dtype=np.int64)
+        return Known(unknown, looks, no, unknown.copy(), unknown.copy(), no.copy(), unknown.copy())
+
+    def timed(self) -> Mask:
+        """Have a latency that can be worked with."""
+        return np.isfinite(self.latency_ms) & (self.latency_ms > 0) & ~self.failed
+
+    def trained(self) -> Mask:
+        """Have both latency and accuracy."""
+        return self.timed() & np.isfinite(self.accuracy)
+
+    def waiting(self) -> Mask:
+        """Timed and not trained."""
+        return self.timed() & np.isnan(self.accuracy) & ~self.closed
+
+    def untimed(self) -> Mask:
+        """Open to a first timing."""
+        return (self.looks == 0) & ~self.failed & ~self.closed & np.isnan(self.accuracy)
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """An earlier study of these candidates or some of them, of whatever device and data; nan is unknown."""
+
+    latency_ms: Array  # (N,)
+    accuracy: Array  # (N,)
+
+
+def settings_for(latency_s: float, brief_s: float | None, accuracy_s: float) -> Settings:
+    """Counts such that the cheap stages together take no more than about as long as the trainings they save.
+
+    Timing may take a tenth of the trainings' time, low fidelity 0.4 of it; each at most what the default says.
+    """
+    plain = Settings()
+    timings = int(np.clip(0.1 * accuracy_s / max(latency_s, 1e-9), 1, plain.timings))
+    tries = int(np.clip(0.4 * accuracy_s / max(brief_s, 1e-9), 1, plain.tries)) if brief_s else 0
+    return Settings(
+        timings=timings,
+        tries=tries,
+        start_timings=timings * plain.start_timings // plain.timings,
+        start_tries=tries * plain.start_tries // plain.tries,
+    )
