@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import platform
-from collections import Counter, defaultdict
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 from rich.console import Console
@@ -33,13 +31,15 @@ from remote.preparing import restored
 from remote.replies import clean, seen
 from remote.session import Job
 from search import lookup
+from search.costs import brief_epochs, limits_of
+from search.earlier import read_earlier
 from search.engines import serial
 from search.finish import Ending, finish
 from search.folder import code_version, command, held
 from search.funnel import Gates
-from search.heeding import Costs
 from search.ledger import Ledger
 from search.live import View
+from search.proposing.known import Earlier
 from search.remembered import Remembered
 from search.result import Result
 from search.settings import Settings, SettingsError
@@ -65,6 +65,7 @@ class Rooms:
     watch: Stopwatch
     worker: Worker
     view: View
+    earlier: Earlier | None  # run that the sampler starts from
 
 
 def run(settings: Settings, console: Console) -> tuple[Result, dict[str, Any], tuple[str, ...]]:
@@ -88,6 +89,7 @@ def run(settings: Settings, console: Console) -> tuple[Result, dict[str, Any], t
         stack.enter_context(restored(device))
         facts = session.facts
         space, able = cut_to(space, facts, device.runtime or "")
+        earlier = read_earlier(Path(settings.warm_start), space) if settings.warm_start else None
         settings = stack.enter_context(held(folder, settings))
         ledger = Ledger(folder / "ledger.jsonl")
         stack.callback(ledger.close)
@@ -95,7 +97,9 @@ def run(settings: Settings, console: Console) -> tuple[Result, dict[str, Any], t
         worker = stack.enter_context(Worker(folder / "worker.log"))
         worker.start()
         patient = Patient(session, on_incident=lambda incident: _note(incident, ledger, watch, view))
-        rooms = Rooms(settings, folder, dataset, device, patient, facts, able, space, ledger, watch, worker, view)
+        rooms = Rooms(
+            settings, folder, dataset, device, patient, facts, able, space, ledger, watch, worker, view, earlier
+        )
         return _searched(rooms, started)
 
 
@@ -125,11 +129,9 @@ def _searched(rooms: Rooms, started: str) -> tuple[Result, dict[str, Any], tuple
     setup, restless = _setup(rooms)
     board = Board(setup, rooms.session, rooms.worker, rooms.dataset, rooms.watch, view.doing)
     evaluator = Remembered(board, rooms.ledger, rooms.watch)
-    study = open_study(rooms.folder, settings.sampler, settings.seed, rooms.space, settings.budget())
-    limits = serial.Limits(
-        settings.trials_max(), lambda: _seconds_left(rooms), lambda s: _finishing_s(rooms), lambda: _costs(rooms)
-    )
-    gates = Gates(settings.budget(), settings.rungs, brief_epochs=_brief_epochs(settings))
+    study = open_study(rooms.folder, settings.sampler, settings.seed, rooms.space, settings.budget(), rooms.earlier)
+    limits = limits_of(settings, rooms.ledger, rooms.watch)
+    gates = Gates(settings.budget(), settings.rungs, brief_epochs=brief_epochs(settings))
     searched = serial.run(study, rooms.space, evaluator, gates, limits, view)
     plain = frozenset(rooms.space.parents())
     ending = finish(searched.measurements, evaluator, settings.budget(), plain, view.doing)
@@ -204,43 +206,6 @@ def _setup(rooms: Rooms) -> tuple[Setup, str]:
         simulated=rooms.facts.simulated,
     )
     return setup, f"the device was not calm at the start: {restless}" if restless else ""
-
-
-def _seconds_left(rooms: Rooms) -> float:
-    limit = rooms.settings.time_limit_s
-    return math.inf if limit is None else limit - rooms.ledger.earlier_wall_s() - rooms.watch.wall_s()
-
-
-def _brief_epochs(settings: Settings) -> int | None:
-    """The last rung before the full one: what it shows is kept, as the full training goes on from it."""
-    before = settings.rungs[-2] if len(settings.rungs) > 1 else 0
-    return before or None  # without an epoch a cut network shows nothing
-
-
-def _costs(rooms: Rooms) -> Costs:
-    """What a candidate's timing and trainings have taken so far in this run, scoring included."""
-    timings = [sum(entry.spent_s.values()) for entry in rooms.ledger.entries("latency")]
-    brief_epochs = _brief_epochs(rooms.settings)
-    brief: defaultdict[str, float] = defaultdict(float)
-    full: defaultdict[str, float] = defaultdict(float)
-    for entry in rooms.ledger.entries("accuracy"):
-        key, _, epochs = entry.key.partition("@")
-        full[key] += sum(entry.spent_s.values())
-        if brief_epochs and int(epochs) <= brief_epochs:
-            brief[key] += sum(entry.spent_s.values())
-    return Costs(
-        mean(timings or [1.0]),
-        mean(brief.values() or [1.0]) if brief_epochs else None,
-        mean(full.values() or [1.0]),
-        limited=rooms.settings.trials is None,
-    )
-
-
-def _finishing_s(rooms: Rooms) -> float:
-    """Seconds the end will take: timing two or three finalists long, scoring a front on the test set."""
-    timing = [entry.spent_s.get("timing", 0.0) for entry in rooms.ledger.entries("latency")]
-    scoring = [entry.spent_s.get("scoring", 0.0) for entry in rooms.ledger.entries("accuracy")]
-    return 3 * 3 * mean(timing or [0.0]) + 8 * mean(scoring or [0.0])
 
 
 def _result(rooms: Rooms, ending: Ending, setup: Setup, started: str, warnings: tuple[str, ...]) -> Result:

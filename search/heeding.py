@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 import optuna
 
 from evaluators.measurement import Accuracy, Failure, Latency
+from search.proposing.known import Earlier
 from spaces.candidate import Candidate
 
 
@@ -27,6 +28,10 @@ class Heeds(Protocol):
 
     Trials it learns of from the study. A key is `Candidate.key()`; one that is no candidate of the space is ignored.
     """
+
+    def start_from(self, earlier: Earlier) -> None:
+        """An earlier run's measurements of these candidates; before anything is asked."""
+        ...
 
     def to_time(self, study: optuna.Study, costs: Costs) -> list[Candidate]:
         """Whose latency should be known before the next trial, most promising first."""

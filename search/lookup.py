@@ -15,6 +15,7 @@ from evaluators.measurement import OVER_BUDGET, Seconds
 from evaluators.stopwatch import Stopwatch
 from evaluators.tabular import Table
 from search.budget import Budget
+from search.earlier import read_earlier
 from search.engines import serial
 from search.finish import finish
 from search.folder import code_version, command, held
@@ -36,6 +37,7 @@ def run(settings: Settings, console: Console) -> Result:
     """What a search over a table found. Raises SettingsError, SpaceError."""
     started = datetime.now(UTC).isoformat(timespec="seconds")
     space, table = _opened(settings)
+    earlier = read_earlier(Path(settings.warm_start), space) if settings.warm_start else None
     folder = Path(settings.out)
     with ExitStack() as stack:
         settings = stack.enter_context(held(folder, settings))
@@ -43,7 +45,7 @@ def run(settings: Settings, console: Console) -> Result:
         stack.callback(ledger.close)
         view = stack.enter_context(View(console, settings.budget(), settings.trials_max(), settings.time_limit_s))
         view.device(settings.device, f"a table of {space.size():,} networks measured by others")
-        study = open_study(folder, settings.sampler, settings.seed, space, settings.budget())
+        study = open_study(folder, settings.sampler, settings.seed, space, settings.budget(), earlier)
         limit = settings.time_limit_s
         left = lambda: math.inf if limit is None else limit - ledger.earlier_wall_s() - watch.wall_s()  # noqa: E731
         limits = serial.Limits(settings.trials_max(), left, lambda seconds: 0.0, lambda: costs(space))

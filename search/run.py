@@ -91,6 +91,11 @@ def parser() -> argparse.ArgumentParser:
     how = p.add_argument_group("how")
     how.add_argument("--sampler", metavar="NAME", help=f"a file of search/samplers/ (default {default.sampler})")
     how.add_argument(
+        "--warm-start",
+        metavar="RUN",
+        help="folder of an earlier run to learn from, of whatever device or data (sampler budget)",
+    )
+    how.add_argument(
         "--trials",
         type=int,
         metavar="N",

@@ -53,6 +53,10 @@ class Settings:
             "trials": (self.trials is None or self.trials >= 1, "must be at least 1"),
             "time_limit_s": (self.time_limit_s is None or self.time_limit_s > 0, "must be above 0 s"),
             "parent_epochs": (self.parent_epochs is None or self.parent_epochs >= 1, "must be at least 1"),
+            "warm_start": (
+                self.warm_start is None or self.sampler == "budget",
+                f"needs sampler budget: {self.sampler} can't start from an earlier run",
+            ),
             "rungs": (
                 bool(self.rungs) and self.rungs[0] >= 0 and list(self.rungs) == sorted(set(self.rungs)),
                 "must rise, such as 0, 1, 3",

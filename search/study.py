@@ -19,8 +19,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from evaluators.measurement import FAILED, KEPT, Measurement
 from search.budget import Budget
+from search.heeding import Heeds
 from search.ledger import drop_torn_line
 from search.pareto import objectives
+from search.proposing.known import Earlier
 from spaces.candidate import Candidate
 from spaces.space import Points
 
@@ -43,7 +45,9 @@ def samplers() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in SAMPLERS.glob("*.py") if path.stem != "__init__"))
 
 
-def open_study(folder: Path, sampler: str, seed: int, space: Points, budget: Budget) -> optuna.Study:
+def open_study(
+    folder: Path, sampler: str, seed: int, space: Points, budget: Budget, earlier: Earlier | None = None
+) -> optuna.Study:
     """The study of a run folder, new or gone on with; trials that a kill left open are closed and queued again.
 
     One controller holds the run folder at a time, so a lock file found here is a dead one's.
@@ -68,6 +72,8 @@ def open_study(folder: Path, sampler: str, seed: int, space: Points, budget: Bud
     )
     if not known:
         study.set_metric_names(list(METRICS))
+    if earlier is not None and isinstance(study.sampler, Heeds):
+        study.sampler.start_from(earlier)
     for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
         study.tell(trial.number, state=TrialState.FAIL)
         study.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number})

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from evaluators.measurement import Accuracy, Failure, Latency
 from search.budget import Budget
 from search.heeding import Costs
-from search.proposing.proposer import Known, Proposer, Settings, encode, settings_for
+from search.proposing.proposer import Earlier, Known, Proposer, Settings, encode, settings_for
 from spaces.candidate import Candidate
 from spaces.space import Points
 
@@ -37,11 +37,16 @@ class BudgetSampler(optuna.samplers.BaseSampler):
         self._seed, self._encoding = seed, encode(_codes(points), numpy.array(space.numbers(), dtype=float))
         self._known = Known.nothing(len(points))
         self._proposer: Proposer | None = None  # once it is known whether there is a low fidelity
+        self._earlier: Earlier | None = None
         self._heeded = False  # True where a search asks for latencies before trials
         self._read = 0  # trials of the study learned from, all those before this number
         self._open: dict[int, int] = {}  # number of a trial that has not ended -> its candidate's place
 
     # --- told by the search
+
+    def start_from(self, earlier: Earlier) -> None:
+        """An earlier run's measurements of these candidates; before anything is asked."""
+        self._earlier = earlier
 
     def timed(self, key: str, found: Latency | Failure) -> None:
         """One look at a latency; the last is the one that is believed."""
@@ -156,7 +161,7 @@ class BudgetSampler(optuna.samplers.BaseSampler):
     def _ready(self, settings: Settings | None = None) -> Proposer:
         if self._proposer is None:  # what is asked for here is trained here: without a search, no low fidelity
             settings = replace(settings or Settings(tries=0), within=True)
-            self._proposer = Proposer(self._encoding, self._budget.latency_ms, self._seed, settings)
+            self._proposer = Proposer(self._encoding, self._budget.latency_ms, self._seed, settings, self._earlier)
         return self._proposer
 
     def _early(self, proposer: Proposer) -> bool:

@@ -89,3 +89,40 @@ def test_it_finds_more_than_chance_with_as_many_trainings(tmp_path):
             )
             reached.append(max(m.accuracy.top1 for m in found if m.outcome == KEPT))
     assert numpy.mean(best["budget"]) > numpy.mean(best["random"]) + 0.01, best
+
+
+def test_short_trainings_come_before_long_ones(tmp_path):
+    evaluator = Analytic()
+    found = go(tmp_path, evaluator, SPACE, Budget(1.5), 20)
+    brief = [key for stage, key in evaluator.calls if stage == "accuracy" and key.endswith("@1")]
+    full = [key for stage, key in evaluator.calls if stage == "accuracy" and key.endswith("@3")]
+    assert len(brief) > len(full) and {m.candidate.key() + "@1" for m in found if m.outcome == KEPT} <= set(brief)
+    assert len(evaluator.calls) == len(set(evaluator.calls)) + sum(
+        evaluator.calls.count(call) - 1 for call in set(evaluator.calls) if call[0] == "latency"
+    ), "only latencies are ever measured twice"
+
+
+def test_a_batch_is_asked_for_without_repeats(tmp_path):
+    """As workers side by side ask: ten trials open at once, told in another order."""
+    study = open_study(tmp_path, "budget", 0, SPACE, Budget(1.5))
+    evaluator, asked = Analytic(), []
+    for _ in range(3):
+        batch = [study.ask() for _ in range(10)]
+        asked += [SPACE.suggest(trial) for trial in batch]
+        for trial, candidate in reversed(list(zip(batch, asked[-10:], strict=True))):
+            study.tell(trial, (evaluator.top1(candidate, 3), evaluator.cost(candidate), 50.0))
+    assert len({candidate.key() for candidate in asked}) == 30
+
+
+def test_it_is_a_sampler_like_any_other_where_no_search_heeds_it(tmp_path):
+    study = open_study(tmp_path, "budget", 0, SPACE, Budget(1.5))
+    evaluator = Analytic()
+
+    def objective(trial):
+        candidate = SPACE.suggest(trial)
+        return evaluator.top1(candidate, 3), evaluator.cost(candidate), 50.0
+
+    study.optimize(objective, n_trials=40)
+    early, late = study.trials[:20], study.trials[20:]
+    within = [sum(trial.values[1] <= 1.5 for trial in part) for part in (early, late)]
+    assert within[1] > within[0], "what is learned of latency keeps it within the budget"

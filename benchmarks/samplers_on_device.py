@@ -1,0 +1,101 @@
+"""python benchmarks/samplers_on_device.py OUT: our sampler against TPE on a real set, stage for stage the same.
+
+Runs of the product, interleaved by seed, each from its own empty run folder with the parents trained before. A run's
+hypervolume is that of what it kept so far (validation accuracy, latency) below the budget, from the corner of the
+lowest accuracy that a plain network had in any run. Reported: seconds until a run has reached what TPE has at its end
+under the same seed, as a share of the seconds TPE needed for it, and as a share of TPE's whole run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy
+import pandas
+
+from search.proposing.gain import Goal, hypervolume
+
+SAMPLERS = ("tpe", "budget")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What one run had kept, in order."""
+
+    at_s: numpy.ndarray  # seconds since the run began
+    accuracy: numpy.ndarray
+    latency_ms: numpy.ndarray
+
+    def reached(self, goal: Goal) -> numpy.ndarray:
+        """Hypervolume after each."""
+        parts = range(1, len(self.at_s) + 1)
+        return numpy.array([hypervolume(self.accuracy[:n], self.latency_ms[:n], goal) for n in parts])
+
+
+def search(out: Path, words: list[str]) -> Kept:
+    """One run of the product, or what an earlier call left of it."""
+    if not (out / "trials.csv").exists():
+        command = [sys.executable, "-m", "search.run", *words, "--out", str(out)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode not in (0, 3):
+            sys.exit(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-500:]}")
+    return kept(out)
+
+
+def kept(folder: Path) -> Kept:
+    """The trials that were measured in full, each at the second its last accuracy was on disk."""
+    entries = [json.loads(line) for line in (folder / "ledger.jsonl").read_text(encoding="utf-8").splitlines()]
+    last_s: dict[str, float] = {}
+    for entry in entries:
+        if entry["stage"] == "accuracy":
+            key = entry["key"].partition("@")[0]
+            last_s[key] = max(last_s.get(key, 0.0), entry["at_s"])
+    trials = pandas.read_csv(folder / "trials.csv")
+    trials = trials[trials.outcome == "kept"]
+    at_s = trials.key.map(last_s)
+    order = numpy.argsort(at_s.to_numpy(), kind="stable")
+    columns = (at_s, trials.validation_top1, trials.rank_ms)
+    return Kept(*(column.to_numpy(dtype=float)[order] for column in columns))
+
+
+def main() -> int:
+    """Exit code 0 if the median share of TPE's run is at most one half."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, help="folder for the runs")
+    parser.add_argument("--config", default="examples/steel.toml")
+    parser.add_argument("--budget-ms", type=float, default=0.6)
+    parser.add_argument("--time-limit", default="4m")
+    parser.add_argument("--seeds", type=int, default=3)
+    args = parser.parse_args()
+    words = ["--config", args.config, "--budget-ms", str(args.budget_ms), "--trials", "100000"]
+    runs: dict[tuple[str, int], Kept] = {}
+    for seed in range(args.seeds):
+        for sampler in SAMPLERS if seed % 2 == 0 else SAMPLERS[::-1]:
+            more = ["--sampler", sampler, "--seed", str(seed), "--time-limit", args.time_limit]
+            runs[sampler, seed] = search(args.out / f"{sampler}-{seed}", [*words, *more])
+            print(f"{sampler} seed {seed}: {len(runs[sampler, seed].at_s)} kept", flush=True)
+    goal = Goal(min(run.accuracy[:1].min() for run in runs.values()), args.budget_ms, None, 0.0)
+    shares = []
+    for seed in range(args.seeds):
+        tpe, ours = (runs[sampler, seed] for sampler in SAMPLERS)
+        target = tpe.reached(goal)[-1]
+        there = [run.at_s[run.reached(goal) >= target - 1e-12] for run in (tpe, ours)]
+        needed, whole = there[0][0], tpe.at_s[-1]
+        took = there[1][0] if len(there[1]) else numpy.inf
+        shares.append(took / whole)
+        print(
+            f"seed {seed}: TPE's {target:.4f} (of {ours.reached(goal)[-1]:.4f} ours in the end) after {needed:.0f} s of "
+            f"{whole:.0f} s by TPE, after {took:.0f} s by ours: {took / whole:.2f} of its run, {took / needed:.2f} of "
+            "the time it needed"
+        )
+    print(f"share of TPE's run: median {numpy.median(shares):.2f}, worst {max(shares):.2f}")
+    return 0 if numpy.median(shares) <= 0.5 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

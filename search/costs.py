@@ -1,0 +1,60 @@
+"""What the stages of a run have cost so far, and so what the rest of its time allows."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from statistics import mean
+
+from evaluators.stopwatch import Stopwatch
+from search.engines.serial import Limits
+from search.heeding import Costs
+from search.ledger import Ledger
+from search.settings import Settings
+
+
+def limits_of(settings: Settings, ledger: Ledger, watch: Stopwatch) -> Limits:
+    """When to stop asking, by the settings and by what was spent in this session and those before."""
+
+    def seconds_left() -> float:
+        limit = settings.time_limit_s
+        return math.inf if limit is None else limit - ledger.earlier_wall_s() - watch.wall_s()
+
+    return Limits(
+        settings.trials_max(), seconds_left, lambda spent: finishing_s(ledger), lambda: costs_of(settings, ledger)
+    )
+
+
+def brief_epochs(settings: Settings) -> int | None:
+    """The last rung before the full one: what it shows is kept, as the full training goes on from it."""
+    before = settings.rungs[-2] if len(settings.rungs) > 1 else 0
+    return before or None  # without an epoch a cut network shows nothing
+
+
+def costs_of(settings: Settings, ledger: Ledger) -> Costs:
+    """What a candidate's timing and trainings have taken so far, scoring included."""
+    timings = [sum(entry.spent_s.values()) for entry in ledger.entries("latency")]
+    low = brief_epochs(settings)
+    brief: defaultdict[str, float] = defaultdict(float)
+    full: defaultdict[str, float] = defaultdict(float)
+    through: set[str] = set()
+    for entry in ledger.entries("accuracy"):
+        key, _, epochs = entry.key.partition("@")
+        full[key] += sum(entry.spent_s.values())
+        if int(epochs) == settings.rungs[-1]:
+            through.add(key)
+        if low and int(epochs) <= low:
+            brief[key] += sum(entry.spent_s.values())
+    return Costs(
+        mean(timings or [1.0]),
+        mean(brief.values() or [1.0]) if low else None,
+        mean([full[key] for key in through] or full.values() or [1.0]),
+        limited=settings.trials is None,
+    )
+
+
+def finishing_s(ledger: Ledger) -> float:
+    """Seconds the end will take: timing two or three finalists long, scoring a front on the test set."""
+    timing = [entry.spent_s.get("timing", 0.0) for entry in ledger.entries("latency")]
+    scoring = [entry.spent_s.get("scoring", 0.0) for entry in ledger.entries("accuracy")]
+    return 3 * 3 * mean(timing or [0.0]) + 8 * mean(scoring or [0.0])

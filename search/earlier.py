@@ -1,0 +1,67 @@
+"""An earlier run, of this device or another, as a sampler can start from it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from search.proposing.known import Earlier
+from search.settings import SettingsError
+from spaces.candidate import Candidate
+from spaces.space import Points
+
+
+def read_earlier(folder: Path, space: Points) -> Earlier:
+    """What a run folder knows of this space's candidates: latencies, and accuracies after the most epochs it has.
+
+    A candidate is the same whatever runtime it ran in. Raises SettingsError.
+    """
+    ledger, journal = folder / "ledger.jsonl", folder / "study.journal"
+    if not (ledger.is_file() and journal.is_file()):
+        raise SettingsError(f"--warm-start {folder} is no run folder: it has no ledger.jsonl and study.journal")
+    latency_ms, accuracy = _measured(ledger)
+    runtimes = _runtimes(journal)
+    candidates = [space.candidate(point) for point in space.params()]
+    keys = [[replace(candidate, runtime=runtime).key() for runtime in runtimes] for candidate in candidates]
+    found = Earlier(_column(keys, latency_ms), _column(keys, accuracy))
+    if not numpy.isfinite(found.latency_ms).any() and not numpy.isfinite(found.accuracy).any():
+        raise SettingsError(f"--warm-start {folder} measured no candidate of {space.name}: name a run of this space")
+    return found
+
+
+def _measured(ledger: Path) -> tuple[dict[str, float], dict[str, float]]:
+    """By candidate's key: the last latency, and the accuracy at full fidelity."""
+    latency_ms: dict[str, float] = {}
+    by_epochs: defaultdict[int, dict[str, float]] = defaultdict(dict)
+    for line in ledger.read_text(encoding="utf-8").splitlines():
+        try:
+            entry: dict[str, Any] = json.loads(line)
+        except ValueError:  # the last line of a run that was killed, or goes on
+            break
+        if entry["stage"] == "latency" and entry["value"]["type"] == "Latency":
+            latency_ms[entry["key"]] = entry["value"]["rank_ms"]["value"]
+        elif entry["stage"] == "accuracy" and entry["value"]["type"] == "Accuracy":
+            key, _, epochs = entry["key"].partition("@")
+            by_epochs[int(epochs)][key] = entry["value"]["top1"]
+    return latency_ms, by_epochs[max(by_epochs)] if by_epochs else {}
+
+
+def _runtimes(journal: Path) -> list[str]:
+    study = optuna.load_study(study_name="edgefront", storage=JournalStorage(JournalFileBackend(str(journal))))
+    measured = (trial.user_attrs.get("candidate") for trial in study.get_trials(deepcopy=False))
+    return sorted({Candidate.from_dict(one).runtime for one in measured if one})
+
+
+def _column(keys: list[list[str]], known: Mapping[str, float]) -> numpy.ndarray:
+    """(N,) the first known of each candidate's keys, NaN without."""
+    return numpy.array([next((known[key] for key in of if key in known), math.nan) for of in keys])

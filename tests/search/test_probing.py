@@ -1,0 +1,114 @@
+"""What a sampler is given before a trial: latencies, second looks, short trainings; and what a second look changes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from evaluators.measurement import KEPT, OVER_BUDGET, Failure, Measurement
+from evaluators.stopwatch import Stopwatch
+from search.budget import Budget
+from search.ledger import Ledger
+from search.probing import corrected
+from search.remembered import Remembered
+from spaces.space import load
+from tests.search.analytic import Analytic
+from tests.search.test_budget_sampler import go
+
+SPACE = load("tiny")
+CANDIDATE = SPACE.parents()[1]
+
+
+class Looks(Analytic):
+    """Latencies that depend on how often they were asked for."""
+
+    def __init__(self, factors: tuple[float, ...]) -> None:
+        super().__init__()
+        self.factors = list(factors)
+
+    def latency(self, candidate, limit_ms):
+        self.calls.append(("latency", candidate.key()))
+        factor = self.factors.pop(0) if self.factors else 1.0
+        return self._latency(candidate, factor) if factor else Failure("latency", "crashed", "gone")
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    opened = Ledger(tmp_path / "ledger.jsonl")
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize(
+    ("factors", "believed", "looks"),
+    [
+        ((1.0, 1.05), 1.05, 2),  # the same but for noise: the newer
+        ((0.2, 1.0), 1.0, 3),  # a third tells which was wrong
+        ((0.2, 1.0, 1.1), 1.1, 3),
+        ((1.0, 0.2, 1.0), 1.0, 3),
+        ((0.2, 1.0, 0.0), 1.0, 3),  # of a failure and two that differ the slower
+    ],
+)
+def test_what_is_believed_after_another_look(ledger, factors, believed, looks):
+    inner = Looks(factors)
+    evaluator = Remembered(inner, ledger, Stopwatch())
+    once = evaluator.latency(CANDIDATE, None)
+    assert once.rank_ms.value == pytest.approx(factors[0] * inner.cost(CANDIDATE))
+    again = evaluator.latency_again(CANDIDATE, None)
+    assert again.rank_ms.value == pytest.approx(believed * inner.cost(CANDIDATE))
+    assert len(inner.calls) == looks and evaluator.latency(CANDIDATE, None) == again, "believed from now on"
+    kept = [json.loads(line) for line in ledger._path.read_text().splitlines()]
+    assert len(kept) >= looks, "no look is lost"
+
+
+def test_a_listener_hears_the_past_and_what_comes(ledger):
+    evaluator = Remembered(Analytic(), ledger, Stopwatch())
+    evaluator.latency(CANDIDATE, None)
+    heard: list[tuple[str, str]] = []
+    evaluator.listen(lambda stage, key, value: heard.append((stage, key)))
+    evaluator.latency(CANDIDATE, None)  # remembered: nothing new
+    evaluator.accuracy(CANDIDATE, 1)
+    assert heard == [("latency", CANDIDATE.key()), ("accuracy", f"{CANDIDATE.key()}@1")]
+
+
+def test_a_candidate_that_is_too_slow_after_all_is_over_the_budget():
+    latency = Analytic()._latency(CANDIDATE, 1.0)
+    kept = Measurement(CANDIDATE, KEPT, latency=latency)
+    assert corrected(kept, Budget(latency.percentile_ms.high)) == kept
+    over = corrected(kept, Budget(0.9 * latency.percentile_ms.low))
+    assert over.outcome == OVER_BUDGET and "> " in over.reason
+
+
+class Wrong(Analytic):
+    """A share of the latencies is five times too fast when first asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def wrong(self, candidate) -> bool:
+        return int(candidate.key(), 16) % 12 == 0 and candidate not in SPACE.parents()
+
+    def latency(self, candidate, limit_ms):
+        found, first = super().latency(candidate, limit_ms), candidate.key() not in self.seen
+        self.seen.add(candidate.key())
+        if not (first and self.wrong(candidate)):
+            return found
+        return replace(found, **{name: _fifth(getattr(found, name)) for name in ("percentile_ms", "rank_ms")})
+
+
+def _fifth(interval):
+    return type(interval)(interval.value / 5, interval.low / 5, interval.high / 5)
+
+
+def test_latencies_that_are_too_good_to_be_true_do_not_lead_away(tmp_path):
+    budget, evaluator = Budget(1.0), Wrong()
+    found = go(tmp_path, evaluator, SPACE, budget, 40)
+    kept = [m for m in found if m.outcome == KEPT]
+    best = max(kept, key=lambda m: m.accuracy.top1)
+    assert evaluator.cost(best.candidate) <= 1.0, "the best within the budget is so in truth"
+    honest = go(tmp_path / "honest", Analytic(), SPACE, budget, 40)
+    reachable = max(m.accuracy.top1 for m in honest if m.outcome == KEPT)
+    assert best.accuracy.top1 >= reachable - 0.01
