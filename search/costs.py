@@ -21,7 +21,10 @@ def limits_of(settings: Settings, ledger: Ledger, watch: Stopwatch) -> Limits:
         return math.inf if limit is None else limit - ledger.earlier_wall_s() - watch.wall_s()
 
     return Limits(
-        settings.trials_max(), seconds_left, lambda spent: finishing_s(ledger), lambda: costs_of(settings, ledger)
+        settings.trials_max(),
+        seconds_left,
+        lambda spent: finishing_s(ledger),
+        lambda: costs_of(settings, ledger, seconds_left()),
     )
 
 
@@ -31,7 +34,7 @@ def brief_epochs(settings: Settings) -> int | None:
     return before or None  # without an epoch a cut network shows nothing
 
 
-def costs_of(settings: Settings, ledger: Ledger) -> Costs:
+def costs_of(settings: Settings, ledger: Ledger, seconds_left: float) -> Costs:
     """What a candidate's timing and trainings have taken so far, scoring included."""
     timings = [sum(entry.spent_s.values()) for entry in ledger.entries("latency")]
     low = brief_epochs(settings)
@@ -49,7 +52,7 @@ def costs_of(settings: Settings, ledger: Ledger) -> Costs:
         mean(timings or [1.0]),
         mean(brief.values() or [1.0]) if low else None,
         mean([full[key] for key in through] or full.values() or [1.0]),
-        limited=settings.trials is None,
+        seconds_left,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -19,7 +20,7 @@ class Costs:
     latency_s: float
     brief_s: float | None  # of the low fidelity; None where there is none
     training_s: float  # all rungs of a candidate that passes every gate
-    limited: bool = False  # seconds are what the search may spend, not trials
+    seconds_left: float = math.inf  # of the time limit; infinite where trials are counted instead
 
 
 @runtime_checkable

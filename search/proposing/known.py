@@ -43,13 +43,14 @@ class Known:
     brief: Array  # (N,) low fidelity, never mixed with the other
     closed: Mask  # (N,) not to be proposed any more
     train_s: Array  # (N,) seconds that training it took, full fidelity
+    eased: Mask  # (N,) trained for another already: a structure is trained once, whatever precision it runs in
 
     @staticmethod
     def nothing(n: int) -> Known:
         """Of n candidates nothing."""
         unknown, no = np.full(n, np.nan), np.zeros(n, dtype=bool)
         looks = np.zeros(n, dtype=np.int64)
-        return Known(unknown, looks, no, unknown.copy(), unknown.copy(), no.copy(), unknown.copy())
+        return Known(unknown, looks, no, unknown.copy(), unknown.copy(), no.copy(), unknown.copy(), no.copy())
 
     def timed(self) -> Mask:
         """Have a latency that can be worked with."""
@@ -76,17 +77,25 @@ class Earlier:
     accuracy: Array  # (N,)
 
 
-def settings_for(latency_s: float, brief_s: float | None, accuracy_s: float) -> Settings:
+def settings_for(
+    latency_s: float, brief_s: float | None, accuracy_s: float, seconds_left: float = float("inf")
+) -> Settings:
     """Counts such that the cheap stages together take no more than about as long as the trainings they save.
 
-    Timing may take a tenth of the trainings' time, low fidelity 0.4 of it; each at most what the default says.
+    Timing may take a tenth of the trainings' time, low fidelity 0.4 of it; each at most what the default says. Of
+    limited time the start may take a third.
     """
     plain = Settings()
     timings = int(np.clip(0.1 * accuracy_s / max(latency_s, 1e-9), 1, plain.timings))
     tries = int(np.clip(0.4 * accuracy_s / max(brief_s, 1e-9), 1, plain.tries)) if brief_s else 0
+
+    def start(count: int, fewest: int, share: float, each_s: float | None) -> int:
+        return int(max(min(count, share * seconds_left / max(each_s or 1.0, 1e-9)), min(count, fewest)))
+
     return Settings(
         timings=timings,
         tries=tries,
-        start_timings=timings * plain.start_timings // plain.timings,
-        start_tries=tries * plain.start_tries // plain.tries,
+        start_timings=start(timings * plain.start_timings // plain.timings, 8, 0.06, latency_s),
+        start_tries=start(tries * plain.start_tries // plain.tries, 2, 0.1, brief_s),
+        start_trainings=start(plain.start_trainings, 2, 0.16, accuracy_s),
     )

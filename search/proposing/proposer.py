@@ -82,7 +82,7 @@ class Proposer:
         """The most promising of those not timed, best first. Fits the surrogates to all that is known."""
         count = self.settings.timings if count is None else count
         if min(known.timed().sum(), known.trained().sum()) < FEWEST:
-            self.goal = None
+            self.goal, self.surrogates.suspects = None, np.zeros(0, dtype=np.int64)
             return self.surrogates.some(np.flatnonzero(known.untimed()), max(count, 0))
         self.surrogates.fit(known, self.goal.accuracy_low if self.goal else None)
         pool, strangers = self._pool(known)
@@ -123,7 +123,7 @@ class Proposer:
         if self.goal is None or not len(waiting):
             return waiting[:count]
         belief = self.surrogates.believe(waiting, known)
-        trained, took_s = known.trained(), self._train_s(waiting)
+        trained, took_s = known.trained(), self._train_s(waiting, known)
         accuracy, latency = known.accuracy[trained], known.latency_ms[trained]
         if len(open_):
             accuracy = np.r_[accuracy, self.surrogates.believe(open_, known).accuracy]
@@ -145,12 +145,12 @@ class Proposer:
         assert self.goal is not None
         gain = expected_gain(belief, known.accuracy[trained], known.latency_ms[trained], self.goal)
         unknown = ~known.timed()[which]
-        gain[unknown] *= self.surrogates.works(which[unknown], known)
-        return gain / self._train_s(which)
+        gain[unknown] *= self.surrogates.works(which[unknown])
+        return gain / self._train_s(which, known)
 
-    def _train_s(self, which: Indices) -> Array:
+    def _train_s(self, which: Indices, known: Known) -> Array:
         """Snoek et al., Practical Bayesian optimization, 2012: expected improvement per second."""
-        return self.surrogates.train_s(which) if self.settings.per_second else np.ones(len(which))
+        return self.surrogates.train_s(which, known) if self.settings.per_second else np.ones(len(which))
 
     def _goal(self, known: Known, belief: Belief, strangers: Mask) -> Goal:
         """Measured from what any candidate reaches (the median believed) and just beyond the slowest that was timed."""

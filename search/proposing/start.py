@@ -25,7 +25,6 @@ def far_apart(x: Array, count: int, taken: Array, random: np.random.Generator) -
         drawn = random.choice(np.flatnonzero(nearest > -1.0), min(5, len(x) - len(chosen)), replace=False)
         pick = int(drawn[np.argmax(nearest[drawn])])
         nearest = np.minimum(nearest, ((x - x[pick]) ** 2).sum(axis=1))
-        nearest[nearest < 0] = -1.0
         nearest[pick] = -1.0
         chosen.append(pick)
     return np.array(chosen, dtype=np.int64)

@@ -19,6 +19,7 @@ Mask = NDArray[np.bool_]
 
 FEWEST = 3  # low-fidelity accuracies for a surrogate of their own
 FEWEST_S = 5  # durations, likewise
+EASED = 0.4  # of a training's seconds, where it was done for another, until some have been seen
 
 
 class Surrogates:
@@ -34,6 +35,7 @@ class Surrogates:
         self.speed, self.quality = speed.columns, quality.columns  # (N, columns) that latency, accuracy are told from
         self.latency = GaussianProcess(speed.groups, Prior(speed.weights(0.3, 0.1), noise=0.02, noise_log_sd=1.5))
         self.seconds = GaussianProcess(encoding.groups, Prior(encoding.weights(0.1, 0.1), noise=0.05))
+        self.working = GaussianProcess(encoding.groups, Prior(encoding.weights(0.1, 0.03), noise=0.05))
         self.columns = encoding.columns
         last, weights = int(quality.groups.max()) + 1, np.r_[quality.weights(0.1, 0.03), 0.03]
         groups = np.r_[quality.groups, last]
@@ -46,6 +48,7 @@ class Surrogates:
     def fit(self, known: Known, accuracy_low: float | None) -> None:
         """To all that is known; accuracies above `accuracy_low` are taken as they are, others bent."""
         self._fit_latency(known)
+        self._fit_working(known)
         self._fit_seconds(known)
         self.accuracy = self.informed if self._fit_brief(known) else self.plain
         trained = np.flatnonzero(known.trained())
@@ -68,20 +71,24 @@ class Surrogates:
             sd[guessed] = np.hypot(sd[guessed], 0.5 * (self.accuracy.mean(above) - self.accuracy.mean(below)))
         return Belief(mean, np.hypot(sd, self.accuracy.noise()), log_ms, log_ms_sd)
 
-    def works(self, which: Indices, known: Known) -> Array:
-        """Probability of no failure: share of those that worked among the neighbours, by the latency kernel."""
-        failed = self.some(np.flatnonzero(known.failed))
-        if not len(failed) or not len(which):
+    def works(self, which: Indices) -> Array:
+        """Probability of no failure; certain while none was seen."""
+        if not self.working.fitted_to:
             return np.ones(len(which))
-        x = self.speed
-        bad = (self.latency.covariance(x[which], x[failed]) ** 4).sum(axis=1)  # ** 4: only near ones count
-        good = (self.latency.covariance(x[which], self.latency.x) ** 4).sum(axis=1)
-        prior = 0.01 * self.latency.signal**4
-        return np.asarray((good + prior) / (good + bad + prior))
+        return np.clip(self.working.mean(self.columns[which]), 0.02, 1.0)
 
-    def train_s(self, which: Indices) -> Array:
+    def train_s(self, which: Indices, known: Known) -> Array:
         """Seconds that the training of some is likely to take; the same for all while too few are known."""
-        return np.exp(self.seconds.mean(self.columns[which])) if self.seconds.fitted_to else np.ones(len(which))
+        took = np.isfinite(known.train_s) & (known.train_s > 0)
+        if not took[~known.eased].any():
+            return np.ones(len(which))
+        usual = float(np.exp(np.log(known.train_s[took & ~known.eased]).mean()))
+        seconds = np.full(len(which), usual)
+        if self.seconds.fitted_to:
+            seconds = np.exp(self.seconds.mean(self.columns[which]))
+        eased = took & known.eased
+        share = float(np.exp(np.log(known.train_s[eased]).mean())) / usual if eased.any() else EASED
+        return np.where(known.eased[which], min(share, 1.0) * seconds, seconds)
 
     def some(self, which: Indices, count: int | None = None) -> Indices:
         """All, or as many as a surrogate takes, drawn at random."""
@@ -118,8 +125,16 @@ class Surrogates:
         self.brief.fit(self._with_latency(tried, known)[0], squash(known.brief[tried], *self.brief_floor))
         return True
 
+    def _fit_working(self, known: Known) -> None:
+        """By least squares on 1 and 0 (Rasmussen & Williams, 6.5): it finds the axes that failures go with."""
+        failed = self.some(np.flatnonzero(known.failed), self.settings.points // 2)
+        if len(failed):
+            worked = self.some(np.flatnonzero(known.timed()), self.settings.points - len(failed))
+            labels = np.r_[np.zeros(len(failed)), np.ones(len(worked))]
+            self.working.fit(self.columns[np.r_[failed, worked]], labels)
+
     def _fit_seconds(self, known: Known) -> None:
-        took = self.some(np.flatnonzero(np.isfinite(known.train_s) & (known.train_s > 0)))
+        took = self.some(np.flatnonzero(np.isfinite(known.train_s) & (known.train_s > 0) & ~known.eased))
         if self.settings.per_second and len(took) >= FEWEST_S:
             self.seconds.fit(self.columns[took], np.log(known.train_s[took]))
 

@@ -23,6 +23,7 @@ from search.proposing.proposer import Earlier, Known, Proposer, Settings, encode
 from spaces.candidate import Candidate
 from spaces.space import Points
 
+FEW = 4  # latencies asked for at a time until one is within the budget
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -33,11 +34,13 @@ class BudgetSampler(optuna.samplers.BaseSampler):
         points = list(space.params())
         self._points, self._candidates = points, [space.candidate(point) for point in points]
         self._places = {candidate.key(): place for place, candidate in enumerate(self._candidates)}
+        self._structures = numpy.array([candidate.structure_key() for candidate in self._candidates])
         self._space, self._budget, self._random = space, budget, numpy.random.default_rng(seed)
         self._seed, self._encoding = seed, encode(_codes(points), numpy.array(space.numbers(), dtype=float))
         self._known = Known.nothing(len(points))
         self._proposer: Proposer | None = None  # once it is known whether there is a low fidelity
         self._earlier: Earlier | None = None
+        self._at_first_s = 0.0  # seconds left when first asked
         self._heeded = False  # True where a search asks for latencies before trials
         self._read = 0  # trials of the study learned from, all those before this number
         self._open: dict[int, int] = {}  # number of a trial that has not ended -> its candidate's place
@@ -72,6 +75,7 @@ class BudgetSampler(optuna.samplers.BaseSampler):
         """What the training of a candidate that passed every gate took."""
         if (place := self._places.get(key)) is not None:
             self._known.train_s[place] = seconds
+            self._known.eased |= (self._structures == self._structures[place]) & numpy.isnan(self._known.train_s)
 
     def excluded(self, key: str) -> None:
         """A gate stops this candidate, whatever it looks like."""
@@ -83,14 +87,15 @@ class BudgetSampler(optuna.samplers.BaseSampler):
     def to_time(self, study: optuna.Study, costs: Costs) -> list[Candidate]:
         """Whose latency should be known before the next trial, most promising first: as many as pay for themselves."""
         self._learn(study)
-        known, settings = self._known, settings_for(costs.latency_s, costs.brief_s, costs.training_s)
+        known, settings = self._known, self._settings(costs)
         proposer, self._heeded = self._ready(settings), True
         proposer.settings = replace(
             settings,
-            start_timings=max(0, settings.start_timings - int((known.looks > 0).sum())),
+            # at least a few while none is there to be trained
+            start_timings=max(
+                0 if known.waiting().any() else FEW, settings.start_timings - int((known.looks > 0).sum())
+            ),
             start_tries=max(0, settings.start_tries - int(numpy.isfinite(known.brief).sum())),
-            within=True,
-            per_second=costs.limited,
         )
         if not ((known.looks == 0) & ~known.closed).any():
             return []
@@ -157,6 +162,13 @@ class BudgetSampler(optuna.samplers.BaseSampler):
                 self._known.latency_ms[place], self._known.looks[place] = trial.values[1], 1
         elif not numpy.isfinite(self._known.latency_ms[place]):
             self._known.failed[place] = True
+
+    def _settings(self, costs: Costs) -> Settings:
+        """By what the stages cost. The start is measured by the time there was when first asked."""
+        self._at_first_s = self._at_first_s or costs.seconds_left
+        limited = costs.seconds_left < float("inf")
+        settings = settings_for(costs.latency_s, costs.brief_s, costs.training_s, self._at_first_s)
+        return replace(settings, within=True, per_second=limited)
 
     def _ready(self, settings: Settings | None = None) -> Proposer:
         if self._proposer is None:  # what is asked for here is trained here: without a search, no low fidelity

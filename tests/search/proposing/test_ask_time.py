@@ -1,0 +1,24 @@
+"""Proposing costs little, and no more than proportionately more as a search grows long."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from search.proposing.known import Settings
+from tests.search.proposing.tables import make, start
+
+
+@pytest.mark.slow
+def test_five_hundred_rounds_at_a_fifth_of_a_second():
+    run = start(make(axes=6, values=5), settings=Settings(), budget_ms=5.0)
+    took_s = []
+    for _ in range(500):
+        began = time.process_time()
+        assert run.round() == 1
+        took_s.append(time.process_time() - began)
+    assert np.mean(took_s) < 0.2
+    first, last = np.mean(took_s[50:150]), np.mean(took_s[400:500])
+    assert last < 1.2 * first * 450 / 100, (first, last)

@@ -1,0 +1,59 @@
+"""The start: spread over the space, in part led by an earlier study."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from search.proposing import start
+from search.proposing.hints import Hints
+from search.proposing.known import Known
+from tests.search.proposing.tables import SMALL, make
+
+NONE = Hints(None, None)
+
+
+def nearest(x, chosen):
+    apart = ((x[chosen][:, None] - x[chosen]) ** 2).sum(axis=2)
+    return (apart + 1e9 * np.eye(len(chosen))).min(axis=1)
+
+
+def test_far_apart_is_farther_apart_than_chance():
+    x = np.random.default_rng(0).normal(size=(500, 4))
+    chosen = start.far_apart(x, 30, x[:0], np.random.default_rng(1))
+    assert len(set(chosen)) == 30
+    by_chance = np.random.default_rng(2).choice(500, 30, replace=False)
+    assert nearest(x, chosen).mean() > 1.3 * nearest(x, by_chance).mean()
+
+
+def test_far_apart_keeps_clear_of_those_taken_and_takes_equals_once():
+    x = np.r_[np.zeros((50, 1)), np.ones((50, 1))]
+    assert start.far_apart(x, 1, np.zeros((1, 1)), np.random.default_rng(0))[0] >= 50
+    assert sorted(start.far_apart(np.zeros((6, 1)), 9, np.zeros((2, 1)), np.random.default_rng(0))) == list(range(6))
+
+
+def test_to_time_leaves_alone_what_is_closed_failed_or_timed():
+    table, known = make(), Known.nothing(1024)
+    known.closed[::2], known.failed[1::4], known.looks[3::8] = True, True, 1
+    chosen = start.to_time(table.encoding.columns, known, SMALL, NONE, np.random.default_rng(0))
+    assert len(chosen) == SMALL.start_timings and known.untimed()[chosen].all()
+
+
+def test_to_train_takes_from_all_latencies_by_turns_the_best_at_low_fidelity():
+    table, known = make(), Known.nothing(1024)
+    timed = np.arange(0, 1024, 16)
+    known.latency_ms[timed], known.brief[timed], known.looks[timed] = table.latency_ms[timed], table.brief[timed], 1
+    chosen = start.to_train(known, 4, NONE, np.random.default_rng(0))
+    stretches = np.array_split(timed[np.argsort(table.latency_ms[timed])], 4)
+    assert all(i in stretch for i, stretch in zip(chosen, stretches, strict=True))
+    assert chosen[0] == stretches[0][np.argmax(table.brief[stretches[0]])]
+    assert chosen[2] == stretches[2][np.argmax(table.brief[stretches[2]])]
+
+
+def test_nothing_to_start_with():
+    known = Known.nothing(5)
+    known.failed[:] = True
+    random = np.random.default_rng(0)
+    assert not len(start.to_time(np.zeros((5, 1)), known, replace(SMALL, start_timings=3), NONE, random))
+    assert not len(start.to_train(known, 3, NONE, random))
