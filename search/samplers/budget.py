@@ -15,6 +15,7 @@ import numpy
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
+from threadpoolctl import ThreadpoolController
 
 from evaluators.measurement import Accuracy, Failure, Latency
 from search.budget import Budget
@@ -40,6 +41,8 @@ class BudgetSampler(optuna.samplers.BaseSampler):
         self._known = Known.nothing(len(points))
         self._proposer: Proposer | None = None  # once it is known whether there is a low fidelity
         self._earlier: Earlier | None = None
+        # matrices are small: threads gain nothing, and beside another load wait for each other a hundred times longer
+        self._threads = ThreadpoolController()
         self._at_first_s = 0.0  # seconds left when first asked
         self._heeded = False  # True where a search asks for latencies before trials
         self._read = 0  # trials of the study learned from, all those before this number
@@ -99,7 +102,8 @@ class BudgetSampler(optuna.samplers.BaseSampler):
         )
         if not ((known.looks == 0) & ~known.closed).any():
             return []
-        return self._named(proposer.start_time(known) if self._early(proposer) else proposer.to_time(known))
+        with self._threads.limit(limits=1):
+            return self._named(proposer.start_time(known) if self._early(proposer) else proposer.to_time(known))
 
     def to_time_again(self) -> list[Candidate]:
         """The choice as it stands, and whose latency is too good to be believed at the first look."""
@@ -110,7 +114,8 @@ class BudgetSampler(optuna.samplers.BaseSampler):
         """Who should be trained briefly before the next trial."""
         proposer = self._ready()
         early = self._early(proposer)
-        return self._named(proposer.start_try(self._known) if early else proposer.to_try(self._known))
+        with self._threads.limit(limits=1):
+            return self._named(proposer.start_try(self._known) if early else proposer.to_try(self._known))
 
     # --- asked by Optuna
 
@@ -133,7 +138,8 @@ class BudgetSampler(optuna.samplers.BaseSampler):
     ) -> Any:
         """One parameter of the candidate proposed for this trial."""
         if trial.number not in self._open:
-            self._open[trial.number] = self._propose()
+            with self._threads.limit(limits=1):
+                self._open[trial.number] = self._propose()
         return self._points[self._open[trial.number]][param_name]
 
     def after_trial(
