@@ -1,6 +1,7 @@
 """What search/proposing/ reaches on tables of others' measurements, by itself: no engine, no gate at the budget.
 
 OMP_NUM_THREADS=1 python benchmarks/proposer_tables.py --tasks main   # or others, timm; --wrong 40, --seeds 10
+OMP_NUM_THREADS=1 python benchmarks/proposer_tables.py --tasks raspi4/in16 --earlier pixel3/cifar10   # warm start
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import numpy as np
 import pandas as pd
 
 from search.proposing import gain
-from search.proposing.proposer import Known, Proposer, Settings, encode
+from search.proposing.encoding import encode
+from search.proposing.known import Earlier, Known, Settings
+from search.proposing.proposer import Proposer
 
 BENCH = Path(__file__).parents[2] / "shared" / "bench"
 MAIN = (
@@ -121,15 +124,23 @@ class Bench:
             self.spent += 1.0
 
 
-def search(task: Task, seed: int, evaluations: int, settings: Settings, wrong: int, batch: int) -> pd.DataFrame:
-    """One search; a row for each training."""
-    settings = settings if task.brief is not None else replace(settings, tries=0, timings=settings.timings)
-    random = np.random.default_rng(1000 + seed)
-    entries = {int(i): 0.2 for i in random.choice(len(task.accuracy), wrong, replace=False)} if wrong else {}
-    bench = Bench(task, Known.nothing(len(task.accuracy)), entries, [])
-    proposer = Proposer(encode(task.codes, task.features), task.goal.budget_ms, seed, settings)
+@dataclass(frozen=True)
+class Trouble:
+    """What is made hard on purpose."""
+
+    wrong: int = 0  # entries five times too fast at the first look
+    batch: int = 1  # trainings that go on at once
+
+
+def search(
+    task: Task, seed: int, evaluations: int, settings: Settings, trouble: Trouble, earlier: Earlier | None
+) -> tuple[pd.DataFrame, Known]:
+    """One search: a row for each training, and what it knows in the end."""
+    settings = settings if task.brief is not None else replace(settings, tries=0)
+    bench = open_bench(task, seed, trouble.wrong)
+    encoding = encode(task.codes, task.features)
+    proposer = Proposer(encoding, task.goal.budget_ms, seed, settings, earlier)
     rows: list[dict[str, float]] = []
-    ask_s = 0.0
     bench.time(proposer.start_time(bench.known))
     if task.brief is not None:
         bench.brief(proposer.start_try(bench.known))
@@ -138,17 +149,34 @@ def search(task: Task, seed: int, evaluations: int, settings: Settings, wrong: i
         rows.append(score(bench, 0.0))
     while bench.spent < evaluations and bench.known.waiting().any():
         began = time.process_time()
-        timings = min(settings.timings * batch, int(10 * bench.spent) - bench.looks + 8 * batch)
+        timings = min(settings.timings * trouble.batch, int(10 * bench.spent) - bench.looks + 8 * trouble.batch)
         bench.time(proposer.to_time(bench.known, max(timings, 0)))
         bench.time(proposer.to_confirm(bench.known))
         if task.brief is not None:
             bench.brief(proposer.to_try(bench.known))
-        chosen = proposer.to_train(bench.known, batch)
+        chosen = proposer.to_train(bench.known, trouble.batch)
         ask_s = time.process_time() - began
         for i in chosen:
             bench.train(np.array([i]))
             rows.append(score(bench, ask_s / len(chosen)))
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows), bench.known
+
+
+def open_bench(task: Task, seed: int, wrong: int) -> Bench:
+    """The table before the first look."""
+    random = np.random.default_rng(1000 + seed)
+    entries = {int(i): 0.2 for i in random.choice(len(task.accuracy), wrong, replace=False)} if wrong else {}
+    return Bench(task, Known.nothing(len(task.accuracy)), entries, [])
+
+
+def earlier_study(task: Task, seed: int, evaluations: int, shuffled: bool) -> Earlier:
+    """What a search of another table, of as many evaluations, has measured; shuffled: to the wrong candidates."""
+    known = search(task, 500 + seed, evaluations, Settings(), Trouble(), None)[1]
+    accuracy = known.accuracy.copy()
+    if shuffled:
+        trained = np.flatnonzero(np.isfinite(accuracy))
+        accuracy[trained] = np.random.default_rng(seed).permutation(accuracy[trained])
+    return Earlier(known.latency_ms, accuracy)
 
 
 def score(bench: Bench, ask_s: float) -> dict[str, float]:
@@ -186,10 +214,16 @@ def table(name: str, runs: list[pd.DataFrame], marks: list[int]) -> str:
     return f"{name:28s} | " + " | ".join(cells) + f" | ask {ask:.3f} s"
 
 
-def main() -> None:
-    """Print a line a task."""
+def load(name: str, quantile: int, brief: bool) -> Task:
+    """By its name."""
+    return timm(name, quantile) if name.startswith("timm") else nb201(name, quantile, brief)
+
+
+def parsed() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--evaluations", type=int, default=200)
     parser.add_argument("--tasks", nargs="+", default=list(MAIN))
     parser.add_argument("--quantile", type=int, default=25, help="budget: this quantile of the useful front")
@@ -197,19 +231,29 @@ def main() -> None:
     parser.add_argument("--wrong", type=int, default=0, help="entries five times too fast at the first look")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--no-brief", action="store_true")
-    args = parser.parse_args()
+    parser.add_argument("--earlier", help="begin with what a search of this table found")
+    parser.add_argument("--earlier-evaluations", type=int, default=100)
+    parser.add_argument("--shuffled", action="store_true", help="give the earlier study's accuracies to the wrong ones")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Print a line a task."""
+    args = parsed()
     named = {"main": MAIN, "others": OTHERS, "timm": TIMM}
-    marks = [m for m in (30, 50, 100, 200, 500) if m <= args.evaluations]
+    marks = [m for m in (20, 30, 50, 100, 200, 500) if m <= args.evaluations]
     means = []
     for name in [t for key in args.tasks for t in named.get(key, (key,))]:
-        task = timm(name, args.quantile) if name.startswith("timm") else nb201(name, args.quantile, not args.no_brief)
-        runs = [
-            search(task, seed, args.evaluations, Settings(**json.loads(args.settings)), args.wrong, args.batch)
-            for seed in range(args.seeds)
-        ]
+        task, runs = load(name, args.quantile, not args.no_brief), []
+        for seed in range(args.first_seed, args.first_seed + args.seeds):
+            earlier = args.earlier and earlier_study(
+                load(args.earlier, args.quantile, True), seed, args.earlier_evaluations, args.shuffled
+            )
+            settings, trouble = Settings(**json.loads(args.settings)), Trouble(args.wrong, args.batch)
+            runs.append(search(task, seed, args.evaluations, settings, trouble, earlier)[0])
         print(table(name, runs, marks), flush=True)
         means.append([np.mean([r[r.spent <= m + 1e-9].iloc[-1].area for r in runs]) for m in marks])
-    print("mean over tasks", dict(zip(marks, np.round(np.mean(means, axis=0), 3), strict=True)), args.settings)
+    print("mean over tasks", {m: round(float(v), 3) for m, v in zip(marks, np.mean(means, axis=0), strict=True)})
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ FEWEST = 5  # measurements that an earlier study must have of a kind to be heard
 class Hint:
     """The earlier study's surrogate on every candidate."""
 
-    values: Array  # (N,) standardised; another device or data set bends them and keeps much of their order
+    values: Array  # (N,) standardised x skill: what cannot foretell its own measurements is flat, and tells nothing
     skill: float  # share of the variance of its own measurements that it foretells, each from the others; 0..1
 
 
@@ -68,4 +68,5 @@ def _hint(y: Array, encoding: Encoding, prior: Prior, points: int, random: np.ra
     surrogate.fit(encoding.columns[some], y[some])
     values = np.concatenate([surrogate.mean(x) for x in np.array_split(encoding.columns, 1 + len(y) // 4000)])
     unexplained = float((surrogate.left_out() ** 2).mean() / y[some].var())
-    return Hint(standard(values), max(1.0 - unexplained, 0.0))
+    skill = max(1.0 - unexplained, 0.0)
+    return Hint(skill * standard(values), skill)

@@ -94,7 +94,10 @@ class Proposer:
         self.last_worth[pool] = worth
         new = known.looks[pool] == 0
         wanted = max(count - min(len(self.surrogates.suspects), 2), 0)
-        return pool[new][np.argsort(-worth[new], kind="stable")[:wanted]]
+        best = pool[new][np.argsort(-worth[new], kind="stable")]
+        any_of = self._any(pool[new & strangers], belief.log_ms[new & strangers], self.settings.any_share * wanted)
+        best = best[~np.isin(best, any_of)][: wanted - len(any_of)]
+        return np.r_[best, any_of]
 
     def to_confirm(self, known: Known, count: int = 2) -> Indices:
         """The choice as it stands, and what is faster than can be believed, worst first, if timed only once."""
@@ -108,7 +111,9 @@ class Proposer:
         if self.goal is None or not len(waiting):
             return waiting[: self.settings.tries]
         worth = self._worth(waiting, self.surrogates.believe(waiting, known), known)
-        return waiting[np.argsort(-worth, kind="stable")[: self.settings.tries]]
+        any_of = self._any(waiting, np.log(known.latency_ms[waiting]), self.settings.any_share * self.settings.tries)
+        best = waiting[np.argsort(-worth, kind="stable")]
+        return np.r_[best[~np.isin(best, any_of)][: self.settings.tries - len(any_of)], any_of]
 
     def to_train(self, known: Known, count: int = 1, pending: Indices | None = None) -> Indices:
         """Timed ones to be trained, best first, as if each chosen before, and all `pending`, came out as believed.
@@ -136,6 +141,13 @@ class Proposer:
             chosen.append(pick)
             accuracy, latency = np.r_[accuracy, belief.accuracy[pick]], np.r_[latency, known.latency_ms[waiting[pick]]]
         return waiting[chosen]
+
+    def _any(self, which: Indices, log_ms: Array, count: float) -> Indices:
+        """Some drawn blindly from those within reach: what the surrogates are wrong about they never ask for."""
+        assert self.goal is not None
+        which = which[log_ms < np.log(self.goal.latency_high_ms)]
+        whole = int(count) + int(self.random.random() < count % 1)
+        return self.random.choice(which, min(whole, len(which)), replace=False)
 
     # --- what a candidate is worth
 
