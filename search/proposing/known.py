@@ -23,6 +23,7 @@ class Settings:
     start_trainings: int = 8
     budget_weight: float = 0.1  # the budget's share, as a fraction of the latency axis
     any_share: float = 0.2  # of timings and of low-fidelity trainings, drawn blindly
+    brief_share: float = 0.15  # of trainings, given to who leads by low fidelity alone
     pool: int = 1200  # strangers looked at, each round, besides the neighbours of the front
     timed_pool: int = 500  # timed and untrained ones looked at
     points: int = 300  # most that a surrogate is fitted to

@@ -7,6 +7,8 @@ The surrogates propose and never judge: front and choice are made of measurement
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,6 +46,7 @@ class Proposer:
         self.hints = hints(earlier, encoding, settings.points, self.random)
         self.surrogates = Surrogates(encoding, self.hints, settings, self.random)
         self.last_worth = np.full(len(encoding.codes), np.inf)
+        self.blind = np.zeros(len(encoding.codes), dtype=bool)  # timed without being thought worth it
         self.goal: Goal | None = None  # set by the first `to_time`
 
     @property
@@ -96,6 +99,7 @@ class Proposer:
         wanted = max(count - min(len(self.surrogates.suspects), 2), 0)
         best = pool[new][np.argsort(-worth[new], kind="stable")]
         any_of = self._any(pool[new & strangers], belief.log_ms[new & strangers], self.settings.any_share * wanted)
+        self.blind[any_of] = True
         best = best[~np.isin(best, any_of)][: wanted - len(any_of)]
         return np.r_[best, any_of]
 
@@ -111,7 +115,8 @@ class Proposer:
         if self.goal is None or not len(waiting):
             return waiting[: self.settings.tries]
         worth = self._worth(waiting, self.surrogates.believe(waiting, known), known)
-        any_of = self._any(waiting, np.log(known.latency_ms[waiting]), self.settings.any_share * self.settings.tries)
+        blind = waiting[self.blind[waiting]]
+        any_of = self._any(blind, np.log(known.latency_ms[blind]), self.settings.any_share * self.settings.tries)
         best = waiting[np.argsort(-worth, kind="stable")]
         return np.r_[best[~np.isin(best, any_of)][: self.settings.tries - len(any_of)], any_of]
 
@@ -127,6 +132,9 @@ class Proposer:
         waiting = tried if self.settings.tries and len(tried) else waiting
         if self.goal is None or not len(waiting):
             return waiting[:count]
+        leader = self._brief_leader(tried, known, open_)
+        if len(leader) and self.random.random() < self.settings.brief_share:
+            return np.r_[leader, self.to_train(known, count - 1, np.r_[open_, leader])] if count > 1 else leader
         belief = self.surrogates.believe(waiting, known)
         trained, took_s = known.trained(), self._train_s(waiting, known)
         accuracy, latency = known.accuracy[trained], known.latency_ms[trained]
@@ -141,6 +149,21 @@ class Proposer:
             chosen.append(pick)
             accuracy, latency = np.r_[accuracy, belief.accuracy[pick]], np.r_[latency, known.latency_ms[waiting[pick]]]
         return waiting[chosen]
+
+    def _brief_leader(self, tried: Indices, known: Known, pending: Indices) -> Indices:
+        """Who adds most to the front by low fidelity alone; empty if nobody does.
+
+        A surrogate that is wrong of a whole region never asks for it; what shows there at low fidelity does.
+        """
+        if self.goal is None or not len(tried):
+            return tried[:0]
+        there = np.flatnonzero(np.isfinite(known.brief) & known.timed())
+        goal = replace(self.goal, accuracy_low=float(np.median(known.brief[there])))
+        done = there[known.closed[there] | np.isfinite(known.accuracy[there]) | np.isin(there, pending)]
+        sure = np.full(len(tried), 1e-9)
+        belief = Belief(known.brief[tried], sure, np.log(known.latency_ms[tried]), sure)
+        gain = expected_gain(belief, known.brief[done], known.latency_ms[done], goal)
+        return tried[[np.argmax(gain)]] if gain.max() > 0 else tried[:0]
 
     def _any(self, which: Indices, log_ms: Array, count: float) -> Indices:
         """Some drawn blindly from those within reach: what the surrogates are wrong about they never ask for."""

@@ -1,0 +1,123 @@
+"""One search over a table by the product's own way: study, funnel, engine and end as `search/lookup.py` puts them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy
+import optuna
+from rich.console import Console
+
+from benchmarks.search_quality.task import Task
+from benchmarks.search_quality.watched import Clock, Faults, Row, Watched
+from evaluators.stopwatch import Stopwatch
+from evaluators.tabular import Table
+from search.budget import Budget
+from search.engines import serial
+from search.finish import Ending, finish
+from search.ledger import Ledger
+from search.live import View
+from search.lookup import costs, gates_of
+from search.remembered import Remembered
+from search.study import open_study, samplers
+
+# What a user of Optuna gets who names no sampler; in the product `tpe` is the multivariate one.
+OPTUNAS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
+    "tpe_default": lambda seed: optuna.samplers.TPESampler(seed=seed)
+}
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a search had found when it had spent so many evaluations."""
+
+    evaluations: int
+    hv: float  # normalised hypervolume
+    regret: float  # points of accuracy below the best within the budget
+    trained: int  # at full fidelity
+    low_lookups: int
+    latency_lookups: int
+    trials: int
+    ask_s: float  # CPU seconds of the sampler, all trials so far
+
+
+@dataclass(frozen=True)
+class End:
+    """The choice of a search, judged by the true latency."""
+
+    choice: str  # its key in the table; empty where there was none
+    over: bool  # it is slower than the budget
+    lied: bool  # its entry was wrong at the first look
+    front_lied: int  # wrong entries believed to the end, on the front
+    cpu_s: float  # the whole run, everything of ours and Optuna's
+
+
+def names() -> tuple[str, ...]:
+    """Samplers that can be compared."""
+    return (*samplers(), *OPTUNAS)
+
+
+def search(
+    task: Task, sampler: str, seed: int, limit_ms: float, marks: Sequence[int], faults: Faults
+) -> tuple[list[Score], End]:
+    """How the search stood at each mark, and what it chose within `limit_ms`, the budget it was given."""
+    budget, began = Budget(limit_ms), time.process_time()
+    with TemporaryDirectory() as folder:
+        ledger = Ledger(Path(folder) / "ledger.jsonl")
+        study = open_study(Path(folder), "random" if sampler in OPTUNAS else sampler, seed, task.space, budget)
+        if sampler in OPTUNAS:
+            study.sampler = OPTUNAS[sampler](seed)
+        table = Table(task.space, task.device, task.data)
+        watched = Watched(table, task, faults, Clock(study.sampler))
+        evaluator = Remembered(watched, ledger, Stopwatch())
+        left = lambda: math.inf if watched.evaluations() < max(marks) - 1e-9 else -1.0  # noqa: E731
+        limits = serial.Limits(task.space.size(), left, lambda seconds: 0.0, lambda: costs(task.space))
+        view = View(Console(quiet=True), budget, limits.trials, None)
+        searched = serial.run(study, task.space, evaluator, gates_of(task.space, budget), limits, view)
+        rows = tuple(watched.rows)
+        ending = finish(searched.measurements, evaluator, budget, frozenset(task.space.parents()), view.doing)
+        ledger.close()
+    return [score(task, rows, mark) for mark in marks], _end(
+        task, ending, limit_ms, faults, time.process_time() - began
+    )
+
+
+def score(task: Task, rows: Sequence[Row], mark: int) -> Score:
+    """By what was fully trained within the first `mark` evaluations, with true latencies."""
+    within = [row for row in rows if row.evaluations <= mark + 1e-9]
+    keys = [row.key for row in within]
+    points, latency = task.points[keys].to_numpy(), task.latency_ms[keys].to_numpy()
+    last = within[-1] if within else Row("", 0.0, 0, 0, 0, 0.0)
+    return Score(
+        evaluations=mark,
+        hv=task.best.share(points, latency),
+        regret=task.best.regret(points, latency),
+        trained=len(within),
+        low_lookups=last.low_lookups,
+        latency_lookups=last.latency_lookups,
+        trials=last.trials,
+        ask_s=last.ask_s,
+    )
+
+
+def _end(task: Task, ending: Ending, limit_ms: float, faults: Faults, cpu_s: float) -> End:
+    choice = ending.choice.candidate.variant if ending.choice else ""
+    lied = [m for m in ending.front if m.candidate.variant in faults.factors and not m.confirmed]
+    over = bool(choice) and float(task.latency_ms[choice]) > limit_ms
+    return End(choice, over, choice in faults.factors, len(lied), cpu_s)
+
+
+def columns(scores: Sequence[Score], end: End) -> list[dict[str, object]]:
+    """Rows of the results; what is known of the end only stands in the last."""
+    rows = [{name: _short(value) for name, value in asdict(one).items()} for one in scores]
+    rows[-1] |= {name: _short(value) for name, value in asdict(end).items()}
+    return rows
+
+
+def _short(value: object) -> object:
+    return float(numpy.format_float_positional(value, 4, fractional=False)) if isinstance(value, float) else value

@@ -1,0 +1,153 @@
+"""What stands around a table and a sampler while a search runs: faults, a protocol of look-ups, a clock."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import wraps
+from typing import Any
+
+import numpy
+import optuna
+from optuna.trial import TrialState
+
+from benchmarks.search_quality.task import Task
+from evaluators.measurement import Accuracy, Failure, Interval, Latency, Structure
+from evaluators.tabular import Table
+from spaces.candidate import Candidate
+
+
+@dataclass(frozen=True)
+class Faults:
+    """Entries of a table that lie or fail, by key."""
+
+    factors: Mapping[str, float]  # of the latency at the first look
+    untimed: frozenset[str] = frozenset()  # can't be run
+    untrained: frozenset[str] = frozenset()  # fail in training, which has its price all the same
+
+
+@dataclass(frozen=True)
+class Row:
+    """After one full training: what had been looked up by then."""
+
+    key: str
+    evaluations: float
+    latency_lookups: int
+    low_lookups: int
+    trials: int
+    ask_s: float
+
+
+class Clock:
+    """CPU seconds spent in a sampler, whichever of its methods is called, and trials it saw end in a measurement."""
+
+    def __init__(self, sampler: optuna.samplers.BaseSampler) -> None:
+        self.cpu_s, self.trials, self._inside = 0.0, 0, False
+        for name in dir(sampler):
+            if not name.startswith("_") and callable(method := getattr(sampler, name)):
+                setattr(sampler, name, self._timed(method, name))
+
+    def _timed(self, method: Callable[..., Any], name: str) -> Callable[..., Any]:
+        @wraps(method)
+        def timed(*args: Any, **named: Any) -> Any:
+            # a repeat, which a search closes as failed, is no trial: what it cost is the next one's cost
+            self.trials += name == "after_trial" and args[2] != TrialState.FAIL
+            if self._inside:  # a method that calls another one: the outer one's time has it already
+                return method(*args, **named)
+            self._inside, began = True, time.process_time()
+            try:
+                return method(*args, **named)
+            finally:
+                self._inside = False
+                self.cpu_s += time.process_time() - began
+
+        return timed
+
+
+class Watched:
+    """The Evaluator of a table that may lie or fail; `rows` is how far it was looked up at each full training."""
+
+    def __init__(self, table: Table, task: Task, faults: Faults, clock: Clock) -> None:
+        self._table, self._full, self._faults, self._clock = table, task.space.epochs, faults, clock
+        self._looks: Counter[str] = Counter()
+        self.rows: list[Row] = []
+
+    def evaluations(self) -> float:
+        """Trainings, each by its share of a full one's epochs."""
+        counts = self._table.looked_up
+        return sum(count * _epochs(stage) / self._full for stage, count in counts.items())
+
+    def latency_lookups(self) -> int:
+        """First looks, and looks anew."""
+        return self._table.looked_up["latency"] + self._table.looked_up["confirm"]
+
+    def structure(self, candidate: Candidate) -> Structure | Failure:
+        return self._table.structure(candidate)
+
+    def latency(self, candidate: Candidate, limit_ms: float | None) -> Latency | Failure:
+        return self._told(candidate, self._table.latency(candidate, limit_ms))
+
+    def confirm(self, candidate: Candidate, epochs: int) -> Latency | Failure:
+        return self._told(candidate, self._table.confirm(candidate, epochs))
+
+    def accuracy(self, candidate: Candidate, epochs: int) -> Accuracy | Failure:
+        found = self._table.accuracy(candidate, epochs)
+        if candidate.variant in self._faults.untrained:
+            found = Failure("accuracy", "crashed", "said to fail")
+        elif epochs == self._full:
+            self.rows.append(self._row(candidate))
+        return found
+
+    def test(self, candidate: Candidate, epochs: int) -> Accuracy | Failure:
+        return self._table.test(candidate, epochs)
+
+    def model_path(self, candidate: Candidate, epochs: int) -> str:
+        return self._table.model_path(candidate, epochs)
+
+    def _row(self, candidate: Candidate) -> Row:
+        low = [n for stage, n in self._table.looked_up.items() if 0 < _epochs(stage) < self._full]
+        return Row(
+            candidate.variant,
+            self.evaluations(),
+            self.latency_lookups(),
+            sum(low),
+            self._clock.trials + 1,
+            self._clock.cpu_s,
+        )
+
+    def _told(self, candidate: Candidate, found: Latency | Failure) -> Latency | Failure:
+        self._looks[candidate.variant] += 1
+        if candidate.variant in self._faults.untimed:
+            return Failure("latency", "crashed", "said to fail")
+        factor = self._faults.factors.get(candidate.variant, 1.0)
+        if isinstance(found, Failure) or factor == 1.0 or self._looks[candidate.variant] > 1:
+            return found
+        ms = found.rank_ms.value * factor
+        wrong = Interval(ms, ms, ms)
+        return replace(found, percentile_ms=wrong, median_ms=wrong, rank_ms=wrong)
+
+
+def faults_of(task: Task, wrong: int, failed: float, seed: int) -> Faults:
+    """Drawn anew for each seed. Wrong ones lie where they tempt most: in the best tenth, beyond the budget.
+
+    They seem 3 to 8 times as fast as they are. Half of the share `failed` can't be run, half can't be trained.
+    """
+    random = numpy.random.default_rng(seed)
+    there = task.points.notna() & task.latency_ms.notna()
+    tempting = task.points.index[
+        there & (task.points >= task.points.quantile(0.9)) & (task.latency_ms > task.best.budget_ms)
+    ]
+    lying: Iterable[str] = random.choice(tempting, min(wrong, len(tempting)), replace=False) if wrong else []
+    dead = random.permutation(task.points.index[there])[: round(failed * int(there.sum()))]
+    return Faults(
+        {str(key): 1 / random.uniform(3, 8) for key in lying},
+        frozenset(map(str, dead[::2])),
+        frozenset(map(str, dead[1::2])),
+    )
+
+
+def _epochs(stage: str) -> int:
+    """Of `accuracy@200`; 0 of a stage that trains nothing."""
+    return int(stage.split("@")[1]) if "@" in stage else 0
