@@ -24,7 +24,7 @@ from search.ledger import drop_torn_line
 from search.pareto import objectives
 from search.proposing.known import Earlier
 from spaces.candidate import Candidate
-from spaces.space import Points
+from spaces.space import Points, SpaceError
 
 DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE)
 METRICS = ("validation_top1", "rank_ms", "peak_mb")
@@ -88,14 +88,19 @@ def queued(study: optuna.Study) -> bool:
 def ask(study: optuna.Study, space: Points, seen: set[str]) -> Asked | None:
     """The next candidate not seen before; None when the space, or the sampler, has no more.
 
-    A repeat is closed as failed with the attribute `repeat`: it teaches the sampler nothing, twice.
+    A repeat is closed as failed with the attribute `repeat`, and so, with `nowhere`, is a combination that the space
+    has not: a table may lack a row.
     """
     for _ in range(ASKS_MAX):
         trial = study.ask()
-        candidate = space.suggest(trial)
-        if candidate.key() not in seen:
-            return Asked(trial, candidate)
-        trial.set_user_attr("repeat", True)
+        try:
+            candidate = space.suggest(trial)
+        except SpaceError:
+            trial.set_user_attr("nowhere", True)
+        else:
+            if candidate.key() not in seen:
+                return Asked(trial, candidate)
+            trial.set_user_attr("repeat", True)
         study.tell(trial, state=TrialState.FAIL)
     left = next((p for p in space.params() if space.candidate(p).key() not in seen), None)
     if left is None:

@@ -83,6 +83,21 @@ def test_the_steel_commands_run_in_order(tmp_path):
     assert float(accuracy) == pytest.approx(float(said), abs=1e-6)
 
 
+def test_the_commands_of_the_sampler_run_in_order(tmp_path):
+    """A search over a table, and one over another device's that starts from it."""
+    if not (ROOT / ".." / "shared" / "bench").is_dir():
+        pytest.skip("no tables in ../shared/bench: they are not part of the repository")
+    text = (ROOT / "docs" / "sampler.md").read_text(encoding="utf-8")
+    commands = [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    assert [command.split()[:3] for command in commands] == [["python", "-m", "search.run"]] * 2
+    for command in commands:
+        line = words(command.replace("runs/table", str(tmp_path / "table")))
+        line[line.index("--trials") + 1] = "12"
+        done = subprocess.run([sys.executable, *line[1:]], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "is kept" in done.stdout
+
+
 @pytest.mark.slow
 def test_the_python_example_runs(tmp_path):
     env = {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}

@@ -26,8 +26,6 @@ EVERY = pytest.mark.parametrize("sampler", samplers())
 UNHURRIED = [pytest.param(name, marks=pytest.mark.slow) if name == "gp" else name for name in samplers()]
 PLACES = ("tiny", "table", "names", "holes")
 VARIANTS = [variant for names in load("tiny").variants.values() for variant in names]
-# Optuna's propose the product of the axes, and a table says of a row that is not there that it is not there
-WHOLE = {"tpe", "nsga2", "gp", "random"}
 
 
 @pytest.fixture
@@ -55,15 +53,9 @@ def go(folder, place, sampler, trials, seed=0):
     return [m.candidate for m in found.measurements], study
 
 
-def skip_holes(request, sampler):
-    if "holes" in request.node.callspec.id and sampler in WHOLE:
-        pytest.skip("it proposes any combination of the axes")
-
-
 @EVERY
 @pytest.mark.parametrize("place", PLACES, indirect=True)
-def test_it_asks_for_candidates_none_twice_and_goes_on(sampler, place, tmp_path, request):
-    skip_holes(request, sampler)
+def test_it_asks_for_candidates_none_twice_and_goes_on(sampler, place, tmp_path):
     possible = {place[0].candidate(params).key() for params in place[0].params()}
     first, _ = go(tmp_path / "run", place, sampler, 11)
     both, _ = go(tmp_path / "run", place, sampler, 17)
@@ -98,7 +90,6 @@ def test_a_trial_that_was_killed_while_it_was_asked_for_is_taken_up(sampler, pla
 
 @pytest.mark.parametrize("sampler", UNHURRIED)
 @pytest.mark.parametrize("place", ["table", "names", "holes"], indirect=True)
-def test_it_ends_when_every_candidate_was_had(sampler, place, tmp_path, request):
-    skip_holes(request, sampler)
+def test_it_ends_when_every_candidate_was_had(sampler, place, tmp_path):
     candidates, _ = go(tmp_path / "run", place, sampler, 1000)
     assert len(candidates) == len({c.key() for c in candidates}) == place[0].size()
