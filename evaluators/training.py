@@ -64,7 +64,7 @@ def start_candidate(job: CandidateJob) -> Trained:
     net = network.apply_steps(net, job.steps, job.image_px, classes, job.options, _gradients(job, feed))
     if job.steps or job.image_px != parent["image_px"]:
         chosen = calibration_images(job.dataset, job.recipe.batchnorm_images, job.recipe.seed)
-        renew_batchnorm(net.to(device()), feed.images[chosen], feed.normalisation)
+        renew_batchnorm(net, feed.images[chosen], feed.normalisation)
     _save(network.packed(net.cpu(), plan) | {"epochs": 0}, job.out)
     return Trained(job.out, 0, 0, 0.0, time.monotonic() - began, "parent")
 
