@@ -71,7 +71,7 @@ def test_it_is_built_exported_and_run(tmp_path, candidate):
 
 
 def patterns(count, seed):
-    """(N, 3, PX, PX) normalised and (N,) which of seven it is: gratings, rings, a checkerboard; coloured, with noise."""
+    """(N, 3, PX, PX), and (N,) which of seven each is: gratings, rings, a checkerboard; coloured, with noise."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[0:PX, 0:PX] / PX - 0.5
     radius = np.hypot(x, y)

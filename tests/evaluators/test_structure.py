@@ -1,4 +1,4 @@
-"""The structure stage: what it counts and writes, and what it refuses; over every family: `test_contract_operations.py`."""
+"""The structure stage: what it counts, writes and refuses. Over every family: `test_contract_operations.py`."""
 
 from dataclasses import replace
 

@@ -1,5 +1,7 @@
 """Low rank: cheaper, of a shape that the weights don't decide, and the nearer to the layer the higher the rank."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -82,7 +84,7 @@ def test_a_higher_rank_is_never_a_worse_fit(inputs, outputs, k, seed, data):
     for amount in amounts:
         parts = lowrank.decomposed(layer, lowrank.ranks_of(layer, amount, 1))
         off.append(float((dense(parts) - layer.weight).norm()))
-    assert all(b <= a + 1e-4 for a, b in zip(off, off[1:], strict=False))
+    assert all(b <= a + 1e-4 for a, b in pairwise(off))
 
 
 def test_a_matrix_of_low_rank_loses_nothing():
