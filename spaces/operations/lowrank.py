@@ -124,14 +124,14 @@ def _unit_rows(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def _like(layer: nn.Conv2d, weight: torch.Tensor, bias: torch.Tensor | None = None) -> nn.Conv2d:
     """The same kind of convolution (a class of its own may pad its own way) with other weights."""
     made = copy.deepcopy(layer)
-    made.weight, made.bias = _float(weight), bias  # type: ignore[assignment]
+    made.weight, made.bias = _float(weight), bias
     made.out_channels, made.in_channels = weight.shape[:2]
     return made
 
 
 def _pointwise(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Conv2d:
     made = nn.Conv2d(weight.shape[1], weight.shape[0], 1)
-    made.weight, made.bias = _float(weight[:, :, None, None]), bias  # type: ignore[assignment]
+    made.weight, made.bias = _float(weight[:, :, None, None]), bias
     return made
 
 
