@@ -233,7 +233,8 @@ class Board:
             "out": out,
         }
         if epochs == 0:
-            self._train("start_candidate", CandidateJob(**common, steps=candidate.steps), "cutting", None)
+            cutting = CandidateJob(**common, steps=candidate.steps, options=candidate.options)
+            self._train("start_candidate", cutting, "cutting", None)
             return out
         before = max((rung for rung in (0, *self._setup.rungs) if rung < epochs), default=0)
         net = self._net(candidate, before)

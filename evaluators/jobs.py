@@ -72,6 +72,7 @@ class CandidateJob:
     recipe: Recipe
     parent: Path
     out: Path
+    options: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

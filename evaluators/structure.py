@@ -18,7 +18,7 @@ from evaluators.export import INPUT, export, opset_of, quiet, to_precision
 from evaluators.measurement import Structure
 from remote.device import Int8Recipe
 from spaces.candidate import Candidate
-from spaces.network import Unbuildable, apply_steps, build, count_macs, head_name
+from spaces.network import Plan, Unbuildable, compressed, count_macs, head_name
 
 PARITY_MAX_ABS = 1e-4  # of the logits, torch against the exported fp32 graph
 ROUNDING_FACTOR = 10  # or so many times what rounding to float32 does to torch's own logits, if that is more,
@@ -80,8 +80,8 @@ def random_net(candidate: Candidate, classes: int) -> nn.Module:
     as a random net is chaotic: it blows rounding up a thousandfold on the way to the logits.
     """
     px = candidate.image_px
-    net = build(candidate.family, candidate.variant, classes, px)
-    net = apply_steps(net, candidate.steps, px, classes).eval()
+    plan = Plan(candidate.family, candidate.variant, classes, px, candidate.steps, candidate.options)
+    net = compressed(plan).eval()
     norms = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
     momenta = [layer.momentum for layer in norms]
     for layer in norms:

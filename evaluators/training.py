@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional
 
 from evaluators.data import TRAIN, arrays, calibration_images
-from evaluators.feed import Batch, Feed, device, logits, renew_batchnorm
+from evaluators.feed import Batch, Feed, device, logits, renew_batchnorm, tensor
 from evaluators.jobs import CandidateJob, FineTuneJob, ParentJob, Recipe, Trained, TrainingFailed
 from spaces import network, weights
 
@@ -23,6 +23,7 @@ from spaces import network, weights
 # OpenMP has threads, which inherit it.
 torch.set_flush_denormal(True)
 
+GRADIENT_IMAGES = 256  # that criteria rank channels by which want gradients
 Loss = Callable[[torch.Tensor, Batch], torch.Tensor]
 
 
@@ -55,15 +56,16 @@ def start_candidate(job: CandidateJob) -> Trained:
     began = time.monotonic()
     feed = _begin(job)
     parent = torch.load(job.parent, weights_only=True)
-    net = network.build(job.family, job.variant, len(job.dataset.classes), job.image_px)
+    classes = len(job.dataset.classes)
+    plan = network.Plan(job.family, job.variant, classes, job.image_px, job.steps, job.options)
+    net = network.build(job.family, job.variant, classes, job.image_px)
     net.load_state_dict(parent["state"])
-    net.eval()
-    if job.steps:
-        net = network.apply_steps(net, job.steps, job.image_px, len(job.dataset.classes))
+    net.to(device()).eval()
+    net = network.apply_steps(net, job.steps, job.image_px, classes, job.options, _gradients(job, feed))
     if job.steps or job.image_px != parent["image_px"]:
         chosen = calibration_images(job.dataset, job.recipe.batchnorm_images, job.recipe.seed)
-        renew_batchnorm(net.to(device()), feed.images[chosen], feed.normalisation)
-    _save({"net": net.cpu().eval(), "epochs": 0}, job.out)
+        renew_batchnorm(net, feed.images[chosen], feed.normalisation)
+    _save(network.packed(net.cpu(), plan) | {"epochs": 0}, job.out)
     return Trained(job.out, 0, 0, 0.0, time.monotonic() - began, "parent")
 
 
@@ -71,9 +73,9 @@ def fine_tune(job: FineTuneJob) -> Trained:
     """The saved network after `job.epochs` more epochs of learning from labels and from its parent."""
     began = time.monotonic()
     feed = _begin(job)
-    saved = torch.load(job.net, weights_only=False)
+    saved = torch.load(job.net, weights_only=True)
     taught = torch.load(job.parent, weights_only=True)["logits"].to(device())
-    net, before = saved["net"].to(device()), saved["epochs"]
+    net, before = network.unpacked(saved).to(device()), saved["epochs"]
     recipe = job.recipe
 
     def loss_of(out: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -84,13 +86,13 @@ def fine_tune(job: FineTuneJob) -> Trained:
     random = np.random.default_rng([recipe.seed, before])  # another order than in the epochs before
     progress = _Progress(job.progress, job.epochs, len(feed))
     steps, loss = _train(net, feed, loss_of, job.epochs, recipe.lr_candidate, random, progress)
-    _save({"net": net.cpu().eval(), "epochs": before + job.epochs}, job.out)
+    _save(saved | {"state": net.cpu().state_dict(), "epochs": before + job.epochs}, job.out)
     return Trained(job.out, steps, before + job.epochs, loss, time.monotonic() - began, "parent")
 
 
 def load_net(path: Path) -> torch.nn.Module:
     """The network a candidate's file holds, in eval mode on the CPU."""
-    return torch.load(path, map_location="cpu", weights_only=False)["net"].eval()
+    return network.unpacked(torch.load(path, map_location="cpu", weights_only=True))
 
 
 def distillation(out: torch.Tensor, taught: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -99,6 +101,21 @@ def distillation(out: torch.Tensor, taught: torch.Tensor, temperature: float) ->
     return temperature**2 * functional.kl_div(
         soft, functional.log_softmax(taught / temperature, dim=1), reduction="batchmean", log_target=True
     )
+
+
+def _gradients(job: CandidateJob, feed: Feed) -> network.Gradients:
+    """Of the loss on some training images, batch by batch, in eval mode."""
+
+    def batches(net: torch.nn.Module) -> Iterator[None]:
+        chosen = calibration_images(job.dataset, GRADIENT_IMAGES, job.recipe.seed)
+        for at in range(0, len(chosen), job.recipe.batch):
+            index = chosen[at : at + job.recipe.batch]
+            labels = torch.from_numpy(feed.labels[index]).to(device())
+            net.zero_grad()
+            functional.cross_entropy(net(tensor(feed.images[index], feed.normalisation)), labels).backward()
+            yield
+
+    return batches
 
 
 def _begin(job: ParentJob | CandidateJob | FineTuneJob) -> Feed:

@@ -20,7 +20,8 @@ class Candidate:
 
     `variant` is a row of a family's table (`mobilenet_v2`), unique over all families. `steps` are the
     compression operations in the order they are applied: a name is a file in `spaces/operations/`, an
-    amount its strength (for `prune` the fraction of channels removed, 0..1).
+    amount its strength (for `prune` the fraction of channels removed, 0..1). `options` say how, by axis name
+    (`prune_by`), where a step is applied otherwise than by default; sorted, so that equal networks are equal here.
     """
 
     family: str
@@ -30,6 +31,7 @@ class Candidate:
     precision: str = "fp32"
     runtime: str = "onnxruntime"
     threads: int = 1
+    options: tuple[tuple[str, str], ...] = ()
 
     def amount(self, operation: str) -> float:
         """Strength of one compression operation; 0.0 where it is not applied."""
@@ -42,11 +44,11 @@ class Candidate:
 
     def uncut(self) -> Candidate:
         """The same candidate without its compression steps: what a step must be faster than."""
-        return replace(self, steps=())
+        return replace(self, steps=(), options=())
 
     def describe(self) -> str:
-        """`mobilenet_v2 128px prune 0.3 int8`: a line for people."""
-        steps = [f"{name} {amount:g}" for name, amount in self.steps]
+        """`mobilenet_v2 128px prune 0.3 taylor late int8`: a line for people."""
+        steps = [" ".join([name, f"{amount:g}", *self._options_of(name)]) for name, amount in self.steps]
         threads = [f"{self.threads} threads"] if self.threads > 1 else []
         return " ".join([self.variant, f"{self.image_px}px", *steps, self.precision, *threads])
 
@@ -54,7 +56,7 @@ class Candidate:
     # so there are three keys, each naming what the work below it depends on.
     def structure_key(self) -> str:
         """12 hex digits naming what is trained."""
-        return _digest([self.family, self.variant, self.image_px, self.steps])
+        return _digest([self.family, self.variant, self.image_px, self.steps, *self.options])
 
     def graph_key(self) -> str:
         """12 hex digits naming what is exported."""
@@ -66,13 +68,17 @@ class Candidate:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; `from_dict` is the inverse."""
-        return asdict(self) | {"steps": [list(step) for step in self.steps]}
+        return asdict(self) | {"steps": [list(s) for s in self.steps], "options": [list(o) for o in self.options]}
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> Candidate:
         """The candidate `to_dict` described."""
         steps = tuple((str(name), float(amount)) for name, amount in data["steps"])
-        return Candidate(**(data | {"steps": steps}))
+        options = tuple((str(name), str(value)) for name, value in data.get("options", ()))
+        return Candidate(**(data | {"steps": steps, "options": options}))
+
+    def _options_of(self, operation: str) -> list[str]:
+        return [value for name, value in self.options if name.startswith(f"{operation}_")]
 
 
 def _digest(value: Any) -> str:

@@ -2,30 +2,46 @@
 
 A family file has `VARIANTS: dict[str, Variant]` and `build(variant, classes, image_px) -> nn.Module`, a net that
 takes float (N, 3, image_px, image_px) to (N, classes); one with weights of its own to fetch has `pretrained(variant)`
-too. An operation file has `apply(net, amount, example, classes) -> nn.Module`.
+too. An operation file has `apply(net, amount, example, classes, options, gradients) -> nn.Module`, whose shapes must
+not depend on the weights or on the gradients, and may declare `OPTIONS` and `EXCLUDED` (`spaces/declared.py`).
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from spaces.candidate import Unbuildable
+from spaces.declared import operations
 
 Triple = tuple[float, float, float]
+Options = Sequence[tuple[str, str]]  # (axis name, value), as a candidate has them
+Gradients = Callable[[nn.Module], Iterator[None]]  # at each step the net's parameters hold one batch's gradients
 
-# Why a family one may look for is not there. `tests/spaces/test_prune.py` shows the first.
+# Why a family one may look for is not there.
 LEFT_OUT = {
-    "shufflenet_v2": "its channel shuffle divides by zero in the pruner (torch-pruning 1.6.1)",
     "swin": "pruning swin_t takes over nine minutes and 13 GB",
 }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that decides a network's shape: with it, weights can be loaded again."""
+
+    family: str
+    variant: str
+    classes: int
+    image_px: int
+    steps: tuple[tuple[str, float], ...] = ()
+    options: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,7 +62,7 @@ def family_names() -> tuple[str, ...]:
 
 def operation_names() -> tuple[str, ...]:
     """Names of the files in `spaces/operations/`."""
-    return _names("operations")
+    return tuple(operations())
 
 
 def variants(family: str) -> dict[str, Variant]:
@@ -67,14 +83,48 @@ def build(family: str, variant: str, classes: int, image_px: int) -> nn.Module:
     return net
 
 
-def apply_steps(net: nn.Module, steps: Sequence[tuple[str, float]], image_px: int, classes: int) -> nn.Module:
-    """`net` after every compression step in turn; changed in place. Raises Unbuildable."""
-    example = torch.zeros(1, 3, image_px, image_px)
+def apply_steps(
+    net: nn.Module,
+    steps: Sequence[tuple[str, float]],
+    image_px: int,
+    classes: int,
+    options: Options = (),
+    gradients: Gradients | None = None,
+) -> nn.Module:
+    """`net` after every compression step in turn; changed in place. Raises Unbuildable.
+
+    `gradients` are of the task the net is for; without them criteria that need them do as if there were none.
+    """
     for name, amount in steps:
-        if name not in operation_names():
+        if name not in operations():
             raise Unbuildable(f"no operation {name!r}; there are {', '.join(operation_names())}")
-        net = importlib.import_module(f"spaces.operations.{name}").apply(net, amount, example, classes)
+        example = torch.zeros(1, 3, image_px, image_px, device=next(net.parameters()).device)
+        apply = importlib.import_module(f"spaces.operations.{name}").apply
+        net = apply(net, amount, example, classes, _chosen(name, options), gradients)
     return net
+
+
+def compressed(plan: Plan) -> nn.Module:
+    """The plan's network with random weights. Raises Unbuildable."""
+    net = build(plan.family, plan.variant, plan.classes, plan.image_px)
+    return apply_steps(net, plan.steps, plan.image_px, plan.classes, plan.options)
+
+
+def packed(net: nn.Module, plan: Plan) -> dict[str, Any]:
+    """Weights and plan as plain values, which `torch.load` reads with `weights_only`; `unpacked` is the inverse."""
+    return {"state": net.state_dict(), "plan": asdict(plan)}
+
+
+def unpacked(saved: dict[str, Any]) -> nn.Module:
+    """The network `packed` was given, in eval mode on the CPU. torch's random state is left alone.
+
+    Built anew and cut anew: shapes follow from the plan alone. Raises RuntimeError where the weights don't fit, as
+    those saved by a version that cut otherwise.
+    """
+    with torch.random.fork_rng(devices=[]):
+        net = compressed(Plan(**saved["plan"]))
+    net.load_state_dict(saved["state"])
+    return net.eval()
 
 
 def family_module(family: str) -> ModuleType:
@@ -112,6 +162,16 @@ def fit_stem(net: nn.Module, image_px: int, conv: str, pool: str = "") -> nn.Mod
         else:
             net.set_submodule(name, nn.Identity())
     return net
+
+
+def _chosen(operation: str, options: Options) -> dict[str, str]:
+    """Every option of one operation, as said or by default. Raises Unbuildable for a value there is not."""
+    chosen = {}
+    for name, values in operations()[operation].options.items():
+        chosen[name] = dict(options).get(f"{operation}_{name}", values[0])
+        if chosen[name] not in values:
+            raise Unbuildable(f"no {operation}_{name} {chosen[name]!r}; there are {', '.join(values)}")
+    return chosen
 
 
 def _names(folder: str) -> tuple[str, ...]:

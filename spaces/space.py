@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from spaces.candidate import Candidate
+from spaces.declared import operations, options
 
 PRESETS = Path(__file__).parent / "presets"
-OPERATIONS = Path(__file__).parent / "operations"
 FAMILIES = Path(__file__).parent / "families"
 PLAIN_AXES = ("image_px", "precision", "runtime", "threads")
 
@@ -53,7 +53,9 @@ class Points(Protocol):
 class Space:
     """Axes and their values; `own_axes` are the values an axis takes for one family alone.
 
-    `left_out` says, axis value by axis value, what the device can't do and why.
+    An axis is plain, or an operation's amount (`prune`), or an operation's option (`prune_by`), which a point has
+    only where the operation's amount is above 0. `left_out` says, value by value, what a family or the device can't do
+    and why.
     """
 
     name: str
@@ -92,14 +94,17 @@ class Space:
     def params(self) -> Iterator[dict[str, Value]]:
         """Every point, as the values a trial would suggest."""
         for family, names in self.variants.items():
-            axes = [self.values(family, axis) for axis in self.axes]
-            for variant, *point in product(names, *axes):
-                named = {self._name(family, axis): v for axis, v in zip(self.axes, point, strict=True)}
-                yield {"variant": variant} | named
+            amounts = [axis for axis in self.axes if axis not in options()]
+            for variant, *point in product(names, *(self.values(family, axis) for axis in amounts)):
+                base = dict(zip(amounts, point, strict=True))
+                asked = self._asked(base)
+                for chosen in product(*(self.values(family, axis) for axis in asked)):
+                    named = base | dict(zip(asked, chosen, strict=True))
+                    yield {"variant": variant} | {self._name(family, axis): v for axis, v in named.items()}
 
     def numbers(self) -> list[tuple[float, ...]]:
         """Area of the input, what each operation leaves of a network, and threads, in the order of `params`."""
-        steps = [axis for axis in self.axes if axis not in PLAIN_AXES]
+        steps = [axis for axis in self.axes if axis in operations()]
         found = []
         for candidate in map(self.candidate, self.params()):
             kept = (1 - candidate.amount(step) for step in steps)
@@ -110,40 +115,48 @@ class Space:
         """The candidate a trial asks for. Evenly spaced numbers keep their order for the sampler."""
         variant = trial.suggest_categorical("variant", [v for names in self.variants.values() for v in names])
         family = self.family_of(variant)
-        point = {"variant": variant}
-        for axis in self.axes:
-            name = self._name(family, axis)
-            point[name] = _suggest(trial, name, self.values(family, axis))
-        return self.candidate(point)
+        point: dict[str, Value] = {}
+        for axis in (axis for axis in self.axes if axis not in options()):
+            point[axis] = _suggest(trial, self._name(family, axis), self.values(family, axis))
+        for axis in self._asked(point):
+            point[axis] = _suggest(trial, self._name(family, axis), self.values(family, axis))
+        return self._candidate(family, variant, point)
 
     def candidate(self, params: Mapping[str, Value]) -> Candidate:
         """The candidate that a trial's parameters stand for."""
         variant = str(params["variant"])
         family = self.family_of(variant)
-        point = {axis: params[self._name(family, axis)] for axis in self.axes}
-        steps = tuple(
-            (axis, round(float(point[axis]), 6))
+        names = {axis: self._name(family, axis) for axis in self.axes}
+        return self._candidate(family, variant, {a: params[name] for a, name in names.items() if name in params})
+
+    def params_of(self, candidate: Candidate) -> dict[str, Value]:
+        """The parameters that `candidate` turns into this candidate; the inverse of `candidate`."""
+        family, chosen = candidate.family, dict(candidate.options)
+        point: dict[str, Value] = {
+            axis: getattr(candidate, axis) if axis in PLAIN_AXES else candidate.amount(axis)
             for axis in self.axes
-            if axis not in PLAIN_AXES and float(point[axis]) > 0
-        )
+            if axis not in options()
+        }
+        point |= {axis: chosen.get(axis, options()[axis].default) for axis in self._asked(point)}
+        return {"variant": candidate.variant} | {self._name(family, axis): v for axis, v in point.items()}
+
+    def _asked(self, point: Mapping[str, Value]) -> list[str]:
+        """The options that make a difference where the other axes are these: those of operations that are applied."""
+        return [axis for axis in self.axes if axis in options() and float(point[options()[axis].operation]) > 0]
+
+    def _candidate(self, family: str, variant: str, point: Mapping[str, Value]) -> Candidate:
+        steps = [(axis, round(float(point[axis]), 6)) for axis in self.axes if axis in operations()]
+        chosen = {axis: str(point[axis]) for axis in sorted(self._asked(point))}
         return Candidate(
             family,
             variant,
             int(point["image_px"]),
-            steps,
+            tuple((name, amount) for name, amount in steps if amount > 0),
             str(point["precision"]),
             str(point["runtime"]),
             int(point["threads"]),
+            tuple((axis, value) for axis, value in chosen.items() if value != options()[axis].default),
         )
-
-    def params_of(self, candidate: Candidate) -> dict[str, Value]:
-        """The parameters that `candidate` turns into this candidate; the inverse of `candidate`."""
-        plain = {axis: getattr(candidate, axis) for axis in PLAIN_AXES}
-        named = {
-            self._name(candidate.family, axis): plain[axis] if axis in plain else candidate.amount(axis)
-            for axis in self.axes
-        }
-        return {"variant": candidate.variant} | named
 
     def _name(self, family: str, axis: str) -> str:
         # Optuna wants one distribution per name, so an axis with values of its own is a name of its own.
@@ -164,7 +177,7 @@ def load(name: str) -> Space:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SpaceError(f"{path} is not a TOML file: {error}") from None
-    return _check(_from_table(path.stem, table), path)
+    return _without_excluded(_check(_from_table(path.stem, table), path), path)
 
 
 def cut(
@@ -197,7 +210,7 @@ def cut(
 
     axes = {axis: kept(axis, values) for axis, values in space.axes.items()}
     own = {f: {a: kept(a, v) for a, v in axes.items()} for f, axes in space.own_axes.items()}
-    return replace(space, axes=axes, own_axes=own, left_out=tuple(dict.fromkeys(left_out)))
+    return replace(space, axes=axes, own_axes=own, left_out=tuple(dict.fromkeys([*space.left_out, *left_out])))
 
 
 def _from_table(name: str, table: dict[str, Any]) -> Space:
@@ -212,30 +225,57 @@ def _from_table(name: str, table: dict[str, Any]) -> Space:
     )
 
 
-def _check(space: Space, path: Path) -> Space:
-    def known(folder: Path) -> list[str]:
-        return sorted(p.stem for p in folder.glob("*.py") if p.stem != "__init__")
+def _without_excluded(space: Space, path: Path) -> Space:
+    """The space without what an operation says that a family can't have."""
+    own = {family: dict(axes) for family, axes in space.own_axes.items()}
+    left_out = []
+    for operation, declared in operations().items():
+        for (family, value), why in declared.excluded.items():
+            axis = next((a for a, o in options().items() if o.operation == operation and value in o.values), operation)
+            if family not in space.variants or axis not in space.axes:
+                continue
+            keep = tuple(v for v in space.values(family, axis) if (v != value if value else v == 0))
+            if not keep:
+                raise SpaceError(f"{path}: {axis} = ['{value}'] leaves {family} nothing: {why}")
+            if keep != space.values(family, axis):
+                own.setdefault(family, {})[axis] = keep
+                left_out.append(f"{axis} {value} of {family}: {why}" if value else f"{axis} of {family}: {why}")
+    return replace(space, own_axes=own, left_out=tuple(left_out))
 
+
+def _check(space: Space, path: Path) -> Space:
+    families = sorted(p.stem for p in FAMILIES.glob("*.py") if p.stem != "__init__")
     if not any(space.variants.values()):
         raise SpaceError(f"{path}: [variants] names no network; a line such as resnet = ['resnet18'] is needed")
     if "image_px" not in space.axes:
         raise SpaceError(f"{path}: [axes] needs image_px = [..]")
     for family in [*space.variants, *space.own_axes]:
-        if family not in known(FAMILIES):
-            raise SpaceError(f"{path}: no family {family!r}; there are {', '.join(known(FAMILIES))}")
+        if family not in families:
+            raise SpaceError(f"{path}: no family {family!r}; there are {', '.join(families)}")
+    there = [*PLAIN_AXES, *operations(), *options()]
     for axis in [*space.axes, *(a for own in space.own_axes.values() for a in own)]:
-        if axis not in PLAIN_AXES and axis not in known(OPERATIONS):
-            there = ", ".join([*PLAIN_AXES, *known(OPERATIONS)])
-            raise SpaceError(f"{path}: no axis {axis!r}; there are {there}")
+        if axis not in there:
+            raise SpaceError(f"{path}: no axis {axis!r}; there are {', '.join(there)}")
+        if axis in options() and options()[axis].operation not in space.axes:
+            raise SpaceError(f"{path}: {axis} needs the axis {options()[axis].operation}")
     for axis, values in [*space.axes.items(), *(i for own in space.own_axes.values() for i in own.items())]:
         if not values or len(set(values)) != len(values):
             raise SpaceError(f"{path}: {axis} = {list(values)} must name at least one value, each once")
-        if axis not in PLAIN_AXES and any(not 0 <= float(value) < 1 for value in values):
-            raise SpaceError(f"{path}: {axis} = {list(values)} must be fractions from 0 up to 1")
-        plain = "fp32" if axis == "precision" else 0 if axis not in PLAIN_AXES else None
-        if plain is not None and plain not in values:
-            raise SpaceError(f"{path}: {axis} = {list(values)} lacks {plain}, which the plain networks need")
+        _check_values(axis, values, path)
     return space
+
+
+def _check_values(axis: str, values: tuple[Value, ...], path: Path) -> None:
+    if axis in options():
+        known = options()[axis].values
+        if not set(values) <= set(known):
+            raise SpaceError(f"{path}: {axis} = {list(values)}; there are {', '.join(known)}")
+        return
+    if axis in operations() and any(not 0 <= float(value) < 1 for value in values):
+        raise SpaceError(f"{path}: {axis} = {list(values)} must be fractions from 0 up to 1")
+    plain = "fp32" if axis == "precision" else 0 if axis in operations() else None
+    if plain is not None and plain not in values:
+        raise SpaceError(f"{path}: {axis} = {list(values)} lacks {plain}, which the plain networks need")
 
 
 def _suggest(trial: Suggests, name: str, values: tuple[Value, ...]) -> Value:

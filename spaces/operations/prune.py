@@ -1,28 +1,52 @@
 """Structured pruning: whole channels go, so the smaller net is faster on any device.
 
-Uniform: every layer loses the same fraction. (Ranking over all layers at once gives nets whose cost does not fall
-evenly, and whose shape depends on the weights.) Which channels go is decided by the norm of all weights that belong
-to them (Fang et al. 2023, DepGraph), how many by `amount` alone: nets with random and with trained weights get the
-same shape, so a latency measured on random weights holds, and a larger amount never leaves a wider layer. An amount
-is a fraction of channels: 0.5 leaves about a quarter of the work.
+How many channels a layer loses follows from the amount and `where` alone, which of them from the weights by the
+criterion `by`: nets with random and with trained weights get the same shape, so a latency measured on random weights
+holds, and a larger amount never leaves a wider layer. (Ranking over all layers at once, called global, is no option
+for this reason: its shapes follow from the weights; nor does its cost fall evenly.) An amount is a fraction of
+channels: 0.5 leaves about a quarter of the work.
 
-The dependency graph and the norms are torch-pruning's. Its pruner's own rounding is not used: it rounds down, so that
-a tenth of 16 channels takes half of them, and where rounding leaves none, as in grouped convolutions, takes nothing.
+`where`: `even` takes the same fraction of every layer; `early` and `late` take up to half as much again from the
+layers at that end of the net and as much less from those at the other, the mean being the amount.
+
+`by`: `magnitude` is the norm of all weights that belong to a channel (Fang et al. 2023, DepGraph); `batchnorm` the
+scale its BatchNorms give it (Liu et al. 2017, network slimming); `taylor` the change of the loss, to first order, that
+removing it would make (Molchanov et al. 2019). Ties, and what a criterion says nothing of, go by magnitude: layers
+without a BatchNorm, and nets without gradients.
+
+The dependency graph and the criteria are torch-pruning's. Its pruner's own rounding is not used: it rounds down, so
+that a tenth of 16 channels takes half of them, and where rounding leaves none, as in grouped convolutions, takes
+nothing.
 """
 
+from collections.abc import Mapping
 from math import gcd
-from statistics import median
 from typing import Any
 
 import torch
 import torch_pruning
 from torch import nn
 
-from spaces.network import Unbuildable, count_macs, head_name
+from spaces.network import Gradients, Unbuildable, count_macs, head_name
+from spaces.widths import granularity, kept
+
+OPTIONS = {"by": ("magnitude", "batchnorm", "taylor"), "where": ("even", "early", "late")}
+EXCLUDED = {
+    ("shufflenet_v2", ""): "its channel shuffle divides by zero in the pruner (torch-pruning 1.6.1)",
+    ("squeezenet", "batchnorm"): "it has no BatchNorm",
+}
+TILT = 0.5  # of the amount, or of what it leaves where that is less: what the ends gain and lose
 
 
-def apply(net: nn.Module, amount: float, example: torch.Tensor, classes: int) -> nn.Module:
-    """`net` with `amount` (0..1) of every layer's channels removed, in place; the classifier keeps its outputs.
+def apply(
+    net: nn.Module,
+    amount: float,
+    example: torch.Tensor,
+    classes: int,
+    options: Mapping[str, str],
+    gradients: Gradients | None = None,
+) -> nn.Module:
+    """`net` with `amount` (0..1) of its channels removed, in place; the classifier keeps its outputs.
 
     `example` is one input (1, 3, H, W). A net may name layers that keep their width in `fixed_layers`.
     Raises Unbuildable if the net can't be cut or is no cheaper for it.
@@ -31,10 +55,12 @@ def apply(net: nn.Module, amount: float, example: torch.Tensor, classes: int) ->
         return net
     if not 0 < amount < 1:
         raise Unbuildable(f"prune {amount:g} is not a fraction of channels: name one from 0 up to 1")
+    if options["by"] == "batchnorm" and not any(isinstance(m, nn.BatchNorm2d) for m in net.modules()):
+        raise Unbuildable(f"prune {amount:g} by batchnorm: the net has no BatchNorm; prune it by another criterion")
     training = net.training
     try:
         before = count_macs(net.eval(), example)
-        _cut(net, amount, example)
+        _cut(net, amount, example, options, gradients)
         after = count_macs(net, example)
     except Exception as error:  # whatever the pruner stumbles over is this candidate's failure
         reason = " ".join(str(error).split())[:200]
@@ -44,46 +70,81 @@ def apply(net: nn.Module, amount: float, example: torch.Tensor, classes: int) ->
     return net.train(training)
 
 
-def granularity(net: nn.Module) -> int:
-    """What channel counts are rounded to a multiple of: 8, which kernels like; less for nets it would mutilate.
-
-    Half the convolutions being 64 or wider makes a net one for 8. For others it is 4, 2 or 1: at most a quarter of
-    the narrowest convolution.
-    """
-    widths = [layer.out_channels for layer in net.modules() if isinstance(layer, nn.Conv2d)]
-    if median(widths) >= 64:
-        return 8
-    return next(step for step in (4, 2, 1) if step == 1 or step <= min(widths) // 4)
+def tilted(amount: float, depth: float, where: str) -> float:
+    """The amount for a layer at `depth` (0 the first, 1 the last); over evenly spaced depths the mean is `amount`."""
+    most = TILT * min(amount, 1 - amount)
+    return amount + {"even": 0.0, "early": most, "late": -most}[where] * (1 - 2 * depth)
 
 
-def kept(width: int, amount: float, step: int) -> int:
-    """Channels left of `width`: the nearest multiple of `step`, at least one step, never more than there are."""
-    return min(width, max(step, step * int(width * (1 - amount) / step + 0.5)))
-
-
-def _cut(net: nn.Module, amount: float, example: torch.Tensor) -> None:
+def _cut(
+    net: nn.Module, amount: float, example: torch.Tensor, options: Mapping[str, str], gradients: Gradients | None
+) -> None:
     graph = torch_pruning.DependencyGraph().build_dependency(net, example)
-    norms = torch_pruning.importance.GroupMagnitudeImportance(p=2)
-    fixed = [net.get_submodule(name) for name in (head_name(net), *getattr(net, "fixed_layers", ()))]
-    groups = graph.get_all_groups(ignored_layers=fixed, root_module_types=[nn.Conv2d, nn.Linear])
-    step = granularity(net)
+    names = (head_name(net), *getattr(net, "fixed_layers", ()))
+    fixed = [layer for name in names for layer in net.get_submodule(name).modules()]  # one may be several by now
+    groups = list(graph.get_all_groups(ignored_layers=fixed, root_module_types=[nn.Conv2d, nn.Linear]))
+    scores = _scores(net, groups, options["by"], gradients)
+    step, depths = granularity(net), _depths(net, graph, groups)
     # All are chosen before any is cut: a cut changes the indices of what comes after.
-    cuts = [(group[0].dep, _weakest(group, norms(group), amount, step)) for group in list(groups)]
+    cuts = [
+        (group[0].dep, _weakest(group, score, tilted(amount, depth, options["where"]), step))
+        for group, score, depth in zip(groups, scores, depths, strict=True)
+    ]
     for root, channels in cuts:
         cut = graph.get_pruning_group(root.target.module, root.handler, channels) if channels else None
         if cut is not None and graph.check_pruning_group(cut):
             cut.prune()
 
 
-def _weakest(group: Any, strength: torch.Tensor, amount: float, step: int) -> list[int]:
-    # Channels of one group of layers that must go together. A grouped convolution loses the same places in each of
-    # its groups, and rounds their sum.
+def _scores(net: nn.Module, groups: list[Any], by: str, gradients: Gradients | None) -> list[torch.Tensor]:
+    """(2, channels) of each group of layers that must go together: by the criterion, then by magnitude."""
+    norms = torch_pruning.importance.GroupMagnitudeImportance(p=2)
+    plain = [norms(group) for group in groups]
+    if by == "batchnorm":
+        scale = torch_pruning.importance.BNScaleImportance()
+        first = [scale(group) for group in groups]
+    elif by == "taylor" and gradients is not None:
+        first = _taylor(net, groups, gradients)
+    else:
+        first = plain
+    return [torch.stack([a if a is not None else b, b]) for a, b in zip(first, plain, strict=True)]
+
+
+def _taylor(net: nn.Module, groups: list[Any], gradients: Gradients) -> list[torch.Tensor]:
+    """|sum of weight x gradient| of each channel, the mean over the batches: the gradients of all images together
+    cancel out near a minimum. (torch-pruning's default sums |weight x gradient|, which measured no better than norms.)
+    """
+    change = torch_pruning.importance.GroupTaylorImportance(multivariable=True, normalizer=None)
+    batches = [[change(group) for group in groups] for _ in gradients(net)]
+    net.zero_grad()
+    return [torch.stack(scores).mean(0) for scores in zip(*batches, strict=True)]
+
+
+def _depths(net: nn.Module, graph: Any, groups: list[Any]) -> list[float]:
+    """Where in the net each group is, 0..1, evenly spaced: ranks of the mean place of the layers it narrows."""
+    places = {layer: place for place, layer in enumerate(net.modules())}
+
+    def place(group: Any) -> float:
+        narrowed = [d.target.module for d, _ in group if graph.is_out_channel_pruning_fn(d.handler)]
+        found = [places[layer] for layer in narrowed if isinstance(layer, nn.Conv2d | nn.Linear)]
+        return sum(found) / len(found)
+
+    order = sorted(range(len(groups)), key=lambda i: place(groups[i]))
+    return [order.index(i) / (len(groups) - 1) if len(groups) > 1 else 0.5 for i in range(len(groups))]
+
+
+def _weakest(group: Any, score: torch.Tensor, amount: float, step: int) -> list[int]:
+    # Channels of one group that go. A grouped convolution loses the same places in each of its groups, and rounds
+    # their sum.
     parts = max(_parts(dep.target.module) for dep, _ in group)
-    width = len(strength) // parts
+    width = score.shape[1] // parts
     part_step = step // gcd(step, parts)
     while parts > 1 and part_step > max(1, width // 4):
         part_step //= 2
-    weak = strength.view(parts, width).mean(0).argsort(stable=True)[: width - kept(width, amount, part_step)]
+    first, second = score.view(2, parts, width).mean(1)
+    order = second.argsort(stable=True)
+    order = order[first[order].argsort(stable=True)]
+    weak = order[: width - kept(width, amount, part_step)]
     return sorted(int(place) + part * width for place in weak for part in range(parts))
 
 

@@ -1,9 +1,8 @@
-"""The structure stage: every family, compression step and precision, built, exported and run."""
+"""The structure stage: what it counts, writes and refuses. Over every family: `test_contract_operations.py`."""
 
-import itertools
+from dataclasses import replace
 
 import numpy as np
-import onnx
 import pytest
 import torch
 
@@ -12,56 +11,15 @@ from evaluators.structure import PARITY_MAX_ABS, ParityLost, Unsupported, measur
 from remote.device import Int8Recipe
 from spaces import network
 from spaces.candidate import Candidate
-from spaces.network import Unbuildable, family_names, variants
+from spaces.network import Unbuildable
 
 CLASSES, PX = 7, 32
 CPU = Int8Recipe("uint8", symmetric=False, weight_bits=7)
-OWN = ("cifar_resnet", "mobilenet_v1", "tiny_mobile", "tiny_resnet")
-LIGHTEST = {"mnasnet": "mnasnet0_5"}
 CUT = (("prune", 0.3),)
-DEEP = {"resnet101", "resnet152", "regnet_y_800mf", "regnet_y_1_6gf"}  # float32 itself is no better there
-
-
-def contract():
-    """Own families in full; of torchvision's the lightest, cut, in int8; the rest when there is time."""
-    rows = []
-    for family, variant in [(f, name) for f in family_names() for name in variants(f)]:
-        light = variant == LIGHTEST.get(family, next(iter(variants(family)))) and family != "densenet"
-        for steps, precision in itertools.product(((), CUT), ("fp32", "fp16", "int8")):
-            dear = (steps, precision) in ((CUT, "int8"), ((), "fp16"))
-            fast = light and (family in OWN or (steps, precision) == (CUT, "int8"))
-            if light or dear:
-                candidate = Candidate(family, variant, PX, steps, precision)
-                marks = [] if fast else [pytest.mark.slow]
-                rows.append(pytest.param(candidate, id=candidate.describe().replace(" ", "-"), marks=marks))
-    return rows
 
 
 def noise(px=PX):
     return np.random.default_rng(1).standard_normal((1, 3, px, px), dtype=np.float32)
-
-
-@pytest.mark.parametrize("candidate", contract())
-def test_it_is_built_exported_and_run(tmp_path, candidate):
-    structure, path = measure(candidate, CLASSES, CPU, tmp_path, opset_max=13, seed=0)
-    assert path == tmp_path / f"{candidate.graph_key()}-random.onnx" and list(tmp_path.iterdir()) == [path]
-    assert structure.parity_max_abs < (1e-2 if candidate.variant in DEEP else PARITY_MAX_ABS)
-    assert structure.parameters > 0 and structure.macs > 0
-    assert structure.onnx_bytes == path.stat().st_size
-    assert (structure.opset, structure.exporter) == (13, "torchscript")
-    logits = run(path, noise())
-    assert logits.shape == (1, CLASSES) and logits.dtype == np.float32 and np.isfinite(logits).all()
-    graph = onnx.load(path).graph
-    kinds = {tensor.data_type for tensor in graph.initializer}
-    quantized = "QuantizeLinear" in {node.op_type for node in graph.node}
-    assert quantized == (candidate.precision == "int8")
-    assert (onnx.TensorProto.FLOAT16 in kinds) == (candidate.precision == "fp16")
-    assert (onnx.TensorProto.INT8 in kinds) == (candidate.precision == "int8")
-
-
-def test_every_operation_is_in_the_contract():
-    """A new operation must be added to the steps above."""
-    assert {name for name, _ in CUT} == set(network.operation_names())
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
@@ -73,6 +31,18 @@ def test_the_same_seed_gives_the_same_file(tmp_path, precision):
         torch.manual_seed(len(files))  # what ran before must not matter
         files.append(measure(candidate, CLASSES, CPU, tmp_path / name, 13, seed)[1].read_bytes())
     assert files[0] == files[1] != files[2]
+
+
+@pytest.mark.parametrize("by", ["batchnorm", "taylor"])
+def test_a_criterion_changes_nothing_that_is_timed(tmp_path, by):
+    """Which channels go depends on trained weights: the graph of random ones is the same file, so it is timed once."""
+    plain = Candidate("tiny_resnet", "res8_w8_s2", PX, CUT)
+    files = [
+        measure(replace(plain, options=options), CLASSES, CPU, tmp_path, 13, 0)[1]
+        for options in ((), (("prune_by", by),), (("prune_where", "late"),))
+    ]
+    contents = [path.read_bytes() for path in files]
+    assert len(set(files)) == 3 and contents[0] == contents[1] != contents[2]
 
 
 def test_the_global_random_state_is_left_alone(tmp_path):

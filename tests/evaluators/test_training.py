@@ -50,9 +50,9 @@ def parent(digits, cache, tmp_path_factory):
     return train_parent(ParentJob(digits, cache, FAMILY, VARIANT, PX, recipe, out))
 
 
-def candidate(digits, cache, parent, out, px=PX, steps=PRUNED, seed=0):
+def candidate(digits, cache, parent, out, px=PX, steps=PRUNED, seed=0, options=()):
     recipe = Recipe.of(digits, seed, threads=1)
-    return start_candidate(CandidateJob(digits, cache, FAMILY, VARIANT, px, steps, recipe, parent, out))
+    return start_candidate(CandidateJob(digits, cache, FAMILY, VARIANT, px, steps, recipe, parent, out, options))
 
 
 def tune(digits, cache, parent, net, out, epochs=1, progress=None, **changes):
@@ -104,6 +104,29 @@ def test_fine_tuning_gives_back_what_the_cut_cost(parent, digits, cache, tmp_pat
     assert one > cut + 0.03 and three > cut + 0.1
     whole = sum(p.numel() for p in build(FAMILY, VARIANT, 10, PX).parameters())
     assert sum(p.numel() for p in nets[2].parameters()) < 0.7 * whole
+
+
+def test_a_cut_by_taylor_is_told_the_gradients(parent, digits, cache, tmp_path):
+    """Other channels than by magnitude, which it would be without the training set's gradients; of the same shape."""
+    half = (("prune", 0.5),)
+    nets = [
+        load_net(candidate(digits, cache, parent.path, tmp_path / f"{by}.pt", steps=half, options=options).path)
+        for by, options in (("magnitude", ()), ("taylor", (("prune_by", "taylor"),)))
+    ]
+    plain, taylor = (net.state_dict() for net in nets)
+    assert {name: t.shape for name, t in plain.items()} == {name: t.shape for name, t in taylor.items()}
+    assert not torch.equal(plain["features.0.0.weight"], taylor["features.0.0.weight"])
+
+
+@pytest.mark.parametrize("steps", [(), PRUNED, (("prune", 0.25), ("lowrank", 0.5))])
+def test_a_candidates_file_is_plain_data_and_gives_the_same_network(parent, few, cache, tmp_path, steps):
+    """It is read without running any code that it names; fine-tuning goes on from just that network."""
+    started = candidate(few, cache, parent.path, tmp_path / "0.pt", steps=steps)
+    again = tune(few, cache, parent.path, started.path, tmp_path / "1.pt", lr_candidate=0.0)
+    first, second = (torch.load(done.path, weights_only=True) for done in (started, again))
+    assert first["plan"] == second["plan"] and first["plan"]["steps"] == steps
+    nets = [load_net(done.path) for done in (started, again)]
+    assert all(torch.equal(a, b) for a, b in zip(*(net.parameters() for net in nets), strict=True))
 
 
 def test_another_input_size_gets_batchnorm_statistics_of_its_own(parent, digits, cache, tmp_path):

@@ -98,7 +98,7 @@ def test_unknown_names_say_what_there_is():
     assert "\n" not in str(caught.value) and caught.value.kind == "unbuildable"
     with pytest.raises(Unbuildable, match="no variant 'resnet19'; it has resnet18"):
         build("resnet", "resnet19", CLASSES, 32)
-    with pytest.raises(Unbuildable, match="no operation 'squash'; there are prune"):
+    with pytest.raises(Unbuildable, match="no operation 'squash'; there are lowrank, prune"):
         network.apply_steps(torch.nn.Identity(), [("squash", 0.5)], 32, CLASSES)
 
 

@@ -1,5 +1,8 @@
 """Spaces: read, cut, counted, asked; candidates and the keys they go by."""
 
+import json
+from dataclasses import replace
+
 import optuna
 import pytest
 from hypothesis import given, settings
@@ -24,14 +27,56 @@ prune = [0.0, 0.5]
 """
 
 
-@pytest.fixture
-def space(tmp_path):
-    (tmp_path / "two.toml").write_text(SPACE)
+OPTIONS = """
+lowrank = [0.0, 0.5]
+prune_by = ["magnitude", "taylor"]
+prune_where = ["even", "early", "late"]
+"""
+
+
+@pytest.fixture(params=["plain", "with options"])
+def space(tmp_path, request):
+    head, own = SPACE.split("[families")
+    text = SPACE if request.param == "plain" else head + OPTIONS + "[families" + own
+    (tmp_path / "two.toml").write_text(text)
     return load(str(tmp_path / "two.toml"))
 
 
+@pytest.mark.parametrize("space", ["plain"], indirect=True)
 def test_size_counts_what_a_family_has_of_its_own(space):
     assert space.size() == 3 * 3 * 2 * 3 + 3 * 3 * 2 * 2
+
+
+@pytest.mark.parametrize("space", ["with options"], indirect=True)
+def test_an_option_counts_where_its_operation_is_applied(space):
+    assert space.size() == 2 * 3 * 3 * 2 * ((1 + 2 * 6) + (1 + 1 * 6))
+    for point in space.params():
+        amount = point.get("prune", point.get("prune.tiny_mobile"))
+        assert ("prune_by" in point) == ("prune_where" in point) == (amount > 0)
+
+
+@pytest.mark.parametrize("space", ["with options"], indirect=True)
+def test_a_candidate_carries_only_what_makes_it_another(space):
+    point = {"variant": "res8_w8_s2", "image_px": 16, "precision": "int8", "runtime": "onnxruntime", "threads": 1}
+    by_default = {"prune_by": "magnitude", "prune_where": "even"}
+    plain = space.candidate(point | {"prune": 0.25, "lowrank": 0.0} | by_default)
+    assert plain.options == () and plain == space.candidate(point | {"prune": 0.25, "lowrank": 0.0} | by_default)
+    taylor = space.candidate(point | {"prune": 0.25, "lowrank": 0.5, "prune_by": "taylor", "prune_where": "late"})
+    assert taylor.options == (("prune_by", "taylor"), ("prune_where", "late"))
+    assert taylor.describe() == "res8_w8_s2 16px prune 0.25 taylor late lowrank 0.5 int8"
+    assert taylor.uncut() == space.candidate(point | {"prune": 0.0, "lowrank": 0.0})
+    assert taylor.structure_key() not in (plain.structure_key(), taylor.uncut().structure_key())
+
+
+@pytest.mark.parametrize("space", ["with options"], indirect=True)
+def test_numbers_are_one_row_a_point(space):
+    rows = space.numbers()
+    assert len(rows) == space.size() and len({len(row) for row in rows}) == 1
+    sampled = list(zip(space.params(), rows, strict=True))[::97]
+    for point, (area, *kept, threads) in sampled:
+        candidate = space.candidate(point)
+        assert (area, threads) == (candidate.image_px**2, candidate.threads)
+        assert sorted(kept) == sorted([1 - candidate.amount("prune"), 1 - candidate.amount("lowrank")])
 
 
 def test_every_point_is_a_candidate_of_its_own(space):
@@ -95,6 +140,14 @@ def test_presets_name_networks_there_are(name):
         ("[variants]\ntiny_resnet = ['a']\n[axes]\nimage_px = [32]\nprune = [0.0, 1.5]", "fractions from 0"),
         ("[variants]\ntiny_resnet = ['a']\n[axes]\nimage_px = [32]\nprune = [0.5]", "lacks 0"),
         ("[variants]\ntiny_resnet = ['a']\n[axes]\nimage_px = [32]\nprecision = ['int8']", "lacks fp32"),
+        (
+            "[variants]\ntiny_resnet = ['a']\n[axes]\nimage_px = [32]\nprune_by = ['taylor']",
+            "prune_by needs the axis prune",
+        ),
+        (
+            "[variants]\ntiny_resnet = ['a']\n[axes]\nimage_px = [32]\nprune = [0.0]\nprune_by = ['luck']",
+            "there are magnitude, batchnorm, taylor",
+        ),
     ],
 )
 def test_a_wrong_space_is_one_clear_line(tmp_path, text, says):
@@ -118,6 +171,9 @@ def test_an_unknown_space_lists_the_presets():
 )
 def test_keys_change_with_what_they_name(px, amount, precision, threads):
     one = Candidate("f", "v", px, (("prune", amount),), precision, "onnxruntime", threads)
+    late = replace(one, options=(("prune_where", "late"),))
+    assert Candidate.from_dict(json.loads(json.dumps(late.to_dict()))) == late
+    assert late.structure_key() != one.structure_key()
     assert Candidate.from_dict(one.to_dict()) == one
     other = Candidate("f", "v", px, (("prune", amount),), "fp16", "onnxruntime", threads)
     assert one.structure_key() == other.structure_key() and one.graph_key() != other.graph_key()

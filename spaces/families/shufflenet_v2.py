@@ -1,0 +1,19 @@
+"""ShuffleNetV2 (Ma et al. 2018), torchvision's: channels are split and shuffled, which the pruner can't follow."""
+
+from torch import nn
+from torchvision.models import WeightsEnum, get_model, get_model_weights
+
+from spaces.network import Variant, fit_stem
+
+VARIANTS = {name: Variant() for name in ("shufflenet_v2_x0_5", "shufflenet_v2_x1_0")}
+
+
+def build(variant: str, classes: int, image_px: int) -> nn.Module:
+    """(N, 3, image_px, image_px) -> (N, classes)."""
+    net = get_model(variant, weights=None, num_classes=classes)
+    return fit_stem(net, image_px, conv="conv1.0", pool="maxpool")
+
+
+def pretrained(variant: str) -> WeightsEnum:
+    """torchvision's best ImageNet weights of this variant."""
+    return get_model_weights(variant).DEFAULT

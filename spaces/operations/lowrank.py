@@ -1,0 +1,168 @@
+"""Low rank: a layer becomes two or three thinner ones in a row that compute nearly the same.
+
+A convolution of k x k, k > 1, becomes 1 x 1, k x k, 1 x 1 by Tucker decomposition of its two channel modes (Kim et al.
+2016, Tucker-2; by HOSVD); a 1 x 1 convolution or a linear layer becomes two by singular value decomposition. The
+amount is the fraction of every rank that is removed, rounded as channels are. Shapes follow from the amount and the
+layers' own shapes alone, so a latency measured on random weights holds.
+
+Only layers that need fewer multiply-accumulates for it are taken apart. Left alone are the classifier, grouped and
+depthwise convolutions, and those on a single pixel (squeeze-and-excitation), where there is no work to save. What
+follows a layer (BatchNorm, activation) follows the last of its parts.
+"""
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from spaces.network import Gradients, Unbuildable, count_macs, head_name
+from spaces.widths import granularity, kept
+
+
+def apply(
+    net: nn.Module,
+    amount: float,
+    example: torch.Tensor,
+    classes: int,
+    options: Mapping[str, str],
+    gradients: Gradients | None = None,
+) -> nn.Module:
+    """`net` with `amount` (0..1) of every layer's rank removed where that pays, in place.
+
+    `example` is one input (1, 3, H, W). Raises Unbuildable if nothing pays.
+    """
+    if amount == 0:
+        return net
+    if not 0 < amount < 1:
+        raise Unbuildable(f"lowrank {amount:g} is not a fraction of ranks: name one from 0 up to 1")
+    training = net.training
+    before, step = count_macs(net.eval(), example), granularity(net)
+    for name in _eligible(net, example):
+        layer = net.get_submodule(name)
+        assert isinstance(layer, nn.Conv2d | nn.Linear)  # `_eligible` names no others
+        ranks = ranks_of(layer, amount, step)
+        if saves(layer, ranks):
+            net.set_submodule(name, decomposed(layer, ranks))
+    after = count_macs(net, example)
+    if after >= before:
+        raise Unbuildable(f"lowrank {amount:g}: {after} multiply-accumulates, {before} without: none saved")
+    return net.train(training)
+
+
+def ranks_of(layer: nn.Conv2d | nn.Linear, amount: float, step: int) -> tuple[int, int]:
+    """(of the inputs, of the outputs) that are left; of a matrix they are one and the same."""
+    outputs, inputs = layer.weight.shape[:2]
+    if not _spatial(layer):
+        rank = kept(min(inputs, outputs), amount, step)
+        return rank, rank
+    return kept(inputs, amount, step), kept(outputs, amount, step)
+
+
+def saves(layer: nn.Conv2d | nn.Linear, ranks: tuple[int, int]) -> bool:
+    """True if fewer multiply-accumulates are needed at these ranks."""
+    (outputs, inputs), (first, last) = layer.weight.shape[:2], ranks
+    if not isinstance(layer, nn.Conv2d) or not _spatial(layer):
+        return first * (inputs + outputs) < inputs * outputs
+    kernel = layer.kernel_size[0] * layer.kernel_size[1]
+    narrow = inputs * first * layer.stride[0] * layer.stride[1] if first < inputs else 0  # on the larger map
+    widen = last * outputs if last < outputs else 0
+    return narrow + first * kernel * last + widen < inputs * kernel * outputs
+
+
+@torch.no_grad()
+def decomposed(layer: nn.Conv2d | nn.Linear, ranks: tuple[int, int]) -> nn.Sequential:
+    """Layers that compute together what `layer` does, as nearly as these ranks allow; with full ranks exactly.
+
+    All but the last have rows of unit norm: one scale serves every channel in between, as int8 wants it.
+    """
+    if isinstance(layer, nn.Conv2d) and _spatial(layer):
+        return _tucker(layer, *ranks)
+    first, last = _factors(layer.weight.double().flatten(1), ranks[0])
+    if isinstance(layer, nn.Linear):
+        return nn.Sequential(_linear(first, None), _linear(last, layer.bias))
+    return nn.Sequential(_like(layer, first[:, :, None, None]), _pointwise(last, layer.bias))
+
+
+def _factors(weight: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(rank, inputs) and (outputs, rank), whose product is the nearest to `weight` (outputs, inputs) of this rank."""
+    outputs, inputs = weight.shape
+    if inputs <= outputs:
+        first = _leading(weight.T, rank).T
+        return first, weight @ first.T
+    last = _leading(weight, rank)
+    first, norms = _unit_rows(last.T @ weight)
+    return first, last * norms
+
+
+def _tucker(layer: nn.Conv2d, first: int, last: int) -> nn.Sequential:
+    weight = layer.weight.double()  # (outputs, inputs, k, k)
+    outputs, inputs = weight.shape[:2]
+    parts: list[nn.Module] = []
+    if first < inputs:
+        narrow = _leading(weight.transpose(0, 1).flatten(1), first)  # (inputs, first)
+        parts.append(_pointwise(narrow.T, None))
+        weight = torch.einsum("oikl,ir->orkl", weight, narrow)
+    if last == outputs:
+        return nn.Sequential(*parts, _like(layer, weight, layer.bias))
+    widen = _leading(weight.flatten(1), last)  # (outputs, last)
+    core, norms = _unit_rows(torch.einsum("oikl,or->rikl", weight, widen))
+    return nn.Sequential(*parts, _like(layer, core), _pointwise(widen * norms, layer.bias))
+
+
+def _leading(matrix: torch.Tensor, rank: int) -> torch.Tensor:
+    """(N, rank) the first left singular vectors of (N, M), orthonormal; the eigenvectors of its N x N products."""
+    return torch.linalg.eigh(matrix @ matrix.T).eigenvectors.flip(1)[:, :rank]
+
+
+def _unit_rows(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(rows, ...) with each row divided by its norm, and the norms (rows,)."""
+    norms = weight.flatten(1).norm(dim=1).clamp(min=1e-12)
+    return weight / norms.view(-1, *[1] * (weight.ndim - 1)), norms
+
+
+def _like(layer: nn.Conv2d, weight: torch.Tensor, bias: torch.Tensor | None = None) -> nn.Conv2d:
+    """The same kind of convolution (a class of its own may pad its own way) with other weights."""
+    made = copy.deepcopy(layer)
+    made.weight, made.bias = _float(weight), bias
+    made.out_channels, made.in_channels = weight.shape[:2]
+    return made
+
+
+def _pointwise(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Conv2d:
+    made = nn.Conv2d(weight.shape[1], weight.shape[0], 1)
+    made.weight, made.bias = _float(weight[:, :, None, None]), bias
+    return made
+
+
+def _linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
+    made = nn.Linear(weight.shape[1], weight.shape[0])
+    made.weight, made.bias = _float(weight), bias  # type: ignore[assignment]
+    return made
+
+
+def _float(weight: torch.Tensor) -> nn.Parameter:
+    return nn.Parameter(weight.float().contiguous())
+
+
+def _eligible(net: nn.Module, example: torch.Tensor) -> list[str]:
+    """Names of the layers that may be taken apart."""
+    found, hooks = [], []
+    head = net.get_submodule(head_name(net))
+
+    def look(name: str, output: torch.Tensor) -> None:
+        if output.ndim == 2 or output.shape[2] * output.shape[3] > 1:
+            found.append(name)
+
+    for name, layer in net.named_modules():
+        if layer is not head and (isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)):
+            hooks.append(layer.register_forward_hook(lambda _, __, output, name=name: look(name, output)))
+    with torch.no_grad():
+        net(example)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def _spatial(layer: nn.Conv2d | nn.Linear) -> bool:
+    return isinstance(layer, nn.Conv2d) and layer.kernel_size != (1, 1)

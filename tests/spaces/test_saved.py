@@ -1,0 +1,69 @@
+"""A network saved and loaded again computes the same: its shapes follow from the plan saved with its weights."""
+
+import io
+from dataclasses import replace
+
+import pytest
+import torch
+
+from spaces.declared import operations, options
+from spaces.network import Plan, compressed, packed, unpacked
+from tests.lightest import every_family
+
+CLASSES, PX = 7, 32
+AMOUNT = {"prune": 0.4, "lowrank": 0.5}
+STEPS = [*(((name, amount),) for name, amount in AMOUNT.items()), tuple(AMOUNT.items())]
+
+
+def chosen(steps):
+    """The last value of every option: not the default."""
+    return tuple((name, o.values[-1]) for name, o in options().items() if o.operation in dict(steps))
+
+
+def trained(plan):
+    """Its weights and statistics are no fresh network's any more."""
+    net = compressed(plan).train()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
+    torch.nn.functional.cross_entropy(net(torch.randn(4, 3, PX, PX)), torch.arange(4)).backward()
+    optimizer.step()
+    return net.eval()
+
+
+def saved(net, plan):
+    file = io.BytesIO()
+    torch.save(packed(net, plan), file)
+    return torch.load(io.BytesIO(file.getvalue()), weights_only=True)
+
+
+def test_every_operation_is_here():
+    assert set(AMOUNT) == set(operations())
+
+
+@pytest.mark.parametrize("steps", [(), *STEPS], ids=lambda steps: "-".join(name for name, _ in steps) or "plain")
+@pytest.mark.parametrize("family, variant", every_family())
+def test_the_same_outputs(family, variant, steps):
+    if any((family, "") in operations()[name].excluded for name, _ in steps):
+        return
+    plan = Plan(family, variant, CLASSES, PX, steps, chosen(steps))
+    net, x = trained(plan), torch.randn(2, 3, PX, PX)
+    again = unpacked(saved(net, plan))
+    assert not again.training
+    with torch.no_grad():
+        assert torch.equal(again(x), net(x))
+
+
+def test_loading_leaves_the_random_state_alone():
+    plan = Plan("tiny_mobile", "mb_w8", CLASSES, PX, STEPS[-1])
+    content = saved(compressed(plan), plan)
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+    torch.manual_seed(3)
+    unpacked(content)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_weights_of_another_cut_do_not_load():
+    plan = Plan("tiny_mobile", "mb_w8", CLASSES, PX, (("prune", 0.5),))
+    content = packed(compressed(plan), replace(plan, steps=(("prune", 0.25),)))
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        unpacked(content)
