@@ -24,6 +24,7 @@ from evaluators.jobs import (
     Recipe,
     Trained,
     TrainingFailed,
+    beside,
     graph_from_json,
 )
 from evaluators.latency import Rules, Target, time_model

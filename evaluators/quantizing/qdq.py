@@ -91,7 +91,7 @@ def layers(plain: Any) -> dict[str, tuple[str, ...]]:
 def macs(plain: Any) -> dict[str, int]:
     """Multiply-accumulates of one image, by layer."""
     shapes = {
-        value.name: [d.dim_value for d in value.type.tensor_type.shape.dim]
+        value.name: [max(1, d.dim_value) for d in value.type.tensor_type.shape.dim]
         for value in (*plain.graph.value_info, *plain.graph.input, *plain.graph.output)
     } | {tensor.name: list(tensor.dims) for tensor in plain.graph.initializer}
     counted = {}
@@ -153,4 +153,5 @@ def _with_qdq(plan: Plan) -> Any:
             },
         )
         quantizer.quantize_model()
+        quantizer.model.topological_sort()  # which readers other than ONNX Runtime insist on
     return quantizer.model.model

@@ -11,9 +11,10 @@ import numpy as np
 import onnxruntime
 from onnx import helper
 
-from evaluators.export import INPUT, quiet
+from evaluators.export import INPUT
 from evaluators.jobs import CALIBRATIONS
 from evaluators.quantizing.qdq import Ranges, activations
+from evaluators.quantizing.scoring import open_session
 
 BINS = 2048
 LEVELS = 128  # of |x| that int8 tells apart, twice as many where an unsigned type has one sign only
@@ -85,10 +86,7 @@ def _open(plain: Any, names: Sequence[str]) -> onnxruntime.InferenceSession:
         for name in names
         if name not in shown and name not in ends
     )
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    with quiet():
-        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return open_session(model)
 
 
 def _values(plain: Any, names: Sequence[str], images: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:

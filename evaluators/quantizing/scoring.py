@@ -40,6 +40,8 @@ def open_session(model: Any) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.disable_quant_qdq", "1")
+    # threads that wait by spinning stand in each other's way as soon as anything else wants a core
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     with quiet():
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
