@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from onnx import TensorProto
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 
@@ -58,9 +59,36 @@ def _halve(fp32_path: Path, out_path: Path, images: np.ndarray | None) -> None:
     kept = [] if images is None else _overflowing(model, images)
     with quiet():
         model = convert_float_to_float16(model, keep_io_types=True, node_block_list=kept or None)
+        _join(model)
         # it appends the casts of input and output at the end, which readers other than ONNX Runtime refuse
         OnnxModel(model).topological_sort(is_deterministic=True)
     save(model, out_path)
+
+
+def _join(model: onnx.ModelProto) -> None:
+    """Take out the casts to fp16 and back that stand between two nodes in fp32: they would overflow there."""
+    casts = {node.output[0]: node for node in model.graph.node if node.op_type == "Cast"}
+    whole = {}
+    for name, node in casts.items():
+        before = casts.get(node.input[0])
+        if before is not None and _target(node) == TensorProto.FLOAT and _target(before) == TensorProto.FLOAT16:
+            whole[name] = before.input[0]
+    for node in model.graph.node:
+        for i, name in enumerate(node.input):
+            node.input[i] = whole.get(name, name)
+    ends = {value.name for value in model.graph.output}
+    while unused := _unused_casts(model, ends):
+        for node in unused:
+            model.graph.node.remove(node)
+
+
+def _target(cast: onnx.NodeProto) -> int:
+    return next(int(attribute.i) for attribute in cast.attribute if attribute.name == "to")
+
+
+def _unused_casts(model: onnx.ModelProto, ends: set[str]) -> list[onnx.NodeProto]:
+    read = {name for node in model.graph.node for name in node.input} | ends
+    return [node for node in model.graph.node if node.op_type == "Cast" and node.output[0] not in read]
 
 
 def _overflowing(model: onnx.ModelProto, images: np.ndarray) -> list[str]:

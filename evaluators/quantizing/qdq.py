@@ -129,6 +129,8 @@ def initializers(model: Any, names: Iterable[str] | None = None) -> dict[str, np
 
 
 def _with_qdq(plan: Plan) -> Any:
+    # TensorRT is to be shown what layers with weights take, and fuses what stands between them as it sees fit. A CPU's
+    # integer kernels begin and end in int8, so there every operator that has one is quantized.
     recipe = plan.recipe
     ranges = TensorsData(
         CalibrationMethod.MinMax,
@@ -144,8 +146,9 @@ def _with_qdq(plan: Plan) -> Any:
             ranges,
             [],
             sorted(plan.floating),
-            sorted(QUANTIZED),
+            list(WEIGHTED) if recipe.symmetric else sorted(QUANTIZED),
             {
+                "OpTypesToExcludeOutputQuantization": list(WEIGHTED) if recipe.symmetric else [],
                 "ActivationSymmetric": recipe.symmetric,
                 "WeightSymmetric": True,
                 # TensorRT keeps biases in floating point and refuses to dequantize an int32
