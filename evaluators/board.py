@@ -6,14 +6,27 @@ import gzip
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from evaluators.accuracy import score
 from evaluators.dataset import TEST, VALIDATION, Dataset
 from evaluators.formats import for_runtime, needs
-from evaluators.jobs import CandidateJob, FineTuneJob, GraphJob, ParentJob, Recipe, Trained, TrainingFailed
+from evaluators.jobs import (
+    CandidateJob,
+    FineTuneJob,
+    Graph,
+    GraphJob,
+    Ladder,
+    ParentJob,
+    Recipe,
+    Trained,
+    TrainingFailed,
+    beside,
+    graph_from_json,
+)
 from evaluators.latency import Rules, Target, time_model
 from evaluators.measurement import Accuracy, Block, Failure, Latency, Structure
 from evaluators.stopwatch import Stopwatch
@@ -50,6 +63,7 @@ class Setup:
     opset: int = 13  # what the oldest boards read
     calibration_images: int = 64
     simulated: bool = False
+    ladder: Ladder = field(default_factory=Ladder)  # of int8
 
 
 class Board:
@@ -87,6 +101,7 @@ class Board:
                     self._graphs,
                     min(self._setup.opset, self._setup.able.opset_max),
                     self._setup.seed,
+                    self._setup.able.runtimes,
                     timeout_s=STRUCTURE_S_MAX,
                 )
         except (Unbuildable, WorkerError) as error:
@@ -95,7 +110,7 @@ class Board:
 
     def latency(self, candidate: Candidate, limit_ms: float | None) -> Latency | Failure:
         """Timing with random weights, which take as long as trained ones."""
-        graph = self._graphs / f"{candidate.graph_key()}-random.onnx"
+        graph = self._random(candidate)
         if not graph.exists() and isinstance(failed := self.structure(candidate), Failure):
             return failed
         return self._timed(candidate, graph, limit_ms, self._setup.rules.blocks_min)
@@ -103,7 +118,7 @@ class Board:
     def confirm(self, candidate: Candidate, epochs: int) -> Latency | Failure:
         """Timing of the trained file, three times as long."""
         graph = self._graph(candidate, epochs)
-        return graph if isinstance(graph, Failure) else self._timed(candidate, graph, None, 6)
+        return graph if isinstance(graph, Failure) else self._timed(candidate, graph.path, None, 6)
 
     def accuracy(self, candidate: Candidate, epochs: int) -> Accuracy | Failure:
         """Validation accuracy of the exported graph."""
@@ -157,9 +172,9 @@ class Board:
             return graph
         try:
             with self._watch("scoring"):
-                return score(
+                accuracy = score(
                     self._session,
-                    self._sent(candidate, graph),
+                    self._sent(candidate, graph.path),
                     self._dataset,
                     split,
                     candidate.image_px,
@@ -168,6 +183,7 @@ class Board:
                     epochs,
                     self._images,
                 )
+                return replace(accuracy, rungs=graph.rungs, relaid=graph.relaid)
         except (CandidateError, Unbuildable) as error:
             return _failure("accuracy", error)
 
@@ -191,11 +207,15 @@ class Board:
     def _graph_path(self, candidate: Candidate, epochs: int) -> Path:
         return self._graphs / f"{candidate.graph_key()}-{epochs}.onnx"
 
-    def _graph(self, candidate: Candidate, epochs: int) -> Path | Failure:
+    def _random(self, candidate: Candidate) -> Path:
+        """The graph with random weights, which `structure` makes and which is timed."""
+        return self._graphs / f"{candidate.graph_key()}-random.onnx"
+
+    def _graph(self, candidate: Candidate, epochs: int) -> Graph | Failure:
         """The exported trained network, made where it is not there yet."""
         out = self._graph_path(candidate, epochs)
-        if out.exists():
-            return out
+        if out.exists() and beside(out).exists():
+            return graph_from_json(out)
         try:
             with self._watch("training"):
                 net = self._net(candidate, epochs)
@@ -207,12 +227,16 @@ class Board:
                     net,
                     self._graphs / f"{candidate.structure_key()}-{epochs}-fp32.onnx",
                     out,
+                    self._random(candidate),
                     self._setup.able.int8,
                     min(self._setup.opset, self._setup.able.opset_max),
+                    self._setup.able.runtimes,
                     self._setup.calibration_images,
-                    self._setup.seed,
+                    self._setup.ladder.at(epochs, self._setup.rungs[-1]),
+                    self._recipe,
                 )
-                return self._worker.call("evaluators.graph:make_graph", job, timeout_s=STRUCTURE_S_MAX)
+                tick = partial(self._doing, f"exporting {candidate.describe()}", None)
+                return self._worker.call("evaluators.graph:make_graph", job, timeout_s=TRAINING_S_MAX, tick=tick)
         except (Unbuildable, TrainingFailed, WorkerError) as error:
             return _failure("accuracy", error)
 

@@ -2,29 +2,80 @@
 
 from __future__ import annotations
 
+import json
+import os
+from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+import torch
+
+from evaluators.ceiling import check
 from evaluators.data import arrays, calibration_images, normalise
-from evaluators.dataset import TRAIN
-from evaluators.export import export, to_precision
-from evaluators.jobs import GraphJob
+from evaluators.dataset import TRAIN, VALIDATION
+from evaluators.export import export, save
+from evaluators.feed import Feed
+from evaluators.jobs import Graph, GraphJob, beside
+from evaluators.measurement import Rung
+from evaluators.precision import layout, to_precision
+from evaluators.quantizing.ladder import climb
+from evaluators.quantizing.qdq import Plan, prepared
+from evaluators.quantizing.scoring import Exam
+from evaluators.quantizing.tuning import tuned
 from evaluators.training import load_net
 from spaces import network
 
 
-def make_graph(job: GraphJob) -> Path:
-    """The exported file. Raises what export and conversion raise."""
+def make_graph(job: GraphJob) -> Graph:
+    """The exported file, and beside it what it took as JSON. Raises what export and conversion raise, Unsupported."""
     if not job.plain.exists():
         part = job.plain.with_suffix(".part")
         export(load_net(job.net), job.candidate.image_px, part, job.opset)
         part.replace(job.plain)
-    calibration = None
-    if job.candidate.precision == "int8":
-        images, _ = arrays(job.dataset, TRAIN, job.candidate.image_px, job.cache)
-        chosen = calibration_images(job.dataset, job.calibration_images, job.seed)
-        normalisation = network.normalisation(job.candidate.family, job.candidate.variant)
-        calibration = normalise(images[chosen], *normalisation)
     part = job.out.with_suffix(".part")
-    to_precision(job.plain, part, job.candidate.precision, job.int8, calibration)
+    rungs: tuple[Rung, ...] = ()
+    if job.candidate.precision == "int8":
+        rungs = _climbed(job, part)
+    else:
+        images = _calibration(job) if job.candidate.precision == "fp16" else None
+        to_precision(job.plain, part, job.candidate.precision, calibration=images)
+    check(part, job.opset, job.runtimes, job.candidate.describe())
+    relaid = job.timed.exists() and layout(part) != layout(job.timed)
+    note = {"rungs": [asdict(rung) for rung in rungs], "relaid": relaid}
+    beside(job.out).write_text(json.dumps(note, indent=1), encoding="utf-8")
     part.replace(job.out)
-    return job.out
+    return Graph(job.out, rungs, relaid)
+
+
+def _calibration(job: GraphJob) -> np.ndarray:
+    """Normalised float32 (N, 3, image_px, image_px), the classes in equal parts."""
+    images, _ = arrays(job.dataset, TRAIN, job.candidate.image_px, job.cache)
+    chosen = calibration_images(job.dataset, job.calibration_images, job.recipe.seed)
+    return normalise(images[chosen], *network.normalisation(job.candidate.family, job.candidate.variant))
+
+
+def _climbed(job: GraphJob, part: Path) -> tuple[Rung, ...]:
+    """What the int8 graph now in `part` took."""
+    if job.int8 is None:
+        raise ValueError("int8 needs a recipe: the device has none")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(job.recipe.threads or cores)
+    torch.manual_seed(job.recipe.seed)
+    normalisation = network.normalisation(job.candidate.family, job.candidate.variant)
+    plain = prepared(job.plain)
+
+    def tune(plan: Plan) -> Plan:
+        images, labels = arrays(job.dataset, TRAIN, job.candidate.image_px, job.cache)
+        return tuned(plan, plain, Feed(images, labels, normalisation, job.recipe), job.ladder)
+
+    climbed = climb(plain, job.int8, _exam(job), _calibration(job), job.ladder, tune)
+    save(climbed.graph, part)
+    return climbed.rungs
+
+
+def _exam(job: GraphJob) -> Exam:
+    """The validation images that rungs are compared on: all, or the same share of them every time."""
+    images, labels = arrays(job.dataset, VALIDATION, job.candidate.image_px, job.cache)
+    chosen = np.sort(np.random.default_rng([job.recipe.seed, 3]).permutation(len(labels))[: job.ladder.images])
+    normalisation = network.normalisation(job.candidate.family, job.candidate.variant)
+    return Exam(normalise(images[chosen], *normalisation), labels[chosen])

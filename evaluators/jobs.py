@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evaluators.dataset import Dataset
+from evaluators.measurement import Rung
 from remote.device import Int8Recipe
 from spaces.candidate import Candidate
 
@@ -92,6 +94,33 @@ class FineTuneJob:
     progress: Path | None = None
 
 
+# How a quantized activation's range is found, the simpler first.
+CALIBRATIONS = ("min-max", "percentile 99.999", "percentile 99.99", "percentile 99.9", "entropy")
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """How far an int8 graph is taken: rung by rung, the cheap ones first, until little enough accuracy is lost."""
+
+    allowed_drop: float = 0.01  # against fp32, 0..1; one standard error where that is more
+    methods: tuple[str, ...] = CALIBRATIONS
+    correct: bool = True  # equalisation and bias correction
+    floating_macs: float = 0.25  # share of the multiply-accumulates that may go back to floating point, at most
+    qat_epochs: int = 2  # of quantization-aware fine-tuning; 0: none
+    qat_lr: float = 1e-4  # peak: batch norm is folded by then, and the weights are nearly right
+    images: int = 1000  # of the validation split that graphs are compared on, at most
+
+    def at(self, epochs: int, epochs_max: int) -> Ladder:
+        """The rungs that are worth climbing after `epochs` of a network's training.
+
+        What was just cut shows nothing yet, and layout and weights are decided when training has ended.
+        """
+        if epochs == epochs_max:
+            return self
+        short = replace(self, floating_macs=0.0, qat_epochs=0)
+        return short if epochs else replace(short, methods=self.methods[:1], correct=False)
+
+
 @dataclass(frozen=True)
 class GraphJob:
     """Export a saved network at the candidate's precision."""
@@ -102,10 +131,33 @@ class GraphJob:
     net: Path
     plain: Path  # the fp32 graph, shared by every precision; made if it is not there
     out: Path
+    timed: Path  # the graph of the same candidate that was timed, with random weights
     int8: Int8Recipe | None
     opset: int
+    runtimes: tuple[str, ...]  # that the graph must load in
     calibration_images: int
-    seed: int
+    ladder: Ladder
+    recipe: Recipe  # of fine-tuning, where int8 needs it
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What a GraphJob made. `rungs` is what int8 took, empty for other precisions."""
+
+    path: Path
+    rungs: tuple[Rung, ...] = ()
+    relaid: bool = False  # its operators are not those of the graph that was timed
+
+
+def beside(path: Path) -> Path:
+    """The JSON file that says what a graph took."""
+    return path.with_suffix(".json")
+
+
+def graph_from_json(path: Path) -> Graph:
+    """The Graph of a file that is there, as its JSON tells it."""
+    told = json.loads(beside(path).read_text(encoding="utf-8"))
+    return Graph(path, tuple(Rung(**rung) for rung in told["rungs"]), told["relaid"])
 
 
 @dataclass(frozen=True)

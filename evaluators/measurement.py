@@ -87,6 +87,17 @@ class Structure:
 
 
 @dataclass(frozen=True)
+class Rung:
+    """One step of what an int8 graph took, with its accuracy on the images that steps were compared on."""
+
+    name: str  # fp32 | int8 min-max | ... | equalised | bias corrected | 3 layers in floating point | fine-tuned
+    top1: float
+    seconds: float
+    kept: bool = False  # what came after went on from here
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Accuracy:
     """Top-1 of the exported graph, run by the device's runtime.
 
@@ -99,11 +110,18 @@ class Accuracy:
     epochs: int
     split: str  # validation | test
     model_sha256: str
+    rungs: tuple[Rung, ...] = ()  # what int8 took, on the host; empty for other precisions
+    relaid: bool = False  # the graph's operators are not those that were timed: its latency must be taken again
 
     def standard_error(self) -> float:
         """Of `top1`, Agresti-Coull style so that 0 and 1 do not claim certainty."""
-        p = (self.correct + 2) / (self.count + 4)
-        return (p * (1 - p) / (self.count + 4)) ** 0.5
+        return standard_error(self.correct, self.count)
+
+
+def standard_error(correct: int, count: int) -> float:
+    """Of a share, Agresti-Coull style so that 0 and 1 do not claim certainty."""
+    p = (correct + 2) / (count + 4)
+    return (p * (1 - p) / (count + 4)) ** 0.5
 
 
 @dataclass(frozen=True)
@@ -153,6 +171,11 @@ def latency_from_dict(data: dict[str, Any]) -> Latency:
     """The Latency whose `asdict` was `data`."""
     intervals = {k: Interval(**data[k]) for k in ("percentile_ms", "median_ms", "rank_ms", "gpu_ms") if data.get(k)}
     return Latency(**(data | intervals))
+
+
+def accuracy_from_dict(data: dict[str, Any]) -> Accuracy:
+    """The Accuracy whose `asdict` was `data`."""
+    return Accuracy(**(data | {"rungs": tuple(Rung(**rung) for rung in data.get("rungs", ()))}))
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,10 @@ import onnxruntime
 import torch
 from torch import nn
 
-from evaluators.export import INPUT, export, opset_of, quiet, to_precision
+from evaluators.ceiling import Unsupported, check
+from evaluators.export import INPUT, export, opset_of, quiet
 from evaluators.measurement import Structure
+from evaluators.precision import to_precision
 from remote.device import Int8Recipe
 from spaces.candidate import Candidate
 from spaces.network import Plan, Unbuildable, compressed, count_macs, head_name
@@ -29,12 +31,6 @@ CALIBRATION_IMAGES = 4  # random ones: their range is all that a timing needs
 SETTLING_PIXELS = 2**15  # of noise that batch statistics are taken from: 32 images of 32 px, 8 of 64 px, at least 4
 
 
-class Unsupported(Unbuildable):
-    """A network the device's operators can't express."""
-
-    kind = "unsupported"
-
-
 class ParityLost(Unbuildable):
     """An exported graph that does not compute what torch does."""
 
@@ -42,7 +38,13 @@ class ParityLost(Unbuildable):
 
 
 def measure(
-    candidate: Candidate, classes: int, int8: Int8Recipe | None, folder: Path, opset_max: int, seed: int
+    candidate: Candidate,
+    classes: int,
+    int8: Int8Recipe | None,
+    folder: Path,
+    opset_max: int,
+    seed: int,
+    runtimes: tuple[str, ...] = (),
 ) -> tuple[Structure, Path]:
     """The structure, and the graph to time: `folder/<graph key>-random.onnx`.
 
@@ -60,6 +62,7 @@ def measure(
             raise Unsupported(f"{candidate.describe()}: needs ONNX opset {opset}, the device reads up to {opset_max}")
         difference = _check_parity(net, fp32, candidate, seed)
         _convert(candidate, fp32, path, int8, seed)
+        check(path, opset_max, runtimes, candidate.describe())
     structure = Structure(
         parameters=sum(parameter.numel() for parameter in net.parameters()),
         macs=count_macs(net, torch.zeros(1, 3, image_px, image_px)),

@@ -36,7 +36,7 @@ def train_parent(job: ParentJob) -> Trained:
     start = weights.start(net, job.family, job.variant, job.weights, job.download)
     net.to(device())
     recipe = job.recipe
-    steps, loss = _train(
+    steps, loss = train(
         net,
         feed,
         lambda out, batch: functional.cross_entropy(out, batch.labels, label_smoothing=recipe.label_smoothing),
@@ -85,7 +85,7 @@ def fine_tune(job: FineTuneJob) -> Trained:
 
     random = np.random.default_rng([recipe.seed, before])  # another order than in the epochs before
     progress = _Progress(job.progress, job.epochs, len(feed))
-    steps, loss = _train(net, feed, loss_of, job.epochs, recipe.lr_candidate, random, progress)
+    steps, loss = train(net, feed, loss_of, job.epochs, recipe.lr_candidate, random, progress)
     _save(saved | {"state": net.cpu().state_dict(), "epochs": before + job.epochs}, job.out)
     return Trained(job.out, steps, before + job.epochs, loss, time.monotonic() - began, "parent")
 
@@ -127,14 +127,14 @@ def _begin(job: ParentJob | CandidateJob | FineTuneJob) -> Feed:
     return Feed(images, labels, network.normalisation(job.family, job.variant), job.recipe)
 
 
-def _train(
+def train(
     net: torch.nn.Module,
     feed: Feed,
     loss_of: Loss,
     epochs: int,
     lr: float,
     random: np.random.Generator,
-    progress: _Progress,
+    progress: Callable[[int, int, float], None],
 ) -> tuple[int, float]:
     """Gradient steps done and the mean loss of the last epoch."""
     recipe = feed.recipe

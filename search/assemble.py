@@ -18,6 +18,7 @@ from evaluators.cutting import cut_to
 from evaluators.data import open_dataset
 from evaluators.dataset import Dataset
 from evaluators.formats import for_runtime, needs
+from evaluators.jobs import Ladder
 from evaluators.latency import Rules, calibrate
 from evaluators.measurement import OVER_BUDGET, Measurement, Seconds
 from evaluators.reference import IMAGE_PX as REFERENCE_PX
@@ -204,6 +205,7 @@ def _setup(rooms: Rooms) -> tuple[Setup, str]:
         parent_px={family: rooms.space.parent_px(family) for family in rooms.space.variants},
         seed=settings.seed,
         simulated=rooms.facts.simulated,
+        ladder=Ladder(allowed_drop=settings.int8_drop, qat_epochs=settings.qat_epochs),
     )
     return setup, f"the device was not calm at the start: {restless}" if restless else ""
 

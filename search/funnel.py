@@ -139,6 +139,23 @@ def _scored(
         why = promising(accuracy, so_far.latency, gates, rivals)
         if why and epochs != gates.epochs_max:
             return replace(so_far, outcome=UNPROMISING, reason=why)
+    return _timed_again(so_far, evaluator, gates, tell)
+
+
+def _timed_again(so_far: Measurement, evaluator: Evaluator, gates: Gates, tell: Callable[[str], None]) -> Measurement:
+    """The measurement with the latency of the graph that was scored, where that is not laid out as the timed one.
+
+    int8 may have put layers back into floating point, which only training could tell.
+    """
+    if so_far.accuracy is None or not so_far.accuracy.relaid:
+        return so_far
+    tell(f"timing {so_far.candidate.describe()} again: its trained graph has other operators")
+    latency = evaluator.confirm(so_far.candidate, so_far.accuracy.epochs)
+    if isinstance(latency, Failure):
+        return _failed(so_far, latency)
+    so_far = replace(so_far, latency=latency)
+    if so_far.outcome == KEPT and not gates.budget.keeps(latency):
+        return replace(so_far, outcome=OVER_BUDGET, reason=over(gates.budget, latency))
     return so_far
 
 

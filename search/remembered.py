@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from evaluators.evaluator import Evaluator
-from evaluators.measurement import Accuracy, Failure, Latency, Structure, latency_from_dict
+from evaluators.measurement import Accuracy, Failure, Latency, Structure, accuracy_from_dict, latency_from_dict
 from evaluators.stopwatch import Stopwatch
 from search.ledger import Entry, Ledger
 from spaces.candidate import Candidate
@@ -16,7 +16,7 @@ from spaces.candidate import Candidate
 DECODERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "Structure": lambda data: Structure(**data),
     "Latency": latency_from_dict,
-    "Accuracy": lambda data: Accuracy(**data),
+    "Accuracy": accuracy_from_dict,
     "Failure": lambda data: Failure(**data),
 }
 

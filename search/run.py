@@ -108,6 +108,18 @@ def parser() -> argparse.ArgumentParser:
         help=f"fine-tuning epochs at which the unpromising are let go (default {','.join(map(str, default.rungs))})",
     )
     how.add_argument("--parent-epochs", type=int, metavar="N", help="epochs a parent is trained for (default: by data)")
+    how.add_argument(
+        "--int8-drop",
+        type=float,
+        metavar="FRACTION",
+        help=f"accuracy int8 may lose against fp32 before more is done for it (default {default.int8_drop:g})",
+    )
+    how.add_argument(
+        "--qat-epochs",
+        type=int,
+        metavar="N",
+        help=f"fine-tuning in int8 where nothing less does, 0 for none (default {default.qat_epochs})",
+    )
     how.add_argument("--seed", type=int, metavar="N", help=f"of splits, sampler and training (default {default.seed})")
     files = p.add_argument_group("files")
     files.add_argument(

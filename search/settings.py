@@ -37,6 +37,8 @@ class Settings:
     time_limit_s: float | None = None
     rungs: tuple[int, ...] = (0, 1, 3)
     parent_epochs: int | None = None
+    int8_drop: float = 0.01  # that int8 may lose against fp32 before more is done for it
+    qat_epochs: int = 2  # of fine-tuning in int8, where nothing less does
     seed: int = 0
     out: str = "runs/search"
     cache: str = "~/.cache/edgefront"
@@ -57,6 +59,8 @@ class Settings:
                 self.warm_start is None or self.sampler == "budget",
                 f"needs sampler budget: {self.sampler} can't start from an earlier run",
             ),
+            "int8_drop": (0 <= self.int8_drop < 1, "is a fraction: 0.01 is one point"),
+            "qat_epochs": (self.qat_epochs >= 0, "must not be below 0"),
             "rungs": (
                 bool(self.rungs) and self.rungs[0] >= 0 and list(self.rungs) == sorted(set(self.rungs)),
                 "must rise, such as 0, 1, 3",

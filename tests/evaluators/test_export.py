@@ -1,79 +1,20 @@
-"""Exported graphs: what old readers take, quiet, repeatable, quantized as the target asks."""
+"""Exported graphs: fp32, in eval mode, in operators old readers have, of one image or of any number."""
 
-import subprocess
-import sys
 from collections import Counter
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
-from onnx import numpy_helper
 
-from evaluators.export import INPUT, IR_VERSION, OUTPUT, export, opset_of, to_precision
+from evaluators.export import IR_VERSION, export, opset_of
+from evaluators.precision import to_precision
 from evaluators.structure import random_net, run
 from remote.device import Int8Recipe
 from spaces.candidate import Candidate
 from spaces.network import build
 
 PX = 32
-RECIPES = {
-    "cpu without VNNI": Int8Recipe("uint8", symmetric=False, weight_bits=7),
-    "cpu with VNNI": Int8Recipe("uint8", symmetric=False, weight_bits=8),
-    "TensorRT": Int8Recipe("int8", symmetric=True, weight_bits=8),
-}
-MAKE = """
-import sys, hashlib, pathlib, numpy, torch
-from evaluators.export import export, to_precision
-from evaluators.structure import random_net
-from remote.device import Int8Recipe
-from spaces.candidate import Candidate
-torch.manual_seed(0)
-folder = pathlib.Path(sys.argv[1])
-export(random_net(Candidate("tiny_mobile", "mb_w8", 32), 7), 32, folder / "fp32.onnx")
-images = numpy.random.default_rng(0).standard_normal((4, 3, 32, 32), dtype=numpy.float32)
-for precision in ("fp16", "int8"):
-    to_precision(folder / "fp32.onnx", folder / f"{precision}.onnx", precision, Int8Recipe("uint8", False, 7), images)
-for path in sorted(folder.iterdir()):
-    print(path.name, hashlib.sha256(path.read_bytes()).hexdigest())
-"""
-
-
-@pytest.fixture(scope="module")
-def images():
-    return np.random.default_rng(0).standard_normal((16, 3, PX, PX), dtype=np.float32)
-
-
-@pytest.fixture(scope="module")
-def fp32(tmp_path_factory):
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("graphs") / "fp32.onnx"
-    export(random_net(Candidate("tiny_resnet", "res8_w16_s2", PX), 7), PX, path)
-    return path
-
-
-def logits(path, images):
-    return np.concatenate([run(path, image[None]) for image in images])
-
-
-def initializers(path):
-    return {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
-
-
-def test_old_readers_take_it(fp32, images, tmp_path):
-    to_precision(fp32, tmp_path / "fp16.onnx", "fp16")
-    to_precision(fp32, tmp_path / "int8.onnx", "int8", RECIPES["TensorRT"], images)
-    for path in (fp32, *tmp_path.iterdir()):
-        model = onnx.load(path)
-        onnx.checker.check_model(model, full_check=True)
-        assert opset_of(path) == 13 and model.ir_version <= IR_VERSION
-        assert [entry.domain for entry in model.opset_import] == [""]
-        session = onnxruntime.InferenceSession(path)
-        (image,), (output,) = session.get_inputs(), session.get_outputs()
-        assert (image.name, image.type, image.shape) == (INPUT, "tensor(float)", [1, 3, PX, PX])
-        assert (output.name, output.type, output.shape) == (OUTPUT, "tensor(float)", [1, 7])
-        assert "BatchNormalization" not in {node.op_type for node in model.graph.node}
 
 
 def test_hard_swish_is_written_in_operators_of_opset_13(tmp_path):
@@ -87,71 +28,6 @@ def test_training_mode_is_kept_and_eval_mode_exported(tmp_path):
     export(net, PX, tmp_path / "net.onnx")
     assert net.training
     assert "Dropout" not in {node.op_type for node in onnx.load(tmp_path / "net.onnx").graph.node}
-
-
-def test_fp16_is_a_typed_graph_of_half_the_size(fp32, images, tmp_path):
-    to_precision(fp32, tmp_path / "fp16.onnx", "fp16")
-    assert {a.dtype for a in initializers(tmp_path / "fp16.onnx").values() if a.dtype.kind == "f"} == {np.dtype("f2")}
-    assert (tmp_path / "fp16.onnx").stat().st_size < 0.6 * fp32.stat().st_size
-    assert np.abs(logits(tmp_path / "fp16.onnx", images) - logits(fp32, images)).max() < 0.02
-
-
-@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
-def test_int8_follows_the_recipe(fp32, images, tmp_path, recipe):
-    path = tmp_path / "int8.onnx"
-    to_precision(fp32, path, "int8", recipe, images)
-    model, values = onnx.load(path), initializers(path)
-    weights = [a for name, a in values.items() if a.ndim == 4]
-    assert {w.dtype for w in weights} == {np.dtype("i1")}
-    limit = 64 if recipe.weight_bits == 7 else 128
-    assert limit / 2 < max(int(np.abs(w.astype(int)).max()) for w in weights) <= limit
-    activation = np.dtype("u1" if recipe.activation == "uint8" else "i1")
-    points = [values[n.input[2]] for n in model.graph.node if n.op_type == "QuantizeLinear"]
-    assert points and {p.dtype for p in points} == {activation}
-    if recipe.symmetric:
-        assert all(int(p) == 0 for p in points)
-    scales = [values[n.input[1]] for n in model.graph.node if n.op_type == "DequantizeLinear"]
-    assert max(s.size for s in scales) == 64, "weights have a scale for every channel of the widest layer"
-
-
-@pytest.mark.parametrize("name", ["cpu without VNNI", "TensorRT"])
-def test_int8_computes_nearly_the_same(fp32, images, tmp_path, name):
-    to_precision(fp32, tmp_path / "int8.onnx", "int8", RECIPES[name], images)
-    whole, quantized = logits(fp32, images), logits(tmp_path / "int8.onnx", images)
-    assert np.corrcoef(whole.ravel(), quantized.ravel())[0, 1] > 0.98
-
-
-def test_calibration_matters(fp32, images, tmp_path):
-    """Activations are scaled to what the calibration images give."""
-    for name, factor in (("one", 1.0), ("three", 3.0)):
-        to_precision(fp32, tmp_path / f"{name}.onnx", "int8", RECIPES["TensorRT"], images * np.float32(factor))
-    scales = [initializers(tmp_path / f"{name}.onnx")[f"{INPUT}_scale"] for name in ("one", "three")]
-    assert scales[1] == pytest.approx(3 * scales[0], rel=1e-3)
-
-
-@pytest.mark.parametrize("recipe, count", [(None, 4), (RECIPES["TensorRT"], 0), (RECIPES["TensorRT"], None)])
-def test_int8_without_what_it_needs_is_refused(fp32, images, tmp_path, recipe, count):
-    calibration = None if count is None else images[:count]
-    with pytest.raises(ValueError, match="int8 needs a recipe"):
-        to_precision(fp32, tmp_path / "int8.onnx", "int8", recipe, calibration)
-
-
-def test_an_unknown_precision_is_refused(fp32, tmp_path):
-    with pytest.raises(ValueError, match="no precision 'int4'; there are fp32, fp16, int8"):
-        to_precision(fp32, tmp_path / "int4.onnx", "int4")
-
-
-def test_fresh_processes_write_the_same_bytes_and_print_nothing(tmp_path):
-    """Hash seeds differ between processes; a set's order must not reach the file. Model hashes are cache keys."""
-    told = []
-    for seed in ("1", "2"):
-        (tmp_path / seed).mkdir()
-        command = [sys.executable, "-W", "default", "-c", MAKE, str(tmp_path / seed)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": seed})
-        assert done.stderr == ""
-        told.append(done.stdout.splitlines())
-    assert told[0] == told[1]
-    assert [line.split()[0] for line in told[0]] == ["fp16.onnx", "fp32.onnx", "int8.onnx"]
 
 
 class Attention(torch.nn.Module):
@@ -175,3 +51,21 @@ def test_dynamo_exports_what_torchscript_cannot(tmp_path, capfd):
     assert np.abs(run(path, image.numpy()) - net(image).detach().numpy()).max() < 1e-4
     assert opset_of(path) > 13 and onnx.load(path).ir_version <= IR_VERSION
     assert [entry.name for entry in tmp_path.iterdir()] == ["net.onnx"]
+
+
+@pytest.mark.parametrize("family, variant", [("mobilenet_v3", "mobilenet_v3_small"), ("tiny_resnet", "res8_w8_s2")])
+def test_a_dynamic_batch_takes_one_image_or_four(family, variant, tmp_path):
+    torch.manual_seed(0)
+    net = random_net(Candidate(family, variant, PX), 7)
+    export(net, PX, tmp_path / "static.onnx")
+    export(net, PX, tmp_path / "fp32.onnx", dynamic_batch=True)
+    shown = np.random.default_rng(0).standard_normal((4, 3, PX, PX), dtype=np.float32)
+    for precision in ("fp16", "int8"):
+        recipe = Int8Recipe("int8", symmetric=True, weight_bits=8)
+        to_precision(tmp_path / "fp32.onnx", tmp_path / f"{precision}.onnx", precision, recipe, shown)
+    for precision in ("fp32", "fp16", "int8"):
+        one_by_one = np.concatenate([run(tmp_path / f"{precision}.onnx", image[None]) for image in shown])
+        assert np.allclose(run(tmp_path / f"{precision}.onnx", shown), one_by_one, rtol=1e-3, atol=1e-3)
+        assert opset_of(tmp_path / f"{precision}.onnx") == 13
+    alone = np.concatenate([run(tmp_path / "static.onnx", image[None]) for image in shown])
+    assert np.allclose(run(tmp_path / "fp32.onnx", shown), alone, rtol=1e-3, atol=1e-4)

@@ -15,7 +15,8 @@ import torch
 from onnx import TensorProto, helper
 
 from evaluators import formats
-from evaluators.export import export, to_precision
+from evaluators.export import export
+from evaluators.precision import to_precision
 from evaluators.structure import random_net
 from remote.device import Int8Recipe
 from spaces.candidate import Candidate, Unbuildable

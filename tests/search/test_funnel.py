@@ -85,3 +85,29 @@ def test_the_unpromising_are_let_go_early():
 def test_a_rival_counts_only_if_it_is_no_slower(factor):
     slower = replace(go(replace(CANDIDATE, image_px=48), Analytic()), trial=1)
     assert go(CANDIDATE, Analytic(), rivals=[slower]).outcome == KEPT
+
+
+class Relaid(Analytic):
+    """Training puts layers back into floating point: other operators than were timed."""
+
+    def accuracy(self, candidate, epochs):
+        return replace(super().accuracy(candidate, epochs), relaid=epochs == 3)
+
+
+def test_a_graph_with_other_operators_is_timed_again():
+    evaluator = Relaid(confirm_factor=1.5)
+    measurement = go(CANDIDATE, evaluator)
+    assert measurement.outcome == KEPT and not measurement.confirmed
+    assert stages(evaluator)[-2:] == ["accuracy", "confirm"]
+    assert measurement.latency.median_ms.value == pytest.approx(1.5 * evaluator.cost(CANDIDATE))
+
+
+def test_and_may_be_over_the_budget_then():
+    measurement = go(CANDIDATE, Relaid(confirm_factor=1.5), budget_ms=2.5)
+    assert measurement.outcome == OVER_BUDGET and measurement.reason == "p95 3 ms (at least 2.94) > 2.5"
+    assert [a.epochs for a in measurement.accuracies] == [0, 1, 3]
+
+
+def test_the_graph_that_was_timed_is_not_timed_again():
+    evaluator = Analytic(confirm_factor=9.0)
+    assert go(CANDIDATE, evaluator).outcome == KEPT and "confirm" not in stages(evaluator)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torchvision
 
-from evaluators.export import export, to_precision
+from evaluators.export import export
+from evaluators.precision import to_precision
 from remote.simulated.graph import Work, work
 from remote.simulated.roofline import latency_ms
 from remote.simulated.spec import find_board

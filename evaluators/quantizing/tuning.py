@@ -1,0 +1,74 @@
+"""Quantization-aware fine-tuning: weights learn to live with the graph's own Q/DQ operators.
+
+The student is the int8 graph itself, replayed in torch with its ranges as they are; the teacher is the same network in
+fp32 (self-distillation, Hinton et al. 2015; fake quantization: Jacob et al. 2018). What comes back is the same plan
+with other weights, so that the graph has the operators that were timed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from evaluators.feed import Batch, Feed, device
+from evaluators.jobs import Ladder, Recipe
+from evaluators.quantizing.qdq import WEIGHTED, Plan, initializers
+from evaluators.quantizing.replay import Replay
+from evaluators.training import distillation, train
+from remote.device import Int8Recipe
+
+
+class Student(nn.Module):
+    """An int8 graph whose weights and biases are parameters."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__()
+        nodes = [node for node in plan.plain.graph.node if node.op_type in WEIGHTED]
+        values = initializers(plan.plain, [name for node in nodes for name in node.input[1:]])
+        self.names = list(values)
+        self.values = nn.ParameterList(torch.from_numpy(values[name].copy()) for name in self.names)
+        self.replay = Replay(plan.graph(), device(), steps=largest_step(plan.recipe))
+        self.to(device())
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.replay.free = dict(zip(self.names, self.values, strict=True))
+        return self.replay(images)
+
+    def weights(self) -> dict[str, np.ndarray]:
+        return {name: value.detach().cpu().numpy() for name, value in zip(self.names, self.values, strict=True)}
+
+
+def largest_step(recipe: Int8Recipe) -> int:
+    """What the largest weight of a channel is quantized to."""
+    return 64 if recipe.weight_bits == 7 else 127
+
+
+def tuned(
+    plan: Plan, plain: Any, feed: Feed, ladder: Ladder, progress: Callable[[int, int, float], None] | None = None
+) -> Plan:
+    """The plan with weights trained for it. `plain` is the teacher. Raises NoSuchOperator, TrainingFailed."""
+    recipe: Recipe = replace(feed.recipe, weight_decay=0.0)  # it would shrink weights that batch norm no longer undoes
+    teacher, student = Replay(plain, device()), Student(plan)
+
+    def loss_of(out: torch.Tensor, batch: Batch) -> torch.Tensor:
+        with torch.no_grad():
+            taught = teacher(batch.pixels)
+        # labels would teach what fp32 does not know, and a few hundred images by heart
+        return distillation(out, taught, recipe.temperature)
+
+    random = np.random.default_rng([recipe.seed, 2])
+    train(
+        student,
+        replace(feed, recipe=recipe),
+        loss_of,
+        ladder.qat_epochs,
+        ladder.qat_lr,
+        random,
+        progress or (lambda epoch, step, loss: None),
+    )
+    return plan.with_weights(student.weights())

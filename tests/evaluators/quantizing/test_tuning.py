@@ -1,0 +1,69 @@
+"""Quantization-aware fine-tuning: a trained network learns to live with ranges that cost it dearly."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from evaluators.data import TRAIN, VALIDATION, arrays, calibration_images, normalise, open_dataset
+from evaluators.export import export
+from evaluators.feed import Feed
+from evaluators.jobs import Ladder, ParentJob, Recipe, TrainingFailed
+from evaluators.quantizing.qdq import Plan, initializers, prepared
+from evaluators.quantizing.ranges import extremes
+from evaluators.quantizing.scoring import Exam
+from evaluators.quantizing.tuning import tuned
+from evaluators.training import train_parent
+from spaces.network import build, normalisation
+from tests.evaluators.quantizing.nets import RECIPES
+
+FAMILY, VARIANT, PX = "tiny_resnet", "res8_w16_s2", 24
+NORMALISATION = normalisation(FAMILY, VARIANT)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The prepared graph of a network that knows digits, a feed, an exam and calibration images."""
+    import torch
+
+    folder = tmp_path_factory.mktemp("trained")
+    digits, recipe = open_dataset(None, 0), Recipe(parent_epochs=3, flip=False, threads=1)
+    train_parent(ParentJob(digits, folder, FAMILY, VARIANT, PX, recipe, folder / "parent.pt"))
+    net = build(FAMILY, VARIANT, len(digits.classes), PX)
+    net.load_state_dict(torch.load(folder / "parent.pt", weights_only=True)["state"])
+    export(net, PX, folder / "fp32.onnx")
+    images, labels = arrays(digits, TRAIN, PX, folder)
+    shown, right = arrays(digits, VALIDATION, PX, folder)
+    chosen = normalise(images[calibration_images(digits, 64, 0)], *NORMALISATION)
+    feed = Feed(images, labels, NORMALISATION, recipe)
+    return prepared(folder / "fp32.onnx"), feed, Exam(normalise(shown, *NORMALISATION), right), chosen
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_it_gives_back_what_narrow_ranges_cost(trained, recipe):
+    plain, feed, exam, chosen = trained
+    cut = {name: (low / 2.5, high / 2.5) for name, (low, high) in extremes(plain, chosen).items()}
+    plan = Plan(plain, recipe, cut)
+    fp32, before = exam.top1(plain), exam.top1(plan.graph())
+    after = exam.top1(tuned(plan, plain, feed, Ladder(qat_epochs=2, qat_lr=1e-3)).graph())
+    assert before < fp32 - 0.1 and after > before + 0.5 * (fp32 - before), (fp32, before, after)
+
+
+def test_only_weights_change(trained):
+    plain, feed, _, chosen = trained
+    plan = Plan(plain, RECIPES["TensorRT"], extremes(plain, chosen))
+    small = replace(
+        feed, images=feed.images[:64], labels=feed.labels[:64], recipe=replace(feed.recipe, epoch_images=64)
+    )
+    after = tuned(plan, plain, small, Ladder(qat_epochs=1))
+    assert after.ranges == plan.ranges
+    assert [n.op_type for n in after.graph().graph.node] == [n.op_type for n in plan.graph().graph.node]
+    before, now = initializers(plan.plain), initializers(after.plain)
+    assert all(np.abs(now[name] - before[name]).max() > 0 for name in before if before[name].ndim == 4)
+
+
+def test_a_loss_that_explodes_is_the_networks_failure(trained):
+    plain, feed, _, chosen = trained
+    plan = Plan(plain, RECIPES["TensorRT"], extremes(plain, chosen))
+    with pytest.raises(TrainingFailed, match="the loss became"):
+        tuned(plan, plain, replace(feed, recipe=replace(feed.recipe, temperature=0.0)), Ladder(qat_epochs=1))
