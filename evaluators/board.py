@@ -10,12 +10,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy
+
 from evaluators.accuracy import score
+from evaluators.coverage import Coverage, summarise
 from evaluators.dataset import TEST, VALIDATION, Dataset
 from evaluators.formats import for_runtime, needs
 from evaluators.jobs import CandidateJob, FineTuneJob, GraphJob, ParentJob, Recipe, Trained, TrainingFailed
 from evaluators.latency import Rules, Target, time_model
-from evaluators.measurement import Accuracy, Block, Failure, Latency, Structure
+from evaluators.measurement import Accuracy, Agreement, Block, Failure, Latency, Structure
 from evaluators.stopwatch import Stopwatch
 from evaluators.worker import Worker, WorkerError
 from remote.device import Capabilities
@@ -113,6 +116,45 @@ class Board:
         """Test accuracy of the same file."""
         return self._scored(candidate, epochs, TEST)
 
+    def coverage(self, candidate: Candidate, epochs: int) -> Coverage | Failure:
+        """What the runtime says of the layers of that file."""
+        graph = self._graph(candidate, epochs)
+        if isinstance(graph, Failure):
+            return graph
+        try:
+            with self._watch("timing"):
+                sent = self._session.put(self._sent(candidate, graph))
+                layers, untold = self._session.layers(sent, self._job(candidate))
+        except (CandidateError, Unbuildable) as error:
+            return _failure("coverage", error)
+        return summarise(candidate.precision, layers, untold)
+
+    def agreement(self, candidate: Candidate, epochs: int) -> Agreement | Failure:
+        """The device's answers to the validation images, kept when it was scored, against ONNX Runtime's here."""
+        answers = self._answers(candidate, epochs)
+        if not answers.exists() and isinstance(failed := self._scored(candidate, epochs, VALIDATION), Failure):
+            return failed
+        graph = self._graph(candidate, epochs)
+        if isinstance(graph, Failure):
+            return graph
+        try:
+            with self._watch("scoring"):
+                ours, host = self._worker.call(
+                    "evaluators.agreement:host_classes",
+                    graph,
+                    self._dataset,
+                    VALIDATION,
+                    candidate.image_px,
+                    self._normalisation(candidate),
+                    self._images,
+                    timeout_s=STRUCTURE_S_MAX,
+                )
+        except WorkerError as error:
+            return _failure("agreement", error)
+        theirs, labels = numpy.load(answers), numpy.array(self._dataset.splits[VALIDATION].labels)
+        same = int((ours == theirs).sum())
+        return Agreement(same, len(labels), float((theirs == labels).mean()), float((ours == labels).mean()), str(host))
+
     def model_path(self, candidate: Candidate, epochs: int) -> str:
         """`graphs/<key>-<epochs>.onnx`."""
         return str(self._graph_path(candidate, epochs).relative_to(self._setup.folder))
@@ -167,6 +209,7 @@ class Board:
                     self._job(candidate),
                     epochs,
                     self._images,
+                    self._answers(candidate, epochs) if split == VALIDATION else None,
                 )
         except (CandidateError, Unbuildable) as error:
             return _failure("accuracy", error)
@@ -187,6 +230,10 @@ class Board:
                 file.write(line)
 
         return keep
+
+    def _answers(self, candidate: Candidate, epochs: int) -> Path:
+        """The classes that the device gave the validation images."""
+        return self._graphs / f"{candidate.key()}-{epochs}-answers.npy"
 
     def _graph_path(self, candidate: Candidate, epochs: int) -> Path:
         return self._graphs / f"{candidate.graph_key()}-{epochs}.onnx"

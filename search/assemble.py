@@ -39,7 +39,7 @@ from search.folder import code_version, command, held
 from search.funnel import Gates
 from search.ledger import Ledger
 from search.live import View
-from search.remembered import Remembered
+from search.remembered import Remembered, Seen
 from search.result import Result
 from search.settings import Settings, SettingsError
 from search.study import open_study, samplers
@@ -131,14 +131,16 @@ def _searched(rooms: Rooms, started: str) -> tuple[Result, dict[str, Any], tuple
     gates = Gates(settings.budget(), settings.rungs)
     searched = serial.run(study, rooms.space, evaluator, gates, limits, view)
     plain = frozenset(rooms.space.parents())
-    ending = finish(searched.measurements, evaluator, settings.budget(), plain, view.doing)
+    sees = Seen(board, rooms.ledger, rooms.watch)
+    ending = finish(searched.measurements, evaluator, settings.budget(), plain, view.doing, sees)
     data = rooms.dataset
     warnings = [
         *rooms.dataset.left_out,
         *(_scratch(board) if data.kind != "digits" else []),
         *([restless] if restless else []),
+        *(m.agreement.warning(m.candidate.describe()) for m in ending.measurements if m.agreement),
     ]
-    result = _result(rooms, ending, setup, started, tuple(dict.fromkeys(warnings)))
+    result = _result(rooms, ending, setup, started, tuple(filter(None, dict.fromkeys(warnings))))
     preprocessing = board.preprocessing(ending.choice.candidate) if ending.choice else {}
     return result, preprocessing, rooms.dataset.classes
 

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from evaluators.evaluator import Evaluator
-from evaluators.measurement import Accuracy, Failure, Latency, Structure, latency_from_dict
+from evaluators import coverage as coverages
+from evaluators.coverage import Coverage
+from evaluators.evaluator import Evaluator, Sees
+from evaluators.measurement import Accuracy, Agreement, Failure, Latency, Structure, latency_from_dict
 from evaluators.stopwatch import Stopwatch
 from search.ledger import Ledger
 from spaces.candidate import Candidate
@@ -16,15 +18,34 @@ DECODERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "Structure": lambda data: Structure(**data),
     "Latency": latency_from_dict,
     "Accuracy": lambda data: Accuracy(**data),
+    "Coverage": coverages.from_dict,
+    "Agreement": lambda data: Agreement(**data),
     "Failure": lambda data: Failure(**data),
 }
 
 
-class Remembered:
-    """The Evaluator of the same answers, each kept in the ledger with the seconds it took."""
+class Once:
+    """What keeps answers in the ledger, each with the seconds it took."""
+
+    def __init__(self, ledger: Ledger, watch: Stopwatch) -> None:
+        self._ledger, self._watch = ledger, watch
+
+    def _once(self, stage: str, key: str, measure: Callable[[], Any]) -> Any:
+        known = self._ledger.get(stage, key)
+        if known is None:
+            value = measure()
+            tagged = {"type": type(value).__name__} | asdict(value)
+            known = self._ledger.put(stage, key, tagged, self._watch.lap(), self._watch.wall_s())
+        data = {name: value for name, value in known.value.items() if name != "type"}
+        return DECODERS[known.value["type"]](data)
+
+
+class Remembered(Once):
+    """The Evaluator of the same answers, each asked for once."""
 
     def __init__(self, inner: Evaluator, ledger: Ledger, watch: Stopwatch) -> None:
-        self._inner, self._ledger, self._watch = inner, ledger, watch
+        super().__init__(ledger, watch)
+        self._inner = inner
 
     def structure(self, candidate: Candidate) -> Structure | Failure:
         return self._once("structure", candidate.graph_key(), lambda: self._inner.structure(candidate))
@@ -47,11 +68,18 @@ class Remembered:
     def model_path(self, candidate: Candidate, epochs: int) -> str:
         return self._inner.model_path(candidate, epochs)
 
-    def _once(self, stage: str, key: str, measure: Callable[[], Any]) -> Any:
-        known = self._ledger.get(stage, key)
-        if known is None:
-            value = measure()
-            tagged = {"type": type(value).__name__} | asdict(value)
-            known = self._ledger.put(stage, key, tagged, self._watch.lap(), self._watch.wall_s())
-        data = {name: value for name, value in known.value.items() if name != "type"}
-        return DECODERS[known.value["type"]](data)
+
+class Seen(Once):
+    """The Sees of the same answers, each asked for once."""
+
+    def __init__(self, inner: Sees, ledger: Ledger, watch: Stopwatch) -> None:
+        super().__init__(ledger, watch)
+        self._inner = inner
+
+    def coverage(self, candidate: Candidate, epochs: int) -> Coverage | Failure:
+        key = f"{candidate.key()}@{epochs}"
+        return self._once("coverage", key, lambda: self._inner.coverage(candidate, epochs))
+
+    def agreement(self, candidate: Candidate, epochs: int) -> Agreement | Failure:
+        key = f"{candidate.key()}@{epochs}"
+        return self._once("agreement", key, lambda: self._inner.agreement(candidate, epochs))

@@ -23,6 +23,7 @@ UNSUPPORTED = (
     r"UNSUPPORTED_|In (?:function|node)[^[]*\[(?:[7-9]|1[0-3])\] |No importer registered|could not find plugin"
     r"|Plugin not found|[Uu]nsupported|not supported|require hardware with Int8 support"
 )
+KINDS = (("int8", "int8"), ("bf16", "bf16"), ("fp16", "fp16"), ("half", "fp16"), ("fp32", "fp32"), ("float", "fp32"))
 NODE_DUMP = r"--- (?:Begin|End) node ---|\.cpp:\d+: (?:input|name|op_type): "
 NO_TACTIC = r"Could not find any implementation|no implementation"
 
@@ -65,8 +66,7 @@ def layers(information, times_ms):
 def precision(entry):
     """That of a layer's first input: `Thirty-two wide channel vectorized row major Int8 format`."""
     words = " ".join(item.get("Format/Datatype", "") for item in entry.get("Inputs", [])[:1]).lower()
-    kinds = (("int8", "int8"), ("bf16", "bf16"), ("fp16", "fp16"), ("half", "fp16"), ("fp32", "fp32"), ("float", "fp32"))
-    return next((known for word, known in kinds if word in words), "")
+    return next((known for word, known in KINDS if word in words), "")
 
 
 def cache_file(folder, runtime, version):

@@ -199,7 +199,7 @@ def use_timing_cache(trt, config, job):
 
 
 def layers(job):
-    """The layers of the very engine that is timed, by its inspector, with their times by the profiler; none before 8.2."""
+    """The layers of the very engine that is timed, by its inspector and the profiler; none before 8.2."""
     trt, model = libraries(), load(job, job["model"])
     engine = model.held[1]
     if not hasattr(engine, "create_engine_inspector"):
