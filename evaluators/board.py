@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -16,9 +15,10 @@ from evaluators.accuracy import score
 from evaluators.coverage import Coverage, summarise
 from evaluators.dataset import TEST, VALIDATION, Dataset
 from evaluators.formats import for_runtime, needs
-from evaluators.jobs import CandidateJob, FineTuneJob, GraphJob, ParentJob, Recipe, Trained, TrainingFailed
+from evaluators.jobs import CandidateJob, FineTuneJob, GraphJob, Recipe, Trained, TrainingFailed
 from evaluators.latency import Rules, Target, time_model
 from evaluators.measurement import Accuracy, Agreement, Block, Failure, Latency, Structure
+from evaluators.parents import Parents, School
 from evaluators.stopwatch import Stopwatch
 from evaluators.worker import Worker, WorkerError
 from remote.device import Capabilities
@@ -49,6 +49,10 @@ class Setup:
     download: bool
     parent_epochs: int | None
     parent_px: dict[str, int]  # family -> input size its parents are trained at
+    variants: Mapping[str, tuple[str, ...]]  # family -> its variants, as the space has them
+    teacher: str  # whose logits candidates learn from: parent, best, a network's name, or a file
+    distillation: float | None  # weight of them in the loss; None: the recipe's
+    temperature: float | None
     seed: int
     opset: int = 13  # what the oldest boards read
     calibration_images: int = 64
@@ -69,14 +73,29 @@ class Board:
     ) -> None:
         self._setup, self._session, self._worker = setup, session, worker
         self._dataset, self._watch, self._doing = dataset, watch, doing
-        recipe = Recipe.of(dataset, seed=setup.seed)
-        self._recipe = replace(recipe, parent_epochs=setup.parent_epochs or recipe.parent_epochs)
+        wanted = {name: getattr(setup, name) for name in ("parent_epochs", "distillation", "temperature")}
+        wanted = {name: value for name, value in wanted.items() if value is not None}
+        self._recipe = replace(Recipe.of(dataset, seed=setup.seed), **wanted)
         self._graphs, self._nets = setup.folder / "graphs", setup.folder / "nets"
         self._images = setup.cache / "images"
         for folder in (self._graphs, self._nets, self._images, setup.cache / "parents"):
             folder.mkdir(parents=True, exist_ok=True)
-        self._normalisations: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {}
-        self.starts: dict[str, str] = {}  # variant -> where its weights came from, for people
+        self._normalisations: dict[tuple[str, str], tuple[tuple[float, ...], tuple[float, ...]]] = {}
+        self._progress = setup.folder / "progress.json"
+        school = School(
+            dataset,
+            self._images,
+            setup.cache / "parents",
+            self._recipe,
+            setup.weights,
+            setup.download,
+            setup.variants,
+            setup.parent_px,
+            setup.teacher,
+            self._progress,
+        )
+        self.parents = Parents(school, worker, lambda function, job, what: self._train(function, job, what, True))
+        self.parents.check()
 
     def structure(self, candidate: Candidate) -> Structure | Failure:
         """Size and parity of the network with random weights; its graph is kept for timing."""
@@ -170,11 +189,10 @@ class Board:
         }
 
     def _normalisation(self, candidate: Candidate) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        known = self._normalisations.get(candidate.variant)
-        if known is None:
-            known = self._worker.call("spaces.network:normalisation", candidate.family, candidate.variant)
-            self._normalisations[candidate.variant] = known
-        return known
+        network = candidate.family, candidate.variant
+        if network not in self._normalisations:
+            self._normalisations[network] = self._worker.call("spaces.network:normalisation", *network)
+        return self._normalisations[network]
 
     def _timed(self, candidate: Candidate, graph: Path, limit_ms: float | None, blocks_min: int) -> Latency | Failure:
         setup = self._setup
@@ -268,7 +286,7 @@ class Board:
         out = self._nets / f"{candidate.structure_key()}-{epochs}.pt"
         if out.exists():
             return out
-        parent = self._parent(candidate)
+        parent = self.parents.of(candidate.family, candidate.variant)
         common: dict[str, Any] = {
             "dataset": self._dataset,
             "cache": self._images,
@@ -276,66 +294,31 @@ class Board:
             "variant": candidate.variant,
             "image_px": candidate.image_px,
             "recipe": self._recipe,
-            "parent": parent,
             "out": out,
         }
         if epochs == 0:
-            self._train("start_candidate", CandidateJob(**common, steps=candidate.steps), "cutting", None)
+            job = CandidateJob(**common, steps=candidate.steps, parent=parent.path)
+            self._train("start_candidate", job, "cutting", False)
             return out
         before = max((rung for rung in (0, *self._setup.rungs) if rung < epochs), default=0)
         net = self._net(candidate, before)
-        progress = self._setup.folder / "progress.json"
-        job = FineTuneJob(**common, epochs=epochs - before, net=net, progress=progress)
-        self._train("fine_tune", job, f"fine-tuning {candidate.describe()}", progress)
+        teacher = self.parents.taught_by(candidate)
+        tuning = FineTuneJob(**common, epochs=epochs - before, teacher=teacher, net=net, progress=self._progress)
+        self._train("fine_tune", tuning, f"fine-tuning {candidate.describe()}", True)
         return out
 
-    def _parent(self, candidate: Candidate) -> Path:
-        """The variant's trained network, from the cache or trained now."""
-        px = self._setup.parent_px[candidate.family]
-        weights = None if self._setup.weights is None else self._setup.weights.resolve()
-        identity = [
-            self._dataset.digest,
-            candidate.variant,
-            px,
-            str(weights),
-            self._setup.download,
-            asdict(self._recipe),
-        ]
-        key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
-        out = self._setup.cache / "parents" / f"{candidate.variant}-{px}-{key}.pt"
-        note = out.with_suffix(".txt")
-        if not (out.exists() and note.exists()):
-            progress = self._setup.folder / "progress.json"
-            job = ParentJob(
-                self._dataset,
-                self._images,
-                candidate.family,
-                candidate.variant,
-                px,
-                self._recipe,
-                out,
-                weights,
-                self._setup.download,
-                progress,
-            )
-            trained = self._train("train_parent", job, f"training parent {candidate.variant} at {px} px", progress)
-            note.write_text(trained.start, encoding="utf-8")
-        self.starts[candidate.variant] = note.read_text(encoding="utf-8")
-        return out
-
-    def _train(self, function: str, job: Any, what: str, progress: Path | None) -> Trained:
+    def _train(self, function: str, job: Any, what: str, tells: bool) -> Trained:
         def tick() -> None:
-            self._doing(what, share_done(progress))
+            self._doing(what, share_done(self._progress) if tells else None)
 
-        if progress:
-            progress.unlink(missing_ok=True)
+        self._progress.unlink(missing_ok=True)
         return self._worker.call(f"evaluators.training:{function}", job, timeout_s=TRAINING_S_MAX, tick=tick)
 
 
-def share_done(progress: Path | None) -> float | None:
+def share_done(progress: Path) -> float | None:
     """How much of a training is done, 0..1; None where it has not said yet."""
     try:
-        now = json.loads(progress.read_text(encoding="utf-8")) if progress else None
+        now = json.loads(progress.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return now["step"] / now["steps"] if now else None

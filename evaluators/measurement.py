@@ -133,10 +133,11 @@ class Agreement:
         """One line where they disagree; empty where they do not."""
         if not self.disagrees:
             return ""
+        device, host, share = (f"{100 * part:.1f} %" for part in (self.device_top1, self.host_top1, self.share))
         return (
-            f"{candidate} has {100 * self.device_top1:.1f} % of the validation images right on the device and "
-            f"{100 * self.host_top1:.1f} % on the host ({self.host}), from the same graph; they give the same answer to "
-            f"{100 * self.share:.1f} %: trust the device's number, and look for what it computes otherwise"
+            f"{candidate} has {device} of the validation images right on the device and {host} on the host "
+            f"({self.host}), from the same graph; {share} get the same answer from both: trust the device's number, "
+            "and look for what it computes otherwise"
         )
 
 

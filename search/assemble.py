@@ -149,7 +149,7 @@ def _scratch(board: Board) -> list[str]:
     """A warning for every parent that had no weights to start from."""
     return [
         f"{variant} was trained from scratch: more accurate with pretrained weights (--weights DIR)"
-        for variant, start in board.starts.items()
+        for variant, start in board.parents.starts.items()
         if start.startswith("none")
     ]
 
@@ -200,6 +200,10 @@ def _setup(rooms: Rooms) -> tuple[Setup, str]:
         weights=None if settings.weights in (None, "none") else Path(settings.weights),
         download=settings.weights is None,
         parent_epochs=settings.parent_epochs,
+        variants=rooms.space.variants,
+        teacher=settings.teacher,
+        distillation=settings.distillation,
+        temperature=settings.temperature,
         parent_px={family: rooms.space.parent_px(family) for family in rooms.space.variants},
         seed=settings.seed,
         simulated=rooms.facts.simulated,

@@ -98,6 +98,14 @@ def parser() -> argparse.ArgumentParser:
         help=f"fine-tuning epochs at which the unpromising are let go (default {','.join(map(str, default.rungs))})",
     )
     how.add_argument("--parent-epochs", type=int, metavar="N", help="epochs a parent is trained for (default: by data)")
+    how.add_argument(
+        "--teacher",
+        metavar="NAME",
+        help="whose logits candidates learn from: parent, their own; best, the most accurate parent; a network's name; "
+        f"or an ONNX classifier with its preprocessing beside it (default {default.teacher})",
+    )
+    how.add_argument("--distillation", type=float, metavar="SHARE", help="weight of those logits in the loss, 0 to 1")
+    how.add_argument("--temperature", type=float, metavar="T", help="that softens both sides' logits")
     how.add_argument("--seed", type=int, metavar="N", help=f"of splits, sampler and training (default {default.seed})")
     files = p.add_argument_group("files")
     files.add_argument(

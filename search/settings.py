@@ -34,6 +34,9 @@ class Settings:
     time_limit_s: float | None = None
     rungs: tuple[int, ...] = (0, 1, 3)
     parent_epochs: int | None = None
+    teacher: str = "parent"  # whose logits candidates learn from: parent, best, a network's name, an ONNX file
+    distillation: float | None = None  # weight of those logits in the loss, 0..1; None: the recipe's
+    temperature: float | None = None
     seed: int = 0
     out: str = "runs/search"
     cache: str = "~/.cache/edgefront"
@@ -49,6 +52,8 @@ class Settings:
             ),
             "trials": (self.trials >= 1, "must be at least 1"),
             "time_limit_s": (self.time_limit_s is None or self.time_limit_s > 0, "must be above 0 s"),
+            "distillation": (self.distillation is None or 0 <= self.distillation <= 1, "must lie between 0 and 1"),
+            "temperature": (self.temperature is None or self.temperature > 0, "must be above 0"),
             "parent_epochs": (self.parent_epochs is None or self.parent_epochs >= 1, "must be at least 1"),
             "rungs": (
                 bool(self.rungs) and self.rungs[0] >= 0 and list(self.rungs) == sorted(set(self.rungs)),
