@@ -32,7 +32,7 @@ def top1(path: Path, dataset: Dataset, family: str, variant: str, px: int, cache
 
 def compare(args: argparse.Namespace, dataset: Dataset, seed: int, work: Path) -> list[tuple[str, float, float]]:
     """(candidate, top-1 with its own parent's logits, with the best parent's)."""
-    recipe = replace(Recipe.of(dataset, seed), distillation=args.distillation, temperature=args.temperature)
+    recipe = replace(Recipe.of(dataset, seed, args.threads), distillation=args.distillation, temperature=args.temperature)
     family = {variant: str(family_of(variant)) for variant in args.variants}
     parents: dict[str, Trained] = {}
     for variant in args.variants:
@@ -67,6 +67,7 @@ def main() -> None:
     p.add_argument("--weights", type=Path)
     p.add_argument("--seeds", type=int, default=3)
     p.add_argument("--epochs", type=int, default=3)
+    p.add_argument("--threads", type=int, default=0)
     p.add_argument("--distillation", type=float, default=Recipe.distillation)
     p.add_argument("--temperature", type=float, default=Recipe.temperature)
     p.add_argument("--cache", type=Path, default=Path("~/.cache/edgefront/images").expanduser())

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
 from spaces.network import Unbuildable, Variant, fit_stem, head_name
@@ -62,12 +63,21 @@ def build(variant: str, classes: int, image_px: int) -> nn.Module:
     # exportable: padding and activations as plain operators, where timm would else run Python or scripted code
     wanted: dict[str, Any] = {"num_classes": classes, "exportable": True}
     try:
-        net: nn.Module = package().create_model(variant, pretrained=False, **wanted)
-    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-        raise Unbuildable(f"timm {variant}: {' '.join(str(error).split())[:200]}") from None
-    if net.get_submodule(head_name(net)).weight.shape[0] != classes:
+        net = _fitted(package().create_model(variant, pretrained=False, **wanted), image_px)
+        found = tuple(_outputs(net, image_px).shape)
+    except (RuntimeError, ValueError, TypeError, AssertionError, AttributeError) as error:
+        raise Unbuildable(f"timm {variant} at {image_px} px: {' '.join(str(error).split())[:200]}") from None
+    if found != (1, classes) or net.get_submodule(head_name(net)).weight.shape[0] != classes:
         raise Unbuildable(f"timm {variant}: its classifier is not its last layer, so classes can't be exchanged")
-    return _fitted(net, image_px)
+    return net
+
+
+@torch.no_grad()
+def _outputs(net: nn.Module, image_px: int) -> torch.Tensor:
+    """What comes out for one black image: some networks take one size only, and say so when they run."""
+    out: torch.Tensor = net.eval()(torch.zeros(1, 3, image_px, image_px))
+    net.train()
+    return out
 
 
 def load_own(net: nn.Module, variant: str) -> str:

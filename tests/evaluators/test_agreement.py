@@ -7,7 +7,7 @@ import pytest
 from evaluators.agreement import HOST, host_classes
 from evaluators.data import VALIDATION, arrays, normalise, open_dataset
 from evaluators.measurement import Agreement
-from tests.remote import models
+from tests.evaluators.test_teaching import PX, classifier
 
 PLAIN = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -25,9 +25,9 @@ def test_half_a_point_apart_is_the_limit(device, host, warns):
 
 def test_the_host_says_what_onnxruntime_says(tmp_path):
     digits = open_dataset(None, 0)
-    path = models.saved(tmp_path, "model", models.convolution(channels=10, image_px=24))
-    found, who = host_classes(path, digits, VALIDATION, 24, PLAIN, tmp_path)
-    images, labels = arrays(digits, VALIDATION, 24, tmp_path)
+    path = classifier(tmp_path / "model.onnx")
+    found, who = host_classes(path, digits, VALIDATION, PX, PLAIN, tmp_path)
+    images, labels = arrays(digits, VALIDATION, PX, tmp_path)
     session = onnxruntime.InferenceSession(path)
     want = [session.run(None, {"x": normalise(image[None], *PLAIN)})[0].argmax() for image in images]
     assert who == HOST == f"onnxruntime {onnxruntime.__version__}"

@@ -13,6 +13,7 @@ from spaces import network, weights
 from spaces import space as spaces
 from spaces.candidate import Candidate, Unbuildable
 from spaces.space import SpaceError, load
+from tests.spaces.test_weights import WEIGHTS, needs_weights
 
 timm = pytest.importorskip("timm", reason="the extra timm is not installed: pip install 'edgefront[timm]'")
 
@@ -43,8 +44,8 @@ def test_a_name_that_timm_lacks_says_what_comes_near():
 
 def test_a_network_of_one_size_is_refused_at_another():
     """A vision transformer's positions are made for 224 px."""
-    with pytest.raises(Unbuildable) as caught:
-        measure(Candidate("timm", "vit_tiny_patch16_224", 96), CLASSES, None, None, 13, 0)
+    with pytest.raises(Unbuildable, match="vit_tiny_patch16_224 at 96 px: Input height") as caught:
+        network.build("timm", "vit_tiny_patch16_224", CLASSES, 96)
     assert "\n" not in str(caught.value)
 
 
@@ -57,6 +58,14 @@ def test_weights_from_a_file_named_like_the_network(tmp_path):
     assert told == "mobilenetv3_small_100.safetensors" and weights.trained(told)
     assert torch.equal(net.conv_stem.weight, whole.conv_stem.weight)
     assert net.classifier.weight.shape == (CLASSES, 1024)
+
+
+@needs_weights
+@pytest.mark.parametrize("variant", ["tf_mobilenetv3_small_100", "tf_efficientnet_lite0", "tf_efficientnet_lite1"])
+def test_the_files_at_hand_load_strictly(variant):
+    assert weights.load(network.build("timm", variant, 1000, 224), WEIGHTS / f"{variant}.safetensors") == ()
+    net = network.build("timm", variant, CLASSES, 64)
+    assert weights.start(net, "timm", variant, WEIGHTS, download=False) == f"{variant}.safetensors"
 
 
 def test_timms_own_weights_are_loaded_by_timm(tmp_path, monkeypatch):
