@@ -32,7 +32,9 @@ def top1(path: Path, dataset: Dataset, family: str, variant: str, px: int, cache
 
 def compare(args: argparse.Namespace, dataset: Dataset, seed: int, work: Path) -> list[tuple[str, float, float]]:
     """(candidate, top-1 with its own parent's logits, with the best parent's)."""
-    recipe = replace(Recipe.of(dataset, seed, args.threads), distillation=args.distillation, temperature=args.temperature)
+    recipe = replace(
+        Recipe.of(dataset, seed, args.threads), distillation=args.distillation, temperature=args.temperature
+    )
     family = {variant: str(family_of(variant)) for variant in args.variants}
     parents: dict[str, Trained] = {}
     for variant in args.variants:

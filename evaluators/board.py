@@ -20,6 +20,7 @@ from evaluators.latency import Rules, Target, time_model
 from evaluators.measurement import Accuracy, Agreement, Block, Failure, Latency, Structure
 from evaluators.parents import Parents, School
 from evaluators.stopwatch import Stopwatch
+from evaluators.teacher import PARENT
 from evaluators.worker import Worker, WorkerError
 from remote.device import Capabilities
 from remote.errors import CandidateError
@@ -29,6 +30,7 @@ from spaces.candidate import Candidate, Unbuildable
 
 STRUCTURE_S_MAX = 900.0  # the slowest family is cut and exported in under a minute
 TRAINING_S_MAX = 12 * 3600.0
+PROFILE_S = 1.0  # that a finalist's layers are timed for
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,12 @@ class Board:
         """Test accuracy of the same file."""
         return self._scored(candidate, epochs, TEST)
 
+    def teaching(self) -> str:
+        """How candidates were taught, for people."""
+        recipe, own = self._recipe, "each candidate's own parent"
+        teacher = self.parents.note or (own if self._setup.teacher == PARENT else "none was needed")
+        return f"{teacher}; weight {recipe.distillation:g} at temperature {recipe.temperature:g}"
+
     def coverage(self, candidate: Candidate, epochs: int) -> Coverage | Failure:
         """What the runtime says of the layers of that file."""
         graph = self._graph(candidate, epochs)
@@ -143,7 +151,7 @@ class Board:
         try:
             with self._watch("timing"):
                 sent = self._session.put(self._sent(candidate, graph))
-                layers, untold = self._session.layers(sent, self._job(candidate))
+                layers, untold = self._session.layers(sent, self._job(candidate), PROFILE_S)
         except (CandidateError, Unbuildable) as error:
             return _failure("coverage", error)
         return summarise(candidate.precision, layers, untold)

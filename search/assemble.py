@@ -45,6 +45,7 @@ from search.settings import Settings, SettingsError
 from search.study import open_study, samplers
 from spaces.space import Space, load
 
+SEEING_S = 2.0  # a process that profiles a finalist's layers
 VERSIONS = ("edgefront", "optuna", "torch", "torchvision", "torch-pruning", "onnx", "onnxruntime")
 
 
@@ -140,7 +141,7 @@ def _searched(rooms: Rooms, started: str) -> tuple[Result, dict[str, Any], tuple
         *([restless] if restless else []),
         *(m.agreement.warning(m.candidate.describe()) for m in ending.measurements if m.agreement),
     ]
-    result = _result(rooms, ending, setup, started, tuple(filter(None, dict.fromkeys(warnings))))
+    result = _result(rooms, ending, setup, started, board.teaching(), tuple(filter(None, dict.fromkeys(warnings))))
     preprocessing = board.preprocessing(ending.choice.candidate) if ending.choice else {}
     return result, preprocessing, rooms.dataset.classes
 
@@ -226,13 +227,14 @@ def _costs_s(rooms: Rooms) -> tuple[float, float]:
 
 
 def _finishing_s(rooms: Rooms) -> float:
-    """Seconds the end will take: timing two or three finalists long, scoring a front on the test set."""
+    """Seconds the end will take: timing two or three finalists long, scoring a front on the test set and on the host,
+    and looking at its layers."""
     timing = [entry.spent_s.get("timing", 0.0) for entry in rooms.ledger.entries("latency")]
     scoring = [entry.spent_s.get("scoring", 0.0) for entry in rooms.ledger.entries("accuracy")]
-    return 3 * 3 * mean(timing or [0.0]) + 8 * mean(scoring or [0.0])
+    return 3 * 3 * mean(timing or [0.0]) + 8 * (1.5 * mean(scoring or [0.0]) + SEEING_S)
 
 
-def _result(rooms: Rooms, ending: Ending, setup: Setup, started: str, warnings: tuple[str, ...]) -> Result:
+def _result(rooms: Rooms, ending: Ending, setup: Setup, started: str, taught: str, warnings: tuple[str, ...]) -> Result:
     settings, facts, ledger, data = rooms.settings, rooms.facts, rooms.ledger, rooms.dataset
     wall = ledger.earlier_wall_s() + rooms.watch.wall_s()
     kinds = {
@@ -272,6 +274,7 @@ def _result(rooms: Rooms, ending: Ending, setup: Setup, started: str, warnings: 
             "data digest": data.digest,
             "seed": str(settings.seed),
             "sampler": settings.sampler,
+            "teacher": taught,
             "space": f"{rooms.space.name}, {rooms.space.size():,} candidates",
         },
         measurements=ending.measurements,
