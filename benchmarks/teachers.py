@@ -18,7 +18,7 @@ from evaluators.data import TEST, arrays, open_dataset
 from evaluators.dataset import Dataset
 from evaluators.feed import logits
 from evaluators.jobs import CandidateJob, FineTuneJob, ParentJob, Recipe, Trained
-from evaluators.teaching import family_of
+from evaluators.teaching import family_of, parent_top1
 from evaluators.training import fine_tune, load_net, start_candidate, train_parent
 from spaces.network import normalisation
 
@@ -37,12 +37,14 @@ def compare(args: argparse.Namespace, dataset: Dataset, seed: int, work: Path) -
     )
     family = {variant: str(family_of(variant)) for variant in args.variants}
     parents: dict[str, Trained] = {}
+    tops: dict[str, float] = {}
     for variant in args.variants:
         out = work / f"{variant}-{seed}.pt"
         job = ParentJob(dataset, args.cache, family[variant], variant, args.px, recipe, out, args.weights)
         parents[variant] = train_parent(job)
-        print(f"seed {seed}: parent {variant} {100 * (parents[variant].top1 or 0):.1f} % validation", flush=True)
-    best = max(parents, key=lambda variant: parents[variant].top1 or 0)
+        tops[variant] = parent_top1(job)
+        print(f"seed {seed}: parent {variant} {100 * tops[variant]:.1f} % validation", flush=True)
+    best = max(tops, key=lambda variant: tops[variant])
     rows = []
     for variant, amount in product(args.variants, args.prune):
         if variant == best:

@@ -131,7 +131,6 @@ class Trained:
     loss: float  # mean over the last epoch; 0.0 without training
     seconds: float
     start: str  # of a parent: which weights it began with
-    top1: float | None = None  # of a parent: on the validation images, by torch
 
 
 class TrainingFailed(Exception):

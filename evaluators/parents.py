@@ -43,7 +43,7 @@ class Parent:
     path: Path
     image_px: int
     start: str  # which weights it began with
-    top1: float  # of the validation images, by torch
+    job: ParentJob
 
 
 class Parents:
@@ -92,7 +92,7 @@ class Parents:
             return self._from_file(opened(name, self._school.dataset.classes))
         family = self._family_of(name)
         teacher = self._best() if name == BEST or family is None else self.of(family, name)
-        share = f"{100 * teacher.top1:.1f} % of the validation images"
+        share = f"{100 * self.top1(teacher):.1f} % of the validation images"
         self.note = f"{teacher.variant} at {teacher.image_px} px, {share}"
         return teacher.path
 
@@ -107,7 +107,16 @@ class Parents:
                     failed = str(error)
         if not found:
             raise TrainingFailed(f"no parent could be trained: {failed}")
-        return max(found, key=lambda parent: parent.top1)
+        return max(found, key=self.top1)
+
+    def top1(self, parent: Parent) -> float:
+        """Its accuracy on the validation images, by torch; worked out once."""
+        note = parent.path.with_suffix(".json")
+        told = json.loads(note.read_text(encoding="utf-8"))
+        if "top1" not in told:
+            told["top1"] = self._worker.call("evaluators.teaching:parent_top1", parent.job, timeout_s=TEACHING_S_MAX)
+            note.write_text(json.dumps(told), encoding="utf-8")
+        return float(told["top1"])
 
     def _family_of(self, variant: str) -> str | None:
         family: str | None = self._worker.call("evaluators.teaching:family_of", variant)
@@ -140,23 +149,22 @@ class Parents:
         px = school.parent_px.get(family, max(school.parent_px.values()))
         out = school.folder / f"{variant}-{px}-{self._identity(family, variant, px)}.pt"
         note = out.with_suffix(".json")
+        job = ParentJob(
+            school.dataset,
+            school.images,
+            family,
+            variant,
+            px,
+            school.recipe,
+            out,
+            school.weights,
+            school.download,
+            school.progress,
+        )
         if not (out.exists() and note.exists()):
-            job = ParentJob(
-                school.dataset,
-                school.images,
-                family,
-                variant,
-                px,
-                school.recipe,
-                out,
-                school.weights,
-                school.download,
-                school.progress,
-            )
             trained = self._train("train_parent", job, f"training parent {variant} at {px} px")
-            note.write_text(json.dumps({"start": trained.start, "top1": trained.top1}), encoding="utf-8")
-        told = json.loads(note.read_text(encoding="utf-8"))
-        return Parent(variant, out, px, told["start"], told["top1"])
+            note.write_text(json.dumps({"start": trained.start}), encoding="utf-8")
+        return Parent(variant, out, px, json.loads(note.read_text(encoding="utf-8"))["start"], job)
 
     def _identity(self, family: str, variant: str, px: int) -> str:
         school = self._school

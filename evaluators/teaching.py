@@ -1,4 +1,5 @@
-"""Makes the file of logits that candidates learn from, out of any ONNX classifier. Runs in a worker process."""
+"""Finds out who can teach how well, and writes the logits of an ONNX classifier down to learn from. Runs in a worker
+process."""
 
 from __future__ import annotations
 
@@ -9,13 +10,24 @@ import onnxruntime
 import torch
 
 from evaluators.data import TRAIN, VALIDATION, arrays, normalise
-from evaluators.jobs import TeacherJob, TrainingFailed
+from evaluators.feed import device, logits
+from evaluators.jobs import ParentJob, TeacherJob, TrainingFailed
+from spaces import network
 from spaces.network import family_module, family_names
 
 
 def family_of(variant: str) -> str | None:
     """The family that has a network of this name; None where none has."""
     return next((family for family in family_names() if variant in family_module(family).VARIANTS), None)
+
+
+def parent_top1(job: ParentJob) -> float:
+    """Validation accuracy of a trained parent, by torch. Apart from its training, which sees the train split alone."""
+    net = network.build(job.family, job.variant, len(job.dataset.classes), job.image_px)
+    net.load_state_dict(torch.load(job.out, weights_only=True)["state"])
+    images, labels = arrays(job.dataset, VALIDATION, job.image_px, job.cache)
+    found = logits(net.to(device()), images, network.normalisation(job.family, job.variant)).argmax(1).numpy()
+    return float((found == labels).mean())
 
 
 def teach(job: TeacherJob) -> float:

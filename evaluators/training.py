@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from evaluators.data import TRAIN, VALIDATION, arrays, calibration_images
+from evaluators.data import TRAIN, arrays, calibration_images
 from evaluators.feed import Batch, Feed, device, logits, renew_batchnorm
 from evaluators.jobs import CandidateJob, FineTuneJob, ParentJob, Recipe, Trained, TrainingFailed
 from spaces import network, weights
@@ -46,10 +46,8 @@ def train_parent(job: ParentJob) -> Trained:
     )
     views = [feed.images, feed.images[:, :, ::-1]] if recipe.flip else [feed.images]
     taught = torch.stack([logits(net, view, feed.normalisation) for view in views], dim=1)  # (N, 1 or 2, C)
-    seen, labels = arrays(job.dataset, VALIDATION, job.image_px, job.cache)
-    top1 = float((logits(net, seen, feed.normalisation).argmax(1).numpy() == labels).mean())
     _save({"state": net.cpu().state_dict(), "image_px": job.image_px, "logits": taught}, job.out)
-    return Trained(job.out, steps, recipe.parent_epochs, loss, time.monotonic() - began, start, top1)
+    return Trained(job.out, steps, recipe.parent_epochs, loss, time.monotonic() - began, start)
 
 
 def start_candidate(job: CandidateJob) -> Trained:

@@ -67,7 +67,7 @@ def build(variant: str, classes: int, image_px: int) -> nn.Module:
         found = tuple(_outputs(net, image_px).shape)
     except (RuntimeError, ValueError, TypeError, AssertionError, AttributeError) as error:
         raise Unbuildable(f"timm {variant} at {image_px} px: {' '.join(str(error).split())[:200]}") from None
-    if found != (1, classes) or net.get_submodule(head_name(net)).weight.shape[0] != classes:
+    if found != (1, classes) or _classes(net) != classes:
         raise Unbuildable(f"timm {variant}: its classifier is not its last layer, so classes can't be exchanged")
     return net
 
@@ -80,6 +80,11 @@ def _outputs(net: nn.Module, image_px: int) -> torch.Tensor:
     return out
 
 
+def _classes(net: nn.Module) -> int:
+    """How many the layer that is taken for the classifier tells apart."""
+    return int(net.get_submodule(head_name(net)).get_parameter("weight").shape[0])
+
+
 def load_own(net: nn.Module, variant: str) -> str:
     """What timm's own pretrained weights are called, now in `net`; downloaded where they are not in its cache.
 
@@ -88,8 +93,7 @@ def load_own(net: nn.Module, variant: str) -> str:
     wanted = package().get_pretrained_cfg(variant)
     if wanted is None or not wanted.has_weights:
         raise ValueError(f"timm has no weights of {variant}")
-    layer = net.get_submodule(head_name(net))
-    package().models.load_pretrained(net, wanted.to_dict(), num_classes=layer.weight.shape[0])
+    package().models.load_pretrained(net, wanted.to_dict(), num_classes=_classes(net))
     return f"timm {wanted.architecture}.{wanted.tag}" if wanted.tag else f"timm {wanted.architecture}"
 
 

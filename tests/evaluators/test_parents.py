@@ -6,12 +6,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from evaluators.data import TRAIN, VALIDATION, Split, open_dataset
+from evaluators.data import TRAIN, VALIDATION, Split, arrays, open_dataset
 from evaluators.dataset import DataError
+from evaluators.feed import logits
 from evaluators.jobs import Recipe
 from evaluators.parents import Parents, School
 from evaluators.worker import Worker
 from spaces.candidate import Candidate
+from spaces.network import build, normalisation
 from tests.evaluators.test_teaching import GOOD, classifier
 
 VARIANTS = {"tiny_resnet": ("res8_w4_s2", "res8_w16_s2"), "tiny_mobile": ("mb_w8",)}
@@ -74,7 +76,7 @@ def test_the_best_parent_teaches_all_and_is_found_again(school, worker):
     first = parents(school("best"), worker, trained)
     path = first.taught_by(SMALL)
     assert sorted(set(trained)) <= sorted(v for names in VARIANTS.values() for v in names)
-    tops = {v: first.of(family, v).top1 for family, names in VARIANTS.items() for v in names}
+    tops = {v: first.top1(first.of(family, v)) for family, names in VARIANTS.items() for v in names}
     best = max(tops, key=tops.get)
     assert path == first.of("tiny_mobile" if best == "mb_w8" else "tiny_resnet", best).path
     assert first.note.startswith(f"{best} at 16 px, ") and f"{100 * tops[best]:.1f} %" in first.note
@@ -92,16 +94,13 @@ def test_without_a_wish_each_learns_from_its_own(school, worker):
 
 
 def test_a_parents_accuracy_is_of_the_validation_images(school, worker, few, place):
-    from evaluators.data import arrays
-    from evaluators.feed import logits
-    from spaces.network import build, normalisation
-
-    parent = parents(school("parent"), worker).of("tiny_resnet", "res8_w16_s2")
+    known = parents(school("parent"), worker)
+    parent = known.of("tiny_resnet", "res8_w16_s2")
     net = build("tiny_resnet", "res8_w16_s2", 10, 16)
     net.load_state_dict(torch.load(parent.path, weights_only=True)["state"])
     images, labels = arrays(few, VALIDATION, 16, place / "images")
     found = logits(net, images, normalisation("tiny_resnet", "res8_w16_s2")).argmax(1).numpy()
-    assert parent.top1 == pytest.approx((found == labels).mean(), abs=1 / len(labels))
+    assert known.top1(parent) == pytest.approx((found == labels).mean(), abs=1 / len(labels))
 
 
 def test_a_network_outside_the_space_may_teach(school, worker):
