@@ -51,7 +51,7 @@ class Setup:
     download: bool
     parent_epochs: int | None
     parent_px: dict[str, int]  # family -> input size its parents are trained at
-    variants: Mapping[str, tuple[str, ...]]  # family -> its variants, as the space has them
+    variants: Mapping[str, tuple[str, ...]]  # family -> those that are trained anyway, the best of which may teach
     teacher: str  # whose logits candidates learn from: parent, best, a network's name, or a file
     distillation: float | None  # weight of them in the loss; None: the recipe's
     temperature: float | None
@@ -95,6 +95,7 @@ class Board:
             setup.parent_px,
             setup.teacher,
             self._progress,
+            setup.folder / "teacher.json",
         )
         self.parents = Parents(school, worker, lambda function, job, what: self._train(function, job, what, True))
         self.parents.check()

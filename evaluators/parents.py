@@ -29,10 +29,11 @@ class School:
     recipe: Recipe
     weights: Path | None
     download: bool
-    variants: Mapping[str, tuple[str, ...]]  # of the space, by family
+    variants: Mapping[str, tuple[str, ...]]  # whose best may teach, by family
     parent_px: Mapping[str, int]
     teacher: str  # parent, best, a network's name, or a file's
     progress: Path
+    record: Path  # where it is written which parent was best: a run that is gone on with keeps its teacher
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ class Parent:
 
 
 class Parents:
-    """Trains what is not in the cache. A teacher is the same for every training that asks for the same one: which
-    parent is best is decided over all the space's, so neither the order of trials nor a restart changes it."""
+    """Trains what is not in the cache. All of a run learn from the same teacher: which parent is best is decided once,
+    over all of them, so neither the order of trials nor a restart changes it."""
 
     def __init__(self, school: School, worker: Worker, train: Train) -> None:
         self._school, self._worker, self._train = school, worker, train
@@ -97,7 +98,10 @@ class Parents:
         return teacher.path
 
     def _best(self) -> Parent:
-        """The most accurate of all parents of the space; of equals the first. One that can't be trained is left out."""
+        """The most accurate of all parents; of equals the first. One that can't be trained is left out."""
+        record = self._school.record
+        if record.exists():
+            return self.of(*json.loads(record.read_text(encoding="utf-8")))
         found, failed = [], ""
         for family, variants in self._school.variants.items():
             for variant in variants:
@@ -107,7 +111,9 @@ class Parents:
                     failed = str(error)
         if not found:
             raise TrainingFailed(f"no parent could be trained: {failed}")
-        return max(found, key=self.top1)
+        best = max(found, key=self.top1)
+        record.write_text(json.dumps([best.job.family, best.variant]), encoding="utf-8")
+        return best
 
     def top1(self, parent: Parent) -> float:
         """Its accuracy on the validation images, by torch; worked out once."""

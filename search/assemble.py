@@ -201,7 +201,7 @@ def _setup(rooms: Rooms) -> tuple[Setup, str]:
         weights=None if settings.weights in (None, "none") else Path(settings.weights),
         download=settings.weights is None,
         parent_epochs=settings.parent_epochs,
-        variants=rooms.space.variants,
+        variants=_first(rooms.space, settings.trials),
         teacher=settings.teacher,
         distillation=settings.distillation,
         temperature=settings.temperature,
@@ -210,6 +210,14 @@ def _setup(rooms: Rooms) -> tuple[Setup, str]:
         simulated=rooms.facts.simulated,
     )
     return setup, f"the device was not calm at the start: {restless}" if restless else ""
+
+
+def _first(space: Space, trials: int) -> dict[str, tuple[str, ...]]:
+    """The networks whose parents the first trials train, by family."""
+    found: defaultdict[str, tuple[str, ...]] = defaultdict(tuple)
+    for parent in space.parents()[:trials]:
+        found[parent.family] += (parent.variant,)
+    return dict(found)
 
 
 def _seconds_left(rooms: Rooms) -> float:

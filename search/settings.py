@@ -34,7 +34,7 @@ class Settings:
     time_limit_s: float | None = None
     rungs: tuple[int, ...] = (0, 1, 3)
     parent_epochs: int | None = None
-    teacher: str = "parent"  # whose logits candidates learn from: parent, best, a network's name, an ONNX file
+    teacher: str = "best"  # whose logits candidates learn from: parent, best, a network's name, an ONNX file
     distillation: float | None = None  # weight of those logits in the loss, 0..1; None: the recipe's
     temperature: float | None = None
     seed: int = 0
