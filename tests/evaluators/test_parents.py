@@ -39,7 +39,7 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture
-def school(few, place):
+def school(few, place, tmp_path):
     """Opens a set of parents; what was trained is listed."""
 
     recipe = Recipe(parent_epochs=1, epoch_images=200, flip=False, threads=1)
@@ -56,6 +56,7 @@ def school(few, place):
             dict.fromkeys(VARIANTS, 16),
             teacher,
             place / "p",
+            tmp_path / "teacher.json",
         )
         return replace(wanted, **changes)
 
@@ -80,9 +81,17 @@ def test_the_best_parent_teaches_all_and_is_found_again(school, worker):
     best = max(tops, key=tops.get)
     assert path == first.of("tiny_mobile" if best == "mb_w8" else "tiny_resnet", best).path
     assert first.note.startswith(f"{best} at 16 px, ") and f"{100 * tops[best]:.1f} %" in first.note
-    again, second = [], parents(school("best"), worker, trained := [])
+    second = parents(school("best"), worker, again := [])
     second.of("tiny_mobile", "mb_w8")  # another order, from the cache
-    assert second.taught_by(replace(SMALL, variant="res8_w16_s2")) == path and trained == again == []
+    assert second.taught_by(replace(SMALL, variant="res8_w16_s2")) == path and again == []
+
+
+def test_a_run_keeps_its_teacher(school, worker, tmp_path):
+    """Even where more parents come to be known when it is gone on with."""
+    one = school("best", variants={"tiny_resnet": ("res8_w4_s2",)})
+    first = parents(one, worker).taught_by(SMALL)
+    assert first.name.startswith("res8_w4_s2") and (tmp_path / "teacher.json").exists()
+    assert parents(school("best"), worker).taught_by(SMALL) == first
 
 
 def test_without_a_wish_each_learns_from_its_own(school, worker):
