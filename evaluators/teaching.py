@@ -10,8 +10,9 @@ import onnxruntime
 import torch
 
 from evaluators.data import TRAIN, VALIDATION, arrays, normalise
+from evaluators.dataset import DataError
 from evaluators.feed import device, logits
-from evaluators.jobs import ParentJob, TeacherJob, TrainingFailed
+from evaluators.jobs import ParentJob, TeacherJob
 from spaces import network
 from spaces.network import family_module, family_names
 
@@ -33,7 +34,7 @@ def parent_top1(job: ParentJob) -> float:
 def teach(job: TeacherJob) -> float:
     """Validation accuracy of the classifier; its logits of every training image, plain and mirrored, are in `job.out`.
 
-    (N, views, classes) as a parent's file has them. Raises TrainingFailed for a file that is no such classifier.
+    (N, views, classes) as a parent's file has them. Raises DataError for a file that is no such classifier.
     """
     session = _session(job.file)
     images, _ = arrays(job.dataset, TRAIN, job.image_px, job.cache)
@@ -54,7 +55,7 @@ def _session(file: Path) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors have no common class
-        raise TrainingFailed(f"teacher {file.name} can't be loaded: {' '.join(str(error).split())[:200]}") from None
+        raise DataError(f"teacher {file.name} can't be loaded: {' '.join(str(error).split())[:200]}") from None
 
 
 def _logits(session: onnxruntime.InferenceSession, images: np.ndarray, job: TeacherJob) -> np.ndarray:
@@ -71,11 +72,11 @@ def _logits(session: onnxruntime.InferenceSession, images: np.ndarray, job: Teac
             out = session.run(None, {wanted.name: filled})[0]
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
-            raise TrainingFailed(f"teacher {job.file.name} can't be run at {job.image_px} px: {reason}") from None
+            raise DataError(f"teacher {job.file.name} can't be run at {job.image_px} px: {reason}") from None
         parts.append(np.asarray(out, np.float32).reshape(step if missing else len(batch), -1)[: len(batch)])
     found = np.concatenate(parts)
     classes = len(job.dataset.classes)
     if found.shape[1] != classes:
-        raise TrainingFailed(f"teacher {job.file.name} tells {found.shape[1]} classes apart, the data have {classes}")
+        raise DataError(f"teacher {job.file.name} tells {found.shape[1]} classes apart, the data have {classes}")
     probabilities = found.min() >= 0 and np.allclose(found.sum(axis=1), 1.0, atol=1e-2)
     return np.log(np.maximum(found, 1e-7)) if probabilities else found

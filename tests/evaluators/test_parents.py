@@ -72,7 +72,7 @@ def parents(school, worker, trained=None):
     return Parents(school, worker, train)
 
 
-def test_the_best_parent_teaches_all_and_is_found_again(school, worker):
+def test_the_best_parent_teaches_all_and_is_found_again(school, worker, tmp_path):
     trained = []
     first = parents(school("best"), worker, trained)
     path = first.taught_by(SMALL)
@@ -81,7 +81,7 @@ def test_the_best_parent_teaches_all_and_is_found_again(school, worker):
     best = max(tops, key=tops.get)
     assert path == first.of("tiny_mobile" if best == "mb_w8" else "tiny_resnet", best).path
     assert first.note.startswith(f"{best} at 16 px, ") and f"{100 * tops[best]:.1f} %" in first.note
-    second = parents(school("best"), worker, again := [])
+    second = parents(school("best", record=tmp_path / "of another run"), worker, again := [])
     second.of("tiny_mobile", "mb_w8")  # another order, from the cache
     assert second.taught_by(replace(SMALL, variant="res8_w16_s2")) == path and again == []
 
@@ -138,6 +138,15 @@ def test_another_way_of_teaching_keeps_the_parents(school, worker):
         for share in (0.2, 0.9)
     ]
     assert first.path == other.path
+
+
+def test_a_file_of_other_classes_is_the_users_fault(school, worker, tmp_path):
+    """It ends the run with one line, rather than failing every candidate."""
+    classifier(tmp_path / "model.onnx", classes=4)
+    (tmp_path / "model.json").write_text(json.dumps(GOOD))
+    with pytest.raises(DataError, match="tells 4 classes apart, the data have 10") as caught:
+        parents(school(str(tmp_path)), worker).taught_by(SMALL)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from evaluators.data import TRAIN, VALIDATION, arrays, normalise, open_dataset
 from evaluators.dataset import DataError
-from evaluators.jobs import TeacherJob, TrainingFailed
+from evaluators.jobs import TeacherJob
 from evaluators.teacher import is_file, opened
 from evaluators.teaching import family_of, teach
 
@@ -77,13 +77,13 @@ def test_probabilities_become_logits(digits, cache, tmp_path):
 
 
 def test_other_classes_or_another_size_are_refused(digits, cache, tmp_path):
-    with pytest.raises(TrainingFailed, match="tells 4 classes apart, the data have 10"):
+    with pytest.raises(DataError, match="tells 4 classes apart, the data have 10"):
         teach(job(digits, tmp_path, cache, classes=4))
     wrong = TeacherJob(digits, cache, classifier(tmp_path / "m.onnx"), 24, MEAN, STD, False, tmp_path / "t.pt")
-    with pytest.raises(TrainingFailed, match="can't be run at 24 px"):
+    with pytest.raises(DataError, match="can't be run at 24 px"):
         teach(wrong)
     (tmp_path / "m.onnx").write_bytes(b"nothing")
-    with pytest.raises(TrainingFailed, match="can't be loaded"):
+    with pytest.raises(DataError, match="can't be loaded"):
         teach(wrong)
     assert not (tmp_path / "t.pt").exists()
 
