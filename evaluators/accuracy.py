@@ -30,8 +30,9 @@ def score(
     job: Job,
     epochs: int,
     cache: Path,
+    answers: Path | None = None,
 ) -> Accuracy:
-    """Accuracy of the file `model` on one split, image by image at batch 1.
+    """Accuracy of the file `model` on one split, image by image at batch 1. The classes it gave go to `answers` (.npy).
 
     Raises what the session raises: CandidateError, DeviceError.
     """
@@ -41,4 +42,8 @@ def score(
     logits = session.predict(sha256, batch.tobytes(), batch.shape, job)
     predicted = numpy.frombuffer(logits, dtype=numpy.float32).reshape(len(labels), -1).argmax(axis=1)
     correct = int((predicted == labels).sum())
+    if answers is not None:
+        part = answers.with_suffix(".part.npy")
+        numpy.save(part, predicted)
+        part.replace(answers)
     return Accuracy(correct / len(labels), correct, len(labels), epochs, split, sha256)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -11,7 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy
+
 from evaluators.accuracy import score
+from evaluators.coverage import Coverage, summarise
 from evaluators.dataset import TEST, VALIDATION, Dataset
 from evaluators.formats import for_runtime, needs
 from evaluators.jobs import (
@@ -20,7 +22,6 @@ from evaluators.jobs import (
     Graph,
     GraphJob,
     Ladder,
-    ParentJob,
     Recipe,
     Trained,
     TrainingFailed,
@@ -28,8 +29,10 @@ from evaluators.jobs import (
     graph_from_json,
 )
 from evaluators.latency import Rules, Target, time_model
-from evaluators.measurement import Accuracy, Block, Failure, Latency, Structure
+from evaluators.measurement import Accuracy, Agreement, Block, Failure, Latency, Structure
+from evaluators.parents import Parents, School
 from evaluators.stopwatch import Stopwatch
+from evaluators.teacher import PARENT
 from evaluators.worker import Worker, WorkerError
 from remote.device import Capabilities
 from remote.errors import CandidateError
@@ -39,6 +42,7 @@ from spaces.candidate import Candidate, Unbuildable
 
 STRUCTURE_S_MAX = 900.0  # the slowest family is cut and exported in under a minute
 TRAINING_S_MAX = 12 * 3600.0
+PROFILE_S = 1.0  # that a finalist's layers are timed for
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,10 @@ class Setup:
     download: bool
     parent_epochs: int | None
     parent_px: dict[str, int]  # family -> input size its parents are trained at
+    variants: Mapping[str, tuple[str, ...]]  # family -> those that are trained anyway, the best of which may teach
+    teacher: str  # whose logits candidates learn from: parent, best, a network's name, or a file
+    distillation: float | None  # weight of them in the loss; None: the recipe's
+    temperature: float | None
     seed: int
     opset: int = 13  # what the oldest boards read
     calibration_images: int = 64
@@ -80,14 +88,30 @@ class Board:
     ) -> None:
         self._setup, self._session, self._worker = setup, session, worker
         self._dataset, self._watch, self._doing = dataset, watch, doing
-        recipe = Recipe.of(dataset, seed=setup.seed)
-        self._recipe = replace(recipe, parent_epochs=setup.parent_epochs or recipe.parent_epochs)
+        wanted = {name: getattr(setup, name) for name in ("parent_epochs", "distillation", "temperature")}
+        wanted = {name: value for name, value in wanted.items() if value is not None}
+        self._recipe = replace(Recipe.of(dataset, seed=setup.seed), **wanted)
         self._graphs, self._nets = setup.folder / "graphs", setup.folder / "nets"
         self._images = setup.cache / "images"
         for folder in (self._graphs, self._nets, self._images, setup.cache / "parents"):
             folder.mkdir(parents=True, exist_ok=True)
-        self._normalisations: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {}
-        self.starts: dict[str, str] = {}  # variant -> where its weights came from, for people
+        self._normalisations: dict[tuple[str, str], tuple[tuple[float, ...], tuple[float, ...]]] = {}
+        self._progress = setup.folder / "progress.json"
+        school = School(
+            dataset,
+            self._images,
+            setup.cache / "parents",
+            self._recipe,
+            setup.weights,
+            setup.download,
+            setup.variants,
+            setup.parent_px,
+            setup.teacher,
+            self._progress,
+            setup.folder / "teacher.json",
+        )
+        self.parents = Parents(school, worker, lambda function, job, what: self._train(function, job, what, True))
+        self.parents.check()
 
     def structure(self, candidate: Candidate) -> Structure | Failure:
         """Size and parity of the network with random weights; its graph is kept for timing."""
@@ -128,6 +152,51 @@ class Board:
         """Test accuracy of the same file."""
         return self._scored(candidate, epochs, TEST)
 
+    def teaching(self) -> str:
+        """How candidates were taught, for people."""
+        recipe, own = self._recipe, "each candidate's own parent"
+        teacher = self.parents.note or (own if self._setup.teacher == PARENT else "none was needed")
+        return f"{teacher}; weight {recipe.distillation:g} at temperature {recipe.temperature:g}"
+
+    def coverage(self, candidate: Candidate, epochs: int) -> Coverage | Failure:
+        """What the runtime says of the layers of that file."""
+        graph = self._graph(candidate, epochs)
+        if isinstance(graph, Failure):
+            return graph
+        try:
+            with self._watch("timing"):
+                sent = self._session.put(self._sent(candidate, graph))
+                layers, untold = self._session.layers(sent, self._job(candidate), PROFILE_S)
+        except (CandidateError, Unbuildable) as error:
+            return _failure("coverage", error)
+        return summarise(candidate.precision, layers, untold)
+
+    def agreement(self, candidate: Candidate, epochs: int) -> Agreement | Failure:
+        """The device's answers to the validation images, kept when it was scored, against ONNX Runtime's here."""
+        answers = self._answers(candidate, epochs)
+        if not answers.exists() and isinstance(failed := self._scored(candidate, epochs, VALIDATION), Failure):
+            return failed
+        graph = self._graph(candidate, epochs)
+        if isinstance(graph, Failure):
+            return graph
+        try:
+            with self._watch("scoring"):
+                ours, host = self._worker.call(
+                    "evaluators.agreement:host_classes",
+                    graph,
+                    self._dataset,
+                    VALIDATION,
+                    candidate.image_px,
+                    self._normalisation(candidate),
+                    self._images,
+                    timeout_s=STRUCTURE_S_MAX,
+                )
+        except WorkerError as error:
+            return _failure("agreement", error)
+        theirs, labels = numpy.load(answers), numpy.array(self._dataset.splits[VALIDATION].labels)
+        same = int((ours == theirs).sum())
+        return Agreement(same, len(labels), float((theirs == labels).mean()), float((ours == labels).mean()), str(host))
+
     def model_path(self, candidate: Candidate, epochs: int) -> str:
         """`graphs/<key>-<epochs>.onnx`."""
         return str(self._graph_path(candidate, epochs).relative_to(self._setup.folder))
@@ -143,11 +212,10 @@ class Board:
         }
 
     def _normalisation(self, candidate: Candidate) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        known = self._normalisations.get(candidate.variant)
-        if known is None:
-            known = self._worker.call("spaces.network:normalisation", candidate.family, candidate.variant)
-            self._normalisations[candidate.variant] = known
-        return known
+        network = candidate.family, candidate.variant
+        if network not in self._normalisations:
+            self._normalisations[network] = self._worker.call("spaces.network:normalisation", *network)
+        return self._normalisations[network]
 
     def _timed(self, candidate: Candidate, graph: Path, limit_ms: float | None, blocks_min: int) -> Latency | Failure:
         setup = self._setup
@@ -182,6 +250,7 @@ class Board:
                     self._job(candidate),
                     epochs,
                     self._images,
+                    self._answers(candidate, epochs) if split == VALIDATION else None,
                 )
                 return replace(accuracy, rungs=graph.rungs, relaid=graph.relaid)
         except (CandidateError, Unbuildable) as error:
@@ -203,6 +272,10 @@ class Board:
                 file.write(line)
 
         return keep
+
+    def _answers(self, candidate: Candidate, epochs: int) -> Path:
+        """The classes that the device gave the validation images."""
+        return self._graphs / f"{candidate.key()}-{epochs}-answers.npy"
 
     def _graph_path(self, candidate: Candidate, epochs: int) -> Path:
         return self._graphs / f"{candidate.graph_key()}-{epochs}.onnx"
@@ -245,7 +318,7 @@ class Board:
         out = self._nets / f"{candidate.structure_key()}-{epochs}.pt"
         if out.exists():
             return out
-        parent = self._parent(candidate)
+        parent = self.parents.of(candidate.family, candidate.variant)
         common: dict[str, Any] = {
             "dataset": self._dataset,
             "cache": self._images,
@@ -253,67 +326,31 @@ class Board:
             "variant": candidate.variant,
             "image_px": candidate.image_px,
             "recipe": self._recipe,
-            "parent": parent,
             "out": out,
         }
         if epochs == 0:
-            cutting = CandidateJob(**common, steps=candidate.steps, options=candidate.options)
-            self._train("start_candidate", cutting, "cutting", None)
+            cutting = CandidateJob(**common, steps=candidate.steps, options=candidate.options, parent=parent.path)
+            self._train("start_candidate", cutting, "cutting", False)
             return out
         before = max((rung for rung in (0, *self._setup.rungs) if rung < epochs), default=0)
         net = self._net(candidate, before)
-        progress = self._setup.folder / "progress.json"
-        job = FineTuneJob(**common, epochs=epochs - before, net=net, progress=progress)
-        self._train("fine_tune", job, f"fine-tuning {candidate.describe()}", progress)
+        teacher = self.parents.taught_by(candidate)
+        tuning = FineTuneJob(**common, epochs=epochs - before, teacher=teacher, net=net, progress=self._progress)
+        self._train("fine_tune", tuning, f"fine-tuning {candidate.describe()}", True)
         return out
 
-    def _parent(self, candidate: Candidate) -> Path:
-        """The variant's trained network, from the cache or trained now."""
-        px = self._setup.parent_px[candidate.family]
-        weights = None if self._setup.weights is None else self._setup.weights.resolve()
-        identity = [
-            self._dataset.digest,
-            candidate.variant,
-            px,
-            str(weights),
-            self._setup.download,
-            asdict(self._recipe),
-        ]
-        key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
-        out = self._setup.cache / "parents" / f"{candidate.variant}-{px}-{key}.pt"
-        note = out.with_suffix(".txt")
-        if not (out.exists() and note.exists()):
-            progress = self._setup.folder / "progress.json"
-            job = ParentJob(
-                self._dataset,
-                self._images,
-                candidate.family,
-                candidate.variant,
-                px,
-                self._recipe,
-                out,
-                weights,
-                self._setup.download,
-                progress,
-            )
-            trained = self._train("train_parent", job, f"training parent {candidate.variant} at {px} px", progress)
-            note.write_text(trained.start, encoding="utf-8")
-        self.starts[candidate.variant] = note.read_text(encoding="utf-8")
-        return out
-
-    def _train(self, function: str, job: Any, what: str, progress: Path | None) -> Trained:
+    def _train(self, function: str, job: Any, what: str, tells: bool) -> Trained:
         def tick() -> None:
-            self._doing(what, share_done(progress))
+            self._doing(what, share_done(self._progress) if tells else None)
 
-        if progress:
-            progress.unlink(missing_ok=True)
+        self._progress.unlink(missing_ok=True)
         return self._worker.call(f"evaluators.training:{function}", job, timeout_s=TRAINING_S_MAX, tick=tick)
 
 
-def share_done(progress: Path | None) -> float | None:
+def share_done(progress: Path) -> float | None:
     """How much of a training is done, 0..1; None where it has not said yet."""
     try:
-        now = json.loads(progress.read_text(encoding="utf-8")) if progress else None
+        now = json.loads(progress.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return now["step"] / now["steps"] if now else None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from evaluators.measurement import Accuracy, Failure, Latency, Structure
+from evaluators.coverage import Coverage
+from evaluators.measurement import Accuracy, Agreement, Failure, Latency, Structure
 from spaces.candidate import Candidate
 
 
@@ -37,4 +38,16 @@ class Evaluator(Protocol):
 
     def model_path(self, candidate: Candidate, epochs: int) -> str:
         """Where that file lies, relative to the run folder; empty where there is none (a table)."""
+        ...
+
+
+class Sees(Protocol):
+    """What only a real device can show of a finalist; a table has nothing of it."""
+
+    def coverage(self, candidate: Candidate, epochs: int) -> Coverage | Failure:
+        """In which precision the layers of the file that was scored really run."""
+        ...
+
+    def agreement(self, candidate: Candidate, epochs: int) -> Agreement | Failure:
+        """The device's answers to the validation images against those of the same graph on the host."""
         ...

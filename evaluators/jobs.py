@@ -30,7 +30,7 @@ class Recipe:
     weight_decay: float = 0.01  # of matrices and kernels; biases and BatchNorm have none
     clip: float = 1.0  # largest gradient norm: keeps nets without BatchNorm from diverging
     label_smoothing: float = 0.1
-    distillation: float = 0.7  # weight of the parent's logits in the loss, the labels have the rest
+    distillation: float = 0.7  # weight of the teacher's logits in the loss, the labels have the rest
     temperature: float = 2.0  # of both logits in it
     flip: bool = True  # mirror left and right; off where handedness matters (digits, letters)
     shift: float = 0.06  # largest move, of the image's side; the border is repeated
@@ -88,7 +88,7 @@ class FineTuneJob:
     image_px: int
     epochs: int
     recipe: Recipe
-    parent: Path  # whose logits are learned from
+    teacher: Path  # file with the logits that are learned from, a parent's or another's
     net: Path
     out: Path
     progress: Path | None = None
@@ -119,6 +119,20 @@ class Ladder:
             return self
         short = replace(self, floating_macs=0.0, qat_epochs=0)
         return short if epochs else replace(short, methods=self.methods[:1], correct=False)
+
+
+@dataclass(frozen=True)
+class TeacherJob:
+    """Write the logits of an ONNX classifier as a file to learn from."""
+
+    dataset: Dataset
+    cache: Path  # of decoded images
+    file: Path
+    image_px: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    flip: bool  # mirrored images, too
+    out: Path
 
 
 @dataclass(frozen=True)

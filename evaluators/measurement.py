@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from evaluators.coverage import Coverage
 from spaces.candidate import Candidate
+
+DISAGREEMENT = 0.005  # of top-1 between device and host: above it one of them computes something else
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,38 @@ def standard_error(correct: int, count: int) -> float:
 
 
 @dataclass(frozen=True)
+class Agreement:
+    """The engine that was timed on the device against the same graph on the host, on the validation images."""
+
+    same: int  # images both give the same class
+    count: int
+    device_top1: float
+    host_top1: float
+    host: str  # what ran the graph here: onnxruntime 1.31.1
+
+    @property
+    def share(self) -> float:
+        """Of the images, those with the same answer."""
+        return self.same / self.count
+
+    @property
+    def disagrees(self) -> bool:
+        """True if the two accuracies are further apart than rounding makes them."""
+        return abs(self.device_top1 - self.host_top1) > DISAGREEMENT + 1e-9
+
+    def warning(self, candidate: str) -> str:
+        """One line where they disagree; empty where they do not."""
+        if not self.disagrees:
+            return ""
+        device, host, share = (f"{100 * part:.1f} %" for part in (self.device_top1, self.host_top1, self.share))
+        return (
+            f"{candidate} has {device} of the validation images right on the device and {host} on the host "
+            f"({self.host}), from the same graph; {share} get the same answer from both: trust the device's number, "
+            "and look for what it computes otherwise"
+        )
+
+
+@dataclass(frozen=True)
 class Failure:
     """Why a candidate could not go on. The candidate's own failures teach the sampler, others do not."""
 
@@ -153,6 +188,8 @@ class Measurement:
     latency: Latency | None = None
     accuracies: tuple[Accuracy, ...] = ()  # validation, in order of epochs
     test: Accuracy | None = None
+    coverage: Coverage | None = None  # of a finalist: in which precision its layers really ran
+    agreement: Agreement | None = None  # of a finalist: device against host
     confirmed: bool = False  # timed again as a finalist, with its trained weights
     model_path: str = ""  # the scored graph, relative to the run folder
     trial: int = -1  # number in the study

@@ -70,11 +70,11 @@ def start_candidate(job: CandidateJob) -> Trained:
 
 
 def fine_tune(job: FineTuneJob) -> Trained:
-    """The saved network after `job.epochs` more epochs of learning from labels and from its parent."""
+    """The saved network after `job.epochs` more epochs of learning from labels and from its teacher."""
     began = time.monotonic()
     feed = _begin(job)
     saved = torch.load(job.net, weights_only=True)
-    taught = torch.load(job.parent, weights_only=True)["logits"].to(device())
+    taught = torch.load(job.teacher, weights_only=True)["logits"].to(device())
     net, before = network.unpacked(saved).to(device()), saved["epochs"]
     recipe = job.recipe
 

@@ -33,6 +33,7 @@ DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 LOW_MEMORY_MB = 100
 ENERGY_S = 1.0  # the model runs alone this long where power can be read
 PRECISIONS = ("fp32", "fp16", "int8")
+ENGINES = 2  # changed when engines are built in another way: those of before are built anew
 SCARCE = 0.5  # share of the usual free memory below which a kill is not held against the model
 
 # Read with os.read, never a buffered reader: that would swallow the first frames behind the source.
@@ -367,7 +368,15 @@ def predict(order):
     return own(order["job"]) if own else part("timing").predict(runtime, order["job"])
 
 
-FUNCTIONS = {"look": look, "build": build, "measure": measure, "predict": predict}
+def layers(order):
+    """What a runtime really runs; nothing, and why, of one that does not tell."""
+    own = getattr(runtime_part(order["runtime"]), "layers", None)
+    if own is None:
+        return {"layers": [], "why": "%s does not tell what it runs" % order["runtime"]}, b""
+    return {"layers": own(order["job"]), "why": ""}, b""
+
+
+FUNCTIONS = {"look": look, "build": build, "measure": measure, "predict": predict, "layers": layers}
 
 
 def one_line(error):
@@ -545,6 +554,11 @@ class Agent(object):
         order["job"]["shape"] = shape
         self.begin(request, order, fields, False)
 
+    def layers(self, request, fields):
+        order = self.order(fields, "layers", ["model"])
+        order["job"]["seconds_max"] = number(fields, "seconds_max", 0.1, 86400)
+        self.begin(request, order, fields, True)
+
     def order(self, fields, function, blobs):
         """What a child is told to do; blobs are still digests."""
         runtime_part(fields.get("runtime"))
@@ -644,7 +658,8 @@ class Agent(object):
     def engine(self, request, job, fields, digest_, held, lock, deadline_s):
         """(path, seconds spent) of the engine of a stored model; kept, and built once for the same options."""
         version = self.found["runtimes"].get(fields["runtime"])
-        options = [digest_, fields["runtime"], version, fields["precision"], fields["workspace_mb"], fields["threads"]]
+        options = [ENGINES, digest_, fields["runtime"], version]
+        options += [fields["precision"], fields["workspace_mb"], fields["threads"]]
         key = hashlib.sha256(json.dumps(options).encode()).hexdigest()
         if self.engines.has(key):
             held.append(self.engines.hold(key))
@@ -679,6 +694,7 @@ OPS = {
     "put": Agent.put,
     "time": Agent.time,
     "predict": Agent.predict,
+    "layers": Agent.layers,
     "state": Agent.state,
     "survey": Agent.survey,
     "cancel": Agent.cancel,

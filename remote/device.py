@@ -34,6 +34,16 @@ EARLY_INT8 = ((6, 1),)
 
 
 @dataclass(frozen=True)
+class Layer:
+    """One node of what a runtime runs, after its own optimizing and fusing."""
+
+    name: str
+    type: str  # in the runtime's own words: QLinearConv, Reorder, CaskConvolution
+    precision: str  # fp32 | fp16 | bf16 | int8; empty where it is not told
+    ms: float  # of one run; 0 where it is not told
+
+
+@dataclass(frozen=True)
 class Int8Recipe:
     """How a graph is quantized for one target. Weights are always int8 and per channel.
 

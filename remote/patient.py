@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from remote.device import Layer
 from remote.errors import SUSPECT_KINDS, CandidateError, DeviceError
 from remote.session import Session
 
@@ -77,6 +78,10 @@ class Patient:
             return self.session.predict(model, self.session.put(data), shape, *args, **options)
 
         return self._patiently("predict", work, (model,))
+
+    def layers(self, model: str, *args: Any, **options: Any) -> tuple[tuple[Layer, ...], str]:
+        """See Session.layers."""
+        return self._patiently("layers", lambda: self.session.layers(model, *args, **options), (model,))
 
     def state(self) -> dict[str, Any]:
         """See Session.state."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from remote.device import Facts, Gpu
+from remote.device import Facts, Gpu, Layer
 from remote.errors import CANDIDATE_KINDS, Cancelled, CandidateError, DeviceError
 
 LISTS = ("wall_ms", "cpu_ms", "reference_wall_ms", "reference_cpu_ms")
 GPU_LISTS = ("gpu_ms", "reference_gpu_ms")
+LAYERS_MAX = 20_000
 
 
 def facts(reply: dict[str, Any]) -> Facts:
@@ -59,6 +60,18 @@ def block(reply: dict[str, Any], pairs: int) -> dict[str, Any]:
         "load_average": number(reply, "load_average", 0, 1e6),
         "during": seen(reply.get("during")),
     }
+
+
+def layers(reply: dict[str, Any]) -> tuple[tuple[Layer, ...], str]:
+    """(the nodes that a runtime ran, or none and why it does not tell)."""
+    rows = _typed(reply, "layers", list)
+    if len(rows) > LAYERS_MAX or not all(isinstance(row, dict) for row in rows):
+        raise DeviceError(f"the device sent {len(rows)} layers, or some that are none")
+    found = [
+        Layer(text(row, "name"), text(row, "type", 60), text(row, "precision", 10), number(row, "ms", 0, 1e8))
+        for row in rows
+    ]
+    return tuple(found), text(reply, "why") or ("" if found else "the device tells of no layers")
 
 
 def seen(value: Any) -> dict[str, float]:

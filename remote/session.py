@@ -15,7 +15,7 @@ from typing import Any
 
 from remote import replies
 from remote.agent import BOOT, ERROR, PROTOCOL
-from remote.device import Device, Facts
+from remote.device import Device, Facts, Layer
 from remote.errors import DeviceError, UnknownDevice
 from remote.inventory import is_entered, unreachable
 from remote.simulated.spec import parse
@@ -190,6 +190,17 @@ class Session:
             silence_s=deadline_s + job.build_deadline_s + GRACE_S,
         )
         return replies.logits(raw, reply, shape[0])
+
+    def layers(
+        self, model: str, job: Job, seconds_max: float = 3.0, deadline_s: float = 600.0
+    ) -> tuple[tuple[Layer, ...], str]:
+        """(the nodes the runtime really runs for a stored model, or none and why it does not tell).
+
+        Waits its turn on the device. Raises CandidateError for the model's faults, DeviceError for others.
+        """
+        fields = {"model": model, "seconds_max": seconds_max} | job.fields() | {"deadline_s": deadline_s}
+        reply, _ = self._call("layers", fields, silence_s=deadline_s + job.build_deadline_s + GRACE_S)
+        return replies.layers(reply)
 
     def state(self) -> dict[str, Any]:
         """Load, clocks, temperature and throttling now, as far as the device shows them."""

@@ -91,6 +91,10 @@ def _config(
             "latency_of": "the trained model" if choice.confirmed else "the same graph with random weights",
             "validation": _accuracy(choice.accuracy),
             "test": _accuracy(choice.test),
+            "coverage": asdict(choice.coverage) if choice.coverage else None,
+            "agreement": asdict(choice.agreement) | {"same_answer": choice.agreement.share}
+            if choice.agreement
+            else None,
             "structure": asdict(choice.structure) if choice.structure else None,
         },
         "budget": asdict(result.budget),

@@ -17,10 +17,10 @@ _TYPES = {
     "string": "candidate outcome reason family variant precision runtime model_sha256 model_path "
     "runtime_version disturbed",
     "Int64": "trial image_px threads samples blocks repeated parameters macs onnx_bytes epochs validation_count "
-    "test_count",
+    "test_count layers layers_as_asked reformats",
     "Float64": "prune percentile latency_ms latency_low_ms latency_high_ms median_ms median_low_ms "
     "median_high_ms rank_ms rank_low_ms rank_high_ms over_ms peak_mb runtime_mb load_ms parity_max_abs "
-    "validation_top1 validation_se test_top1 test_se",
+    "validation_top1 validation_se test_top1 test_se reformat_share fp32_ratio host_top1 same_answer",
     "boolean": "keeps_budget confirmed simulated on_front chosen baseline",
 }
 _TYPE = {name: kind for kind, names in _TYPES.items() for name in names.split()}
@@ -112,7 +112,20 @@ def _row(measurement: Measurement, budget: Budget) -> dict[str, Any]:
         facts |= {name: getattr(structure, name) for name in names}
     if measurement.latency is not None:
         facts |= _latency(measurement.latency, budget)
-    return facts | _accuracy(measurement.accuracy, "validation") | _accuracy(measurement.test, "test")
+    facts |= _accuracy(measurement.accuracy, "validation") | _accuracy(measurement.test, "test")
+    return facts | _seen(measurement)
+
+
+def _seen(measurement: Measurement) -> dict[str, Any]:
+    """What the device showed of a finalist; a precision that is not told leaves its columns empty."""
+    coverage, agreement = measurement.coverage, measurement.agreement
+    facts: dict[str, Any] = {}
+    if coverage is not None and coverage.known:
+        facts |= {"layers": coverage.count, "layers_as_asked": coverage.asked, "reformats": coverage.reformats}
+        facts |= {"reformat_share": coverage.reformat_share}
+    if coverage is not None:
+        facts |= {"fp32_ratio": coverage.fp32_ratio}
+    return facts | ({"host_top1": agreement.host_top1, "same_answer": agreement.share} if agreement else {})
 
 
 def _latency(latency: Latency, budget: Budget) -> dict[str, Any]:

@@ -45,6 +45,7 @@ def page(result: Result) -> str:
         split=words.split(result),
         early=words.early(result),
         incidents=words.incidents(result),
+        finalists=words.finalists(result),
         measured=_measured(result),
         trials=records,
         facts={name: getattr(result, name) for name in _KEYS},
@@ -69,7 +70,7 @@ def _environment() -> Environment:
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "sort_keys": True}
     for name in ("ms", "number", "interval", "bound", "percent", "points", "duration"):
         environment.filters[name] = getattr(words, name)
-    environment.globals["change"] = words.change
+    environment.globals |= {"change": words.change, "runs_as": words.runs_as}
     return environment
 
 

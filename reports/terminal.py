@@ -10,7 +10,19 @@ from evaluators.measurement import Measurement
 from reports.advice import nearest
 from reports.compare import saving
 from reports.front import same
-from reports.words import duration, early, headline, incidents, interval, number, outcomes, percent, split, trust
+from reports.words import (
+    duration,
+    early,
+    headline,
+    incidents,
+    interval,
+    number,
+    outcomes,
+    percent,
+    runs_as,
+    split,
+    trust,
+)
 from search.result import Result
 
 
@@ -83,6 +95,7 @@ def _lines(result: Result) -> list[tuple[str, str]]:
         ("against b", gained),
         ("trials", ended),
         ("", early(result)),
+        ("precision", runs_as(result.choice) if result.choice else ""),
         ("device", ", ".join(f"{kind}: {count}" for kind, count in incidents(result))),
         ("time", f"{duration(result.seconds.wall)}: {spent}"),
         ("report", str(result.folder / "report.html")),

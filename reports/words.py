@@ -7,10 +7,11 @@ from collections import Counter
 from math import isinf
 from typing import Any
 
-from evaluators.measurement import OUTCOMES, Interval
+from evaluators import coverage
+from evaluators.measurement import OUTCOMES, Interval, Measurement
 from remote.errors import DEVICE_KINDS
 from reports.compare import Saving, saving
-from reports.front import trials
+from reports.front import same, trials
 from search.result import Result
 
 AXES = {"image_px": "image", "prune": "pruning", "precision": "precision", "threads": "threads", "variant": "network"}
@@ -117,6 +118,19 @@ def trust(result: Result) -> list[str]:
     if result.choice is not None and not result.choice.confirmed:
         lines.append("The choice was not timed again with its trained weights.")
     return lines
+
+
+def finalists(result: Result) -> list[Measurement]:
+    """Choice and front as far as the device showed what it runs for them, the choice first."""
+    shown = [m for m in (result.choice, *result.front) if m is not None and (m.coverage or m.agreement)]
+    return [m for place, m in enumerate(shown) if not any(same(m, other) for other in shown[:place])]
+
+
+def runs_as(measurement: Measurement) -> str:
+    """`mobilenet_v2 96px int8: int8 pays, ...`: in which precision it really runs, and what comes of it."""
+    if measurement.coverage is None:
+        return ""
+    return f"{measurement.candidate.describe()}: {coverage.sentence(measurement.coverage)}"
 
 
 def split(result: Result) -> list[tuple[str, float, float]]:

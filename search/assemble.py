@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections import Counter
+from collections import Counter, defaultdict
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -41,12 +41,13 @@ from search.funnel import Gates
 from search.ledger import Ledger
 from search.live import View
 from search.proposing.known import Earlier
-from search.remembered import Remembered
+from search.remembered import Remembered, Seen
 from search.result import Result
 from search.settings import Settings, SettingsError
 from search.study import open_study, samplers
 from spaces.space import Space, load
 
+SEEING_S = 2.0  # a process that profiles a finalist's layers
 VERSIONS = ("edgefront", "optuna", "torch", "torchvision", "torch-pruning", "onnx", "onnxruntime")
 
 
@@ -135,14 +136,16 @@ def _searched(rooms: Rooms, started: str) -> tuple[Result, dict[str, Any], tuple
     gates = Gates(settings.budget(), settings.rungs, brief_epochs=brief_epochs(settings))
     searched = serial.run(study, rooms.space, evaluator, gates, limits, view)
     plain = frozenset(rooms.space.parents())
-    ending = finish(searched.measurements, evaluator, settings.budget(), plain, view.doing)
+    sees = Seen(board, rooms.ledger, rooms.watch)
+    ending = finish(searched.measurements, evaluator, settings.budget(), plain, view.doing, sees)
     data = rooms.dataset
     warnings = [
         *rooms.dataset.left_out,
         *(_scratch(board) if data.kind != "digits" else []),
         *([restless] if restless else []),
+        *(m.agreement.warning(m.candidate.describe()) for m in ending.measurements if m.agreement),
     ]
-    result = _result(rooms, ending, setup, started, tuple(dict.fromkeys(warnings)))
+    result = _result(rooms, ending, setup, started, board.teaching(), tuple(filter(None, dict.fromkeys(warnings))))
     preprocessing = board.preprocessing(ending.choice.candidate) if ending.choice else {}
     return result, preprocessing, rooms.dataset.classes
 
@@ -151,7 +154,7 @@ def _scratch(board: Board) -> list[str]:
     """A warning for every parent that had no weights to start from."""
     return [
         f"{variant} was trained from scratch: more accurate with pretrained weights (--weights DIR)"
-        for variant, start in board.starts.items()
+        for variant, start in board.parents.starts.items()
         if start.startswith("none")
     ]
 
@@ -202,6 +205,10 @@ def _setup(rooms: Rooms) -> tuple[Setup, str]:
         weights=None if settings.weights in (None, "none") else Path(settings.weights),
         download=settings.weights is None,
         parent_epochs=settings.parent_epochs,
+        variants=_first(rooms.space, settings.trials),
+        teacher=settings.teacher,
+        distillation=settings.distillation,
+        temperature=settings.temperature,
         parent_px={family: rooms.space.parent_px(family) for family in rooms.space.variants},
         seed=settings.seed,
         simulated=rooms.facts.simulated,
@@ -210,7 +217,15 @@ def _setup(rooms: Rooms) -> tuple[Setup, str]:
     return setup, f"the device was not calm at the start: {restless}" if restless else ""
 
 
-def _result(rooms: Rooms, ending: Ending, setup: Setup, started: str, warnings: tuple[str, ...]) -> Result:
+def _first(space: Space, trials: int | None) -> dict[str, tuple[str, ...]]:
+    """The networks whose parents the first trials train, by family."""
+    found: defaultdict[str, tuple[str, ...]] = defaultdict(tuple)
+    for parent in space.parents()[:trials]:
+        found[parent.family] += (parent.variant,)
+    return dict(found)
+
+
+def _result(rooms: Rooms, ending: Ending, setup: Setup, started: str, taught: str, warnings: tuple[str, ...]) -> Result:
     settings, facts, ledger, data = rooms.settings, rooms.facts, rooms.ledger, rooms.dataset
     wall = ledger.earlier_wall_s() + rooms.watch.wall_s()
     kinds = {
@@ -250,6 +265,7 @@ def _result(rooms: Rooms, ending: Ending, setup: Setup, started: str, warnings: 
             "data digest": data.digest,
             "seed": str(settings.seed),
             "sampler": settings.sampler,
+            "teacher": taught,
             "space": f"{rooms.space.name}, {rooms.space.size():,} candidates",
         },
         measurements=ending.measurements,

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from evaluators.evaluator import Evaluator
+from evaluators.evaluator import Evaluator, Sees
 from evaluators.measurement import FAILED, KEPT, OVER_BUDGET, Accuracy, Failure, Measurement
 from search.budget import Budget
 from search.choice import baseline, nearest_miss, ranked
 from search.funnel import over
 from search.pareto import front
 from search.result import Miss
+from search.seeing import look
 from spaces.candidate import Candidate
 
 
@@ -32,8 +33,9 @@ def finish(
     budget: Budget,
     plain: frozenset[Candidate],
     tell: Callable[[str], None],
+    sees: Sees | None = None,
 ) -> Ending:
-    """Choice, baseline and front, confirmed and tested.
+    """Choice, baseline and front, confirmed and tested; with `sees` also what the device shows of choice and front.
 
     The best within the budget is timed again with its trained weights; if that takes it over, the next one is.
     """
@@ -53,6 +55,9 @@ def finish(
     for measurement in [*found, *(m for m in (choice, greedy) if m)]:
         tell(f"test accuracy of {measurement.candidate.describe()}")
         known[measurement.trial] = _tested(known[measurement.trial], evaluator)
+    if sees is not None:
+        finalists = [known[m.trial] for m in (*found, *([choice] if choice else []))]
+        known |= {m.trial: m for m in look(list(known.values()), finalists, choice, evaluator, sees, tell)}
     return Ending(
         tuple(known[number] for number in sorted(known)),
         tuple(known[m.trial] for m in found),

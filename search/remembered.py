@@ -7,8 +7,18 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from evaluators.evaluator import Evaluator
-from evaluators.measurement import Accuracy, Failure, Latency, Structure, accuracy_from_dict, latency_from_dict
+from evaluators import coverage as coverages
+from evaluators.coverage import Coverage
+from evaluators.evaluator import Evaluator, Sees
+from evaluators.measurement import (
+    Accuracy,
+    Agreement,
+    Failure,
+    Latency,
+    Structure,
+    accuracy_from_dict,
+    latency_from_dict,
+)
 from evaluators.stopwatch import Stopwatch
 from search.ledger import Entry, Ledger
 from spaces.candidate import Candidate
@@ -17,6 +27,8 @@ DECODERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "Structure": lambda data: Structure(**data),
     "Latency": latency_from_dict,
     "Accuracy": accuracy_from_dict,
+    "Coverage": coverages.from_dict,
+    "Agreement": lambda data: Agreement(**data),
     "Failure": lambda data: Failure(**data),
 }
 
@@ -24,11 +36,28 @@ STAGES = ("structure", "latency", "accuracy", "confirm", "test")
 AGREE = 1.2  # two looks at a latency that differ by less are one; the factor is what a busy device may add
 
 
-class Remembered:
-    """The Evaluator of the same answers, each kept in the ledger with the seconds it took."""
+class Once:
+    """What keeps answers in the ledger, each with the seconds it took."""
+
+    def __init__(self, ledger: Ledger, watch: Stopwatch) -> None:
+        self._ledger, self._watch = ledger, watch
+
+    def _once(self, stage: str, key: str, measure: Callable[[], Any]) -> Any:
+        known = self._ledger.get(stage, key)
+        return self._measure(stage, key, measure) if known is None else _decoded(known)
+
+    def _measure(self, stage: str, key: str, measure: Callable[[], Any]) -> Any:
+        value = measure()
+        tagged = {"type": type(value).__name__} | asdict(value)
+        return _decoded(self._ledger.put(stage, key, tagged, self._watch.lap(), self._watch.wall_s()))
+
+
+class Remembered(Once):
+    """The Evaluator of the same answers, each asked for once."""
 
     def __init__(self, inner: Evaluator, ledger: Ledger, watch: Stopwatch) -> None:
-        self._inner, self._ledger, self._watch = inner, ledger, watch
+        super().__init__(ledger, watch)
+        self._inner = inner
         self._heard: Callable[[str, str, Any], None] = lambda stage, key, value: None
 
     def structure(self, candidate: Candidate) -> Structure | Failure:
@@ -75,16 +104,26 @@ class Remembered:
     def model_path(self, candidate: Candidate, epochs: int) -> str:
         return self._inner.model_path(candidate, epochs)
 
-    def _once(self, stage: str, key: str, measure: Callable[[], Any]) -> Any:
-        known = self._ledger.get(stage, key)
-        return self._measure(stage, key, measure) if known is None else _decoded(known)
-
     def _measure(self, stage: str, key: str, measure: Callable[[], Any]) -> Any:
-        value = measure()
-        tagged = {"type": type(value).__name__} | asdict(value)
-        found = _decoded(self._ledger.put(stage, key, tagged, self._watch.lap(), self._watch.wall_s()))
+        found = super()._measure(stage, key, measure)
         self._heard(stage, key, found)
         return found
+
+
+class Seen(Once):
+    """The Sees of the same answers, each asked for once."""
+
+    def __init__(self, inner: Sees, ledger: Ledger, watch: Stopwatch) -> None:
+        super().__init__(ledger, watch)
+        self._inner = inner
+
+    def coverage(self, candidate: Candidate, epochs: int) -> Coverage | Failure:
+        key = f"{candidate.key()}@{epochs}"
+        return self._once("coverage", key, lambda: self._inner.coverage(candidate, epochs))
+
+    def agreement(self, candidate: Candidate, epochs: int) -> Agreement | Failure:
+        key = f"{candidate.key()}@{epochs}"
+        return self._once("agreement", key, lambda: self._inner.agreement(candidate, epochs))
 
 
 def _decoded(entry: Entry) -> Any:

@@ -120,6 +120,14 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help=f"fine-tuning in int8 where nothing less does, 0 for none (default {default.qat_epochs})",
     )
+    how.add_argument(
+        "--teacher",
+        metavar="NAME",
+        help="whose logits candidates learn from: parent, their own; best, the most accurate parent; a network's name; "
+        f"or an ONNX classifier with its preprocessing beside it (default {default.teacher})",
+    )
+    how.add_argument("--distillation", type=float, metavar="SHARE", help="weight of those logits in the loss, 0 to 1")
+    how.add_argument("--temperature", type=float, metavar="T", help="that softens both sides' logits")
     how.add_argument("--seed", type=int, metavar="N", help=f"of splits, sampler and training (default {default.seed})")
     files = p.add_argument_group("files")
     files.add_argument(

@@ -39,6 +39,9 @@ class Settings:
     parent_epochs: int | None = None
     int8_drop: float = 0.01  # that int8 may lose against fp32 before more is done for it
     qat_epochs: int = 2  # of fine-tuning in int8, where nothing less does
+    teacher: str = "best"  # whose logits candidates learn from: parent, best, a network's name, an ONNX file
+    distillation: float | None = None  # weight of those logits in the loss, 0..1; None: the recipe's
+    temperature: float | None = None
     seed: int = 0
     out: str = "runs/search"
     cache: str = "~/.cache/edgefront"
@@ -54,6 +57,8 @@ class Settings:
             ),
             "trials": (self.trials is None or self.trials >= 1, "must be at least 1"),
             "time_limit_s": (self.time_limit_s is None or self.time_limit_s > 0, "must be above 0 s"),
+            "distillation": (self.distillation is None or 0 <= self.distillation <= 1, "must lie between 0 and 1"),
+            "temperature": (self.temperature is None or self.temperature > 0, "must be above 0"),
             "parent_epochs": (self.parent_epochs is None or self.parent_epochs >= 1, "must be at least 1"),
             "warm_start": (
                 self.warm_start is None or self.sampler == "budget",

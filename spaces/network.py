@@ -9,7 +9,7 @@ not depend on the weights or on the gradients, and may declare `OPTIONS` and `EX
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from spaces.candidate import Unbuildable
 from spaces.declared import operations
+from spaces.space import missing
 
 Triple = tuple[float, float, float]
 Options = Sequence[tuple[str, str]]  # (axis name, value), as a candidate has them
@@ -56,8 +57,8 @@ class Variant:
 
 
 def family_names() -> tuple[str, ...]:
-    """Names of the files in `spaces/families/`."""
-    return _names("families")
+    """Names of the files in `spaces/families/`, but for those of a package that is not installed."""
+    return tuple(name for name in _names("families") if not missing(name))
 
 
 def operation_names() -> tuple[str, ...]:
@@ -66,7 +67,7 @@ def operation_names() -> tuple[str, ...]:
 
 
 def variants(family: str) -> dict[str, Variant]:
-    """The family's table: variant name -> its numbers."""
+    """The family's table: variant name -> its numbers. It may know more names than it lists."""
     return dict(family_module(family).VARIANTS)
 
 
@@ -130,7 +131,7 @@ def unpacked(saved: dict[str, Any]) -> nn.Module:
 def family_module(family: str) -> ModuleType:
     """The family's file, imported. Raises Unbuildable if there is none."""
     if family not in family_names():
-        why = f" is left out: {LEFT_OUT[family]}" if family in LEFT_OUT else " is not known"
+        why = f" is left out: {LEFT_OUT[family]}" if family in LEFT_OUT else missing(family) or " is not known"
         raise Unbuildable(f"family {family!r}{why}; there are {', '.join(family_names())}")
     return importlib.import_module(f"spaces.families.{family}")
 
@@ -180,7 +181,8 @@ def _names(folder: str) -> tuple[str, ...]:
 
 
 def _row(family: str, variant: str) -> Variant:
-    table = variants(family)
+    table: Mapping[str, Variant] = family_module(family).VARIANTS
     if variant not in table:
-        raise Unbuildable(f"family {family} has no variant {variant!r}; it has {', '.join(table)}")
+        close = getattr(table, "close_to", lambda name: tuple(table))(variant)
+        raise Unbuildable(f"family {family} has no variant {variant!r}; it has {', '.join(close)}")
     return table[variant]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from spaces.declared import operations, options
 
 PRESETS = Path(__file__).parent / "presets"
 FAMILIES = Path(__file__).parent / "families"
+OPTIONAL = ("timm",)  # families of a package of that name, which is installed as an extra
 PLAIN_AXES = ("image_px", "precision", "runtime", "threads")
 
 Value = str | int | float
@@ -213,6 +215,13 @@ def cut(
     return replace(space, axes=axes, own_axes=own, left_out=tuple(dict.fromkeys([*space.left_out, *left_out])))
 
 
+def missing(family: str) -> str:
+    """Why a family can't be had here, as the end of a sentence; empty if it can."""
+    if family not in OPTIONAL or find_spec(family) is not None:
+        return ""
+    return f" needs the package {family}, which is not installed: pip install 'edgefront[{family}]'"
+
+
 def _from_table(name: str, table: dict[str, Any]) -> Space:
     axes = {"runtime": ["onnxruntime"], "threads": [1], "precision": ["fp32"]} | table.get("axes", {})
     return Space(
@@ -252,6 +261,11 @@ def _check(space: Space, path: Path) -> Space:
     for family in [*space.variants, *space.own_axes]:
         if family not in families:
             raise SpaceError(f"{path}: no family {family!r}; there are {', '.join(families)}")
+        if why := missing(family):
+            raise SpaceError(f"{path}: family {family}{why}")
+    named = [variant for names in space.variants.values() for variant in names]
+    if twice := [variant for place, variant in enumerate(named) if variant in named[:place]]:
+        raise SpaceError(f"{path}: [variants] names {twice[0]} twice: name it once, of one family")
     there = [*PLAIN_AXES, *operations(), *options()]
     for axis in [*space.axes, *(a for own in space.own_axes.values() for a in own)]:
         if axis not in there:

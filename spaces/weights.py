@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import urllib.request
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from spaces.network import family_module, family_names, head_name, variants
+from spaces.space import OPTIONAL
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
 SCRATCH = "none: trained from scratch"
@@ -81,13 +83,16 @@ def trained(start: str) -> bool:
 def start(net: nn.Module, family: str, variant: str, folder: Path | None, download: bool) -> str:
     """Where the weights now in `net` come from, for people; `SCRATCH`, perhaps with a reason, if nowhere.
 
-    In this order: a file in `folder`, torchvision's from its cache directory, torchvision's by download. A download
-    that fails is no error; a file at hand that does not fit raises WeightsError.
+    In this order: a file in `folder`, torchvision's from its cache directory, torchvision's by download; for a family
+    that loads its own (`load_own`), that in their place. A download that fails is no error; a file at hand that does
+    not fit raises WeightsError.
     """
     path = find(variant, folder)
     if path is not None:
         load(net, path)
         return path.name
+    if load_own := getattr(family_module(family), "load_own", None):
+        return _own(load_own, net, variant) if download else SCRATCH
     pretrained = getattr(family_module(family), "pretrained", None)
     if pretrained is None:
         return SCRATCH
@@ -106,8 +111,18 @@ def start(net: nn.Module, family: str, variant: str, folder: Path | None, downlo
     return f"torchvision {entry.name}"
 
 
+def _own(load_own: Callable[[nn.Module, str], str], net: nn.Module, variant: str) -> str:
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    try:
+        return load_own(net, variant)
+    except Exception as error:  # the network's, the hub's and the file's errors have no common class
+        net.load_state_dict(before)
+        return f"{SCRATCH} (download failed: {_line(error)})"
+
+
 def _stems(variant: str) -> tuple[str, ...]:
-    rows = [variants(family).get(variant) for family in family_names()]
+    # an optional package's networks have files of their own names: it need not be imported for others
+    rows = [variants(family).get(variant) for family in family_names() if family not in OPTIONAL]
     return (variant, *(row.file for row in rows if row is not None and row.file))
 
 

@@ -106,6 +106,17 @@ def test_what_is_chosen_is_what_was_measured(finished):
 
 
 @pytest.mark.slow
+def test_finalists_say_what_really_ran(finished):
+    """On this machine the device's runtime is the host's, so both give the same answers."""
+    trials = pandas.read_csv(finished[0] / "trials.csv")
+    shown, rest = trials[trials.on_front | trials.chosen], trials[~(trials.on_front | trials.chosen)]
+    assert (shown.same_answer == 1).all() and (shown.host_top1 == shown.validation_top1).all()
+    int8 = shown[shown.precision == "int8"]
+    assert (int8.layers_as_asked > 0).all() and int8.reformat_share.between(0.001, 0.9).all()
+    assert rest.same_answer.isna().all() and shown[shown.precision == "fp32"].layers.isna().all()
+
+
+@pytest.mark.slow
 def test_the_example_predicts(finished):
     folder, _, _ = finished
     Image.fromarray(numpy.full((48, 48), 30, numpy.uint8)).save(folder / "grey.png")

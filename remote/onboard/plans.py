@@ -1,10 +1,11 @@
 # mypy: ignore-errors
-"""What TensorRT's two runtimes share: whose fault a failure is, by its words, and timing caches that stay.
+"""What TensorRT's two runtimes share: whose fault a failure is, timing caches that stay, what an engine is made of.
 
 Sent to the device as text: Python 3.6, standard library only. "Plan" is TensorRT's word for an engine in a file.
 """
 
 import hashlib
+import json
 import os
 import re
 
@@ -22,6 +23,7 @@ UNSUPPORTED = (
     r"UNSUPPORTED_|In (?:function|node)[^[]*\[(?:[7-9]|1[0-3])\] |No importer registered|could not find plugin"
     r"|Plugin not found|[Uu]nsupported|not supported|require hardware with Int8 support"
 )
+KINDS = (("int8", "int8"), ("bf16", "bf16"), ("fp16", "fp16"), ("half", "fp16"), ("fp32", "fp32"), ("float", "fp32"))
 NODE_DUMP = r"--- (?:Begin|End) node ---|\.cpp:\d+: (?:input|name|op_type): "
 NO_TACTIC = r"Could not find any implementation|no implementation"
 
@@ -45,6 +47,26 @@ def refuse_int8(gpu):
     """The Unfit for an int8 graph on a GPU (None: not known) without int8: TensorRT fails late on it, or is slow."""
     named = "%s (sm %s)" % (gpu["name"], gpu["sm"]) if gpu else "this GPU"
     return part("timing").Unfit("unsupported", "%s has no int8 arithmetic: use fp16 or fp32 on it" % named)
+
+
+def layers(information, times_ms):
+    """The layers of an engine from its inspector's JSON, with the median of the times that the profiler told of each.
+
+    An engine that was built without detailed verbosity has names only: their precision is not told.
+    """
+    found = []
+    for entry in json.loads(information).get("Layers", []):
+        entry = entry if isinstance(entry, dict) else {"Name": entry}
+        times = times_ms.get(entry.get("Name")) or [0.0]
+        ms = part("timing").median(times)
+        found.append(part("timing").layer(entry["Name"], entry.get("LayerType", ""), precision(entry), ms))
+    return found
+
+
+def precision(entry):
+    """That of a layer's first input: `Thirty-two wide channel vectorized row major Int8 format`."""
+    words = " ".join(item.get("Format/Datatype", "") for item in entry.get("Inputs", [])[:1]).lower()
+    return next((known for word, known in KINDS if word in words), "")
 
 
 def cache_file(folder, runtime, version):

@@ -6,9 +6,11 @@ until a function is called. ONNX Runtime 1.10, the last for Python 3.6, is the o
 
 import importlib
 import importlib.util
+import json
 import os
 import re
 import shutil
+import tempfile
 
 NEEDS = "onnx"
 BUILDS = False
@@ -65,11 +67,18 @@ def libraries():
 
 def load(job, path):
     """The model in a session as an ordinary user gets it, on the provider the runtime's name asks for."""
+    return opened(job, path, None)
+
+
+def opened(job, path, profile):
+    """The same; the session writes down its nodes' times in a file that begins with `profile`, unless None."""
     ort, numpy = libraries()
     options = ort.SessionOptions()
     options.intra_op_num_threads = job["threads"]
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, profile
     if job["threads"] > 1:  # spinning threads burn the cores that the others of a small board need
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     wanted = provider(ort, job["runtime"].partition(":")[2])
@@ -90,6 +99,56 @@ def load(job, path):
         reason = "%s is in this onnxruntime, but %s started instead: are its libraries installed?" % (wanted, got)
         raise part("timing").Unfit("no_runtime", reason)
     return Model(numpy, session, job.get("shape"))
+
+
+# Operators on eight bits by their names: up to 1.8 a profile does not say the types of a node's inputs.
+EIGHT_BITS = re.compile(r"(QLinear|QGemm|QAttention|ConvInteger|MatMulInteger|DynamicQuantize)")
+PRECISIONS = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "uint8": "int8", "int8": "int8"}
+
+
+def layers(job):
+    """The nodes of the optimized graph with the precision each takes its input in, and its median time.
+
+    Nodes of a GPU have no time: what is written down of them is how long their start took the host.
+    """
+    folder = tempfile.mkdtemp()
+    try:
+        model = opened(job, job["model"], os.path.join(folder, "profile"))
+        part("timing").runs(model, job["seconds_max"])
+        with open(model.session.end_profiling()) as file:
+            events = json.load(file)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    found = {}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            place = event["args"].get("node_index", event["args"].get("exec_plan_index"))
+            found.setdefault((place, event["name"]), []).append(event)
+    return [node(same) for _, same in sorted(found.items(), key=lambda item: item[1][0]["ts"])]
+
+
+def node(events):
+    """One layer from the events of all its runs; the first runs find cold caches, which the median leaves out."""
+    words = events[0]["args"]
+    kind = words.get("op_name", "")
+    on_host = words.get("provider") in (PROVIDERS[""], PROVIDERS["openvino"], None)
+    ms = part("timing").median([event["dur"] for event in events]) / 1000.0 if on_host else 0.0
+    return part("timing").layer(event_name(events[0]), kind, precision_of(kind, words), ms)
+
+
+def event_name(event):
+    """The node's name, without what the profile puts behind it."""
+    return event["name"][: -len("_kernel_time")]
+
+
+def precision_of(kind, words):
+    """`fp32`, `fp16`, `bf16` or `int8`; empty for a node that is a whole graph of its provider's, or of other types."""
+    types = [name for item in words.get("input_type_shape", []) for name in item]
+    if EIGHT_BITS.match(kind):
+        return "int8"
+    if kind.startswith(("TRTKernel", "OpenVINO")):
+        return ""
+    return PRECISIONS.get(types[0], "") if types else ""
 
 
 def one_line(error):

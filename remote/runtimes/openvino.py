@@ -53,6 +53,11 @@ def libraries():
 
 def load(job, path):
     """The model compiled for one request at a time."""
+    return opened(job, path, {})
+
+
+def opened(job, path, more):
+    """The same, with more properties than a user would set."""
     openvino, numpy = libraries()
     core = openvino.Core()
     device = find_device(core, job["runtime"].partition(":")[2])
@@ -60,12 +65,44 @@ def load(job, path):
         with tempfile.TemporaryDirectory() as folder:
             named = os.path.join(folder, "model.onnx")  # the format is told from the name, and blobs have none
             os.symlink(os.path.abspath(path), named)
-            compiled = core.compile_model(core.read_model(named), device, settings(core, device, job))
+            compiled = core.compile_model(core.read_model(named), device, dict(settings(core, device, job), **more))
         return Model(numpy, compiled)
     except part("timing").Unfit:
         raise
     except Exception as error:
         raise fault(error)
+
+
+PRECISIONS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "u8": "int8", "i8": "int8"}
+
+
+def layers(job):
+    """The nodes of the compiled graph that were executed, with the precision each computes in, and its mean time."""
+    model = opened(job, job["model"], {"PERF_COUNT": "YES"})
+    part("timing").runs(model, job["seconds_max"])
+    found = []
+    for op in model.compiled.get_runtime_model().get_ordered_ops():
+        words = told(op.get_rt_info())
+        if words["execTimeMcs"].isdigit():
+            found.append(node(op.get_friendly_name(), words))
+    return found
+
+
+def told(info):
+    """What a node says of how it ran, as text; values are wrapped in another class by some versions."""
+    names = ("execTimeMcs", "layerType", "runtimePrecision", "originalLayersNames")
+    found = dict((name, info[name] if name in info else "") for name in names)
+    return dict((name, value if isinstance(value, str) else value.astype(str)) for name, value in found.items())
+
+
+def node(name, words):
+    """One layer. Quantizing alone, which OpenVINO compiles as any other arithmetic, goes by its own name."""
+    parts = [item for item in words["originalLayersNames"].split(",") if item]
+    quantizes = parts and all("QuantizeLinear" in item for item in parts)
+    kind = "Quantize" if quantizes and words["layerType"] == "Subgraph" else words["layerType"]
+    precision = words["runtimePrecision"].lower()
+    precision = {"fp32": "f32", "fp16": "f16"}.get(precision, precision)  # as versions before 2023 name them
+    return part("timing").layer(name, kind, PRECISIONS.get(precision, ""), int(words["execTimeMcs"]) / 1000.0)
 
 
 def fault(error):
@@ -120,7 +157,7 @@ class Model(object):
     device_mb = None
 
     def __init__(self, numpy, compiled):
-        self.numpy = numpy
+        self.numpy, self.compiled = numpy, compiled
         if compiled.input(0).partial_shape.is_dynamic:
             raise part("timing").Unfit("unsupported", "the input has a free dimension: export it with fixed sizes")
         self.request = compiled.create_infer_request()

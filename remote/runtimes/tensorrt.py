@@ -164,6 +164,8 @@ def configure(trt, builder, config, job):
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
     else:
         config.max_workspace_size = workspace
+    if hasattr(config, "profiling_verbosity"):  # from 8.2 on: else an engine tells no more than its layers' names
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     # Up to 10 a typed graph's types must also be allowed; 11 has no such flags and takes the graph's types.
     if job["precision"] == "fp16" and hasattr(trt.BuilderFlag, "FP16"):
         config.set_flag(trt.BuilderFlag.FP16)
@@ -191,6 +193,38 @@ def use_timing_cache(trt, config, job):
         except Exception:
             pass  # from another version or GPU: build without it, and write a new one
     return None, None
+
+
+# ---------------------------------------------------------------- what an engine is made of
+
+
+def layers(job):
+    """The layers of the very engine that is timed, by its inspector and the profiler; none before 8.2."""
+    trt, model = libraries(), load(job, job["model"])
+    engine = model.held[1]
+    if not hasattr(engine, "create_engine_inspector"):
+        return []
+    inspector = engine.create_engine_inspector()
+    information = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
+    return part("plans").layers(information, profiled(trt, model, job["seconds_max"]))
+
+
+def profiled(trt, model, seconds_max):
+    """Milliseconds of each run by layer. Only execute_v2 tells a profiler of them in all versions."""
+    times_ms = collections.defaultdict(list)
+
+    class Profiler(trt.IProfiler):
+        def __init__(self):
+            trt.IProfiler.__init__(self)
+
+        def report_layer_time(self, layer_name, ms):
+            times_ms[layer_name].append(ms)
+
+    model.context.profiler = profiler = Profiler()
+    model.enqueue = None
+    part("timing").runs(model, seconds_max)
+    del profiler  # it must outlive the runs
+    return times_ms
 
 
 # ---------------------------------------------------------------- running

@@ -102,6 +102,8 @@ def build_arguments(version, job, path, out, cache):
     arguments = ["--onnx=" + path, "--saveEngine=" + out]
     arguments.append("--memPoolSize=workspace:%d" % workspace if version >= (8, 4) else "--workspace=%d" % workspace)
     arguments.append("--skipInference" if version >= (8, 6) else "--buildOnly")
+    if version >= (8, 2):  # else an engine tells no more than its layers' names
+        arguments.append("--profilingVerbosity=detailed")
     if version < (11,):  # 11 takes the graph's types and refuses these; before, types must also be allowed
         arguments += ["--inputIOFormats=fp32:chw", "--outputIOFormats=fp32:chw"]
         gpu = part("cuda").gpu()
@@ -353,6 +355,29 @@ def window(block):
         "from_s": from_s + block.rows[0]["startEnqMs"] / 1000.0,
         "to_s": from_s + block.rows[-1]["endD2hMs"] / 1000.0,
     }
+
+
+# ---------------------------------------------------------------- what an engine is made of
+
+
+def layers(job):
+    """The layers of the very engine that is timed, with their times; none before 8.2, which has no inspector."""
+    found, folder = tool(), tempfile.mkdtemp()
+    if found.version < (8, 2):
+        return []
+    try:
+        made_of, times = os.path.join(folder, "layers"), os.path.join(folder, "profile")
+        arguments = run_arguments(found.version, job["model"], 20, WARM_UP_MS)
+        check(found, execute(found, arguments + ["--exportLayerInfo=" + made_of, "--exportProfile=" + times]))
+        with open(made_of) as file:
+            information = file.read()
+        with open(times) as file:
+            rows = [row for row in json.load(file) if "name" in row]  # the first tells how often it ran
+        return part("plans").layers(information, dict((row["name"], [float(row["averageMs"])]) for row in rows))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise part("timing").Unfit("crashed", "trtexec's layers can't be read: %s" % error)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 # ---------------------------------------------------------------- predicting

@@ -241,7 +241,7 @@ def test_a_frame_that_is_none_ends_the_agent(home, kind, length):
     agent.end()
 
 
-WORDS = st.sampled_from(["hello", "stat", "put", "time", "predict", "cancel", "state", "ping", "x"])
+WORDS = st.sampled_from(["hello", "stat", "put", "time", "predict", "layers", "cancel", "state", "ping", "x"])
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=70)
 FIELDS = ["sha256", "size", "model", "reference", "data", "shape", "runtime", "threads", "pairs", "protocol"]
 REQUESTS = st.fixed_dictionaries(

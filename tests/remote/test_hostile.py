@@ -20,6 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from evaluators.coverage import sentence, summarise
 from evaluators.latency import Rules, Target
 from evaluators.latency import time_block as judged_block
 from remote.agent import BLOB, ERROR, EVENT, PROTOCOL, RESPONSE
@@ -59,6 +60,7 @@ RIGHT: dict[str, dict[str, Any]] = {
     | {"load_ms": 3.0, "build_s": 0.0, "energy_mj": 5.0, "warmup_runs": 20, "load_average": 0.1, "taken_mb": 30}
     | {"during": DURING, "ended_at_s": 100.0},
     "predict": {"shape": [2, 3], "bytes": 24},
+    "layers": {"layers": [{"name": "a", "type": "QLinearConv", "precision": "int8", "ms": 0.5}], "why": ""},
     "state": {"load_average": 0.1, "memory_available_mb": 2000, "cpu_busy_s": 10.0, "at_s": 50.0, "cpu_stolen_s": 0.0},
     "survey": {"load_average": 0.1, "disk_free_mb": 9000, "holder": "", "temperature_c": {"CPU": 41.0}},
 }
@@ -119,6 +121,7 @@ def use(op: str, session: Session) -> object:
         "put": lambda: session.put(b"x" * 1000),
         "time": lambda: session.time_block(DIGEST, DIGEST, JOB, 2, 0.1, deadline_s=0.5),
         "predict": lambda: session.predict(DIGEST, DIGEST, (2, 3, 2, 2), JOB, deadline_s=0.5),
+        "layers": lambda: sentence(summarise("int8", *session.layers(DIGEST, JOB, 0.1, deadline_s=0.5))),
         "state": lambda: judged_block(session, Target(DIGEST, DIGEST, JOB, "", 95.0, 1.0), Rules(pairs=2)),
         "survey": session.survey,
     }

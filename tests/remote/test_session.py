@@ -113,6 +113,17 @@ def test_predict_is_what_onnxruntime_says(session, home, kind):
     assert np.array_equal(np.frombuffer(raw, "<f4").reshape(7, 3), np.array(want, np.float32))
 
 
+def test_layers_are_what_the_runtime_runs(session, graphs):
+    layers, untold = session.layers(session.put(graphs["linear"]), ORT, seconds_max=0.2)
+    assert untold == "" and {"MatMul", "Flatten"} <= {layer.type for layer in layers}
+    assert all(layer.precision == "fp32" and 0 < layer.ms < 100 for layer in layers)
+
+
+def test_a_runtime_that_tells_nothing_is_no_failure(session, graphs):
+    layers, untold = session.layers(session.put(graphs["linear"]), Job("ncnn"))
+    assert layers == () and untold == "ncnn does not tell what it runs"
+
+
 def test_predict_refuses_data_of_another_size(session, graphs):
     with pytest.raises(DeviceError, match="1x3x2x2 float32"):
         session.predict(session.put(graphs["linear"]), session.put(b"abc"), (1, 3, 2, 2), ORT)

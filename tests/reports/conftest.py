@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from evaluators.coverage import Coverage
 from evaluators.measurement import (
     FAILED,
     KEPT,
@@ -14,6 +15,7 @@ from evaluators.measurement import (
     OVER_BUDGET,
     UNPROMISING,
     Accuracy,
+    Agreement,
     Interval,
     Latency,
     Measurement,
@@ -123,6 +125,14 @@ def measure(candidate: Candidate, trial: int, budget: Budget) -> Measurement:
     return replace(made, accuracies=climb, model_path=f"models/{trial}.onnx")
 
 
+def seen(m: Measurement) -> Measurement:
+    """A finalist as the device shows it; in int8 a third of the layers stays behind."""
+    right = m.accuracy.correct
+    agreement = Agreement(360 - m.trial % 4, 360, right / 360, (right + m.trial % 4) / 360, "onnxruntime 1.31.1")
+    covered = Coverage("int8", (("int8", 40), ("fp32", 20)), (("HardSigmoid", 20),), 31, 0.19, 0.08, "", 1.13)
+    return replace(m, agreement=agreement, coverage=covered if m.candidate.precision == "int8" else None)
+
+
 def candidates(count: int, seed: int) -> list[Candidate]:
     """The plain networks first, then points of the space, none twice."""
     rng = random.Random(seed)
@@ -154,6 +164,8 @@ def finished(measurements: list[Measurement], budget: Budget, folder: Path, **ch
     for m in (greedy, best):
         if m:
             known[m.trial] = replace(known[m.trial], confirmed=True)
+    for m in [*front(measurements), *([best] if best else [])]:
+        known[m.trial] = seen(known[m.trial])
     slow = [m for m in known.values() if m.outcome == OVER_BUDGET]
     result = Result(
         folder=folder,

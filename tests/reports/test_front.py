@@ -37,6 +37,15 @@ def test_a_row_says_what_was_measured(tmp_path):
     assert row.prune == result.choice.candidate.amount("prune")
 
 
+def test_a_finalist_says_what_really_ran(tmp_path):
+    result = usual(tmp_path)
+    row = rows(result).set_index("trial").loc[result.choice.trial]
+    assert (row["layers"], row["layers_as_asked"], row["reformats"]) == (60, 40, 31)
+    assert (row["reformat_share"], row["fp32_ratio"]) == (0.19, 1.13)
+    agreement = result.choice.agreement
+    assert (row["host_top1"], row["same_answer"]) == (agreement.host_top1, agreement.share)
+
+
 def test_what_was_not_measured_is_empty_not_zero(tmp_path):
     table = rows(usual(tmp_path)).set_index("trial")
     failed = table[table.outcome == "failed"]

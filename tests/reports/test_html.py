@@ -10,8 +10,9 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from reports.html import page
+from reports.words import finalists
 from reports.write import write
-from tests.reports.conftest import EVIL, KINDS
+from tests.reports.conftest import EVIL, KINDS, usual
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -49,6 +50,18 @@ def test_names_are_text_everywhere(tmp_path):
     assert "<script>document" not in text and "<b>&#34;" not in text
     assert "&lt;/script&gt;" in text and "{{ 7*7 }}" in text
     assert EVIL in json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1])["trials"][0]["variant"]
+
+
+def test_the_page_says_what_the_device_really_runs(tmp_path):
+    result = usual(tmp_path)
+    assert result.choice.coverage is not None, "the choice of this run is in int8"
+    text = page(result)
+    line = "int8 does not pay, taking 1.13 times as long as fp32: 40 of 60 layers ran in int8"
+    assert f"{result.choice.candidate.describe()}: {line}" in text.replace("&#39;", "'")
+    table = text[text.index('<table id="runs">') : text.index("</table>", text.index('<table id="runs">'))]
+    assert table.count("<tr>") == 1 + len(finalists(result)) and "40 of 60" in table and "19.0 %" in table
+    apart = [m for m in finalists(result) if m.agreement.disagrees]
+    assert table.count('class="n bad"') == len(apart) > 0
 
 
 def test_the_page_says_what_it_rests_on(tmp_path):

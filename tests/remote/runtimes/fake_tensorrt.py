@@ -9,6 +9,7 @@ An "ONNX file" is JSON:
   layers           what the timing cache remembers
   parser           errors of the parser, [code, node, operator, description] each
   errors, warnings what the builder complains of before it returns None
+  inspected        the engine's layers as the inspector tells them: [name, type, format, milliseconds]
 """
 
 import ctypes
@@ -99,6 +100,7 @@ class Builder(Bound):
         built = {"graph": graph, "version": trt.__version__, "timed": timed, "workspace": config._workspace()}
         built["flags"] = sorted(flag.name for flag in config._flags)
         built["level"] = getattr(config, "_level", None)
+        built["graph"]["detailed"] = getattr(config.__dict__.get("profiling_verbosity"), "name", "") == "DETAILED"
         return IHostMemory(b"PLAN" + json.dumps(built).encode())
 
 
@@ -119,6 +121,8 @@ class ITimingCache(Bound):
 
 
 class IBuilderConfig(Bound):
+    profiling_verbosity = None
+
     def __init__(self, trt, logger):
         Bound.__init__(self, trt)
         self._logger, self._flags, self._pools, self._cache = logger, set(), {}, None
@@ -254,11 +258,40 @@ class ICudaEngine(Bound):
     def get_tensor_dtype(self, name):
         return self._trt.DataType[self._row(name)[3]]
 
+    def create_engine_inspector(self):
+        return EngineInspector(self._graph)
+
     def create_execution_context(self):
         if self._graph.get("huge"):
             self._logger.log(1, "2: [defaultAllocator.cpp::allocate] Error Code 1: Cuda Runtime (out of memory)")
             return None
         return IExecutionContext(self._trt, self)
+
+
+class EngineInspector:
+    """Four names, the same in every version from 8.2 on."""
+
+    def __init__(self, graph):
+        self._graph = graph
+
+    def get_engine_information(self, format):
+        assert format.name == "JSON"
+        rows = self._graph.get("inspected", [])
+        layers = [
+            {"Name": name, "LayerType": kind, "Inputs": [{"Name": "t", "Dimensions": [1], "Format/Datatype": words}]}
+            if self._graph["detailed"]
+            else name
+            for name, kind, words, _ in rows
+        ]
+        return json.dumps({"Layers": layers, "Bindings": ["x", "y"]})
+
+
+class IProfiler:
+    def __init__(self):
+        self._made = True
+
+    def report_layer_time(self, layer_name, ms):
+        raise RuntimeError('Tried to call pure virtual function "IProfiler::reportLayerTime"')
 
 
 class IExecutionContext(Bound):
@@ -279,6 +312,10 @@ class IExecutionContext(Bound):
 
     def execute_v2(self, bindings):
         self._compute(self._by_order(bindings))
+        profiler = self.__dict__.get("profiler")
+        assert profiler is None or profiler._made
+        for name, _, _, ms in self._engine._graph.get("inspected", []) if profiler else []:
+            profiler.report_layer_time(name, ms)
         return True
 
     def _by_order(self, bindings):
@@ -337,7 +374,9 @@ def module(version, cuda, fast_fp16=True, fast_int8=True, broken=""):
     """The `tensorrt` module of a version, on the GPU that `cuda` stands for."""
     names = {kind: words.split() for kind, words in NAMES[version].items()}
     trt = types.ModuleType("tensorrt")
-    trt.__version__, trt.ILogger = version, ILogger
+    trt.__version__, trt.ILogger, trt.IProfiler = version, ILogger, IProfiler
+    trt.ProfilingVerbosity = enum.IntEnum("ProfilingVerbosity", ["LAYER_NAMES_ONLY", "NONE", "DETAILED"], start=0)
+    trt.LayerInformationFormat = enum.IntEnum("LayerInformationFormat", ["ONELINE", "JSON"], start=0)
     for kind in (Builder, OnnxParser, Runtime):
         setattr(trt, kind.__name__, lambda *arguments, kind=kind: kind(trt, *arguments))
     trt.init_libnvinfer_plugins = lambda logger, namespace: True

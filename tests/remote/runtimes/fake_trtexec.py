@@ -5,6 +5,7 @@ says what is recorded in trtexec/. An "ONNX file" is JSON:
   compute_ms, h2d_ms  how long it runs, and its input is copied
   shape, classes      of its input and its output, which sums each n-th input, n being the classes
   layers              what the timing cache remembers
+  inspected           the engine's layers: [name, type, format, milliseconds]
   record, status      what it says instead of building, and the exit status (negative: a signal)
   when                "build" or "run": which of the two ends so
 The engine is the same with the command line that made it.
@@ -86,6 +87,10 @@ def run(version, options):
         warm_up_ms = 0 if version[0] == "8" else int(options["warmUp"])  # 8.2 exports the warm-up too
         kept = [row for row in rows if row["startComputeMs"] >= warm_up_ms]
         Path(options["exportTimes"]).write_text(exported(kept, version))
+    if "exportLayerInfo" in options:
+        Path(options["exportLayerInfo"]).write_text(layer_information(graph))
+    if "exportProfile" in options:
+        Path(options["exportProfile"]).write_text(profile(graph, int(options["iterations"])))
     if "exportOutput" in options:
         name, _, file = options["loadInputs"].rpartition(":")
         assert name == "x"
@@ -127,6 +132,27 @@ def exported(rows, version):
             row["endToEndMs"] = row["endD2hMs"] - row["startH2dMs"]
         lines.append("{ " + ", ".join(f'"{name}" : {value:g}' for name, value in row.items()) + " }")
     return "[\n  " + "\n, ".join(lines) + "\n]\n"
+
+
+def layer_information(graph):
+    """--exportLayerInfo's file: names alone unless the engine was built to tell more."""
+    rows, detailed = graph.get("inspected", []), graph["options"].get("profilingVerbosity") == "detailed"
+    layers = [
+        {"Name": name, "LayerType": kind, "Inputs": [{"Name": "t", "Dimensions": [1], "Format/Datatype": words}]}
+        if detailed
+        else name
+        for name, kind, words, _ in rows
+    ]
+    return json.dumps({"Layers": layers, "Bindings": ["x", "y"]})
+
+
+def profile(graph, count):
+    """--exportProfile's file."""
+    rows = [
+        {"name": name, "timeMs": ms * count, "averageMs": ms, "percentage": 10.0}
+        for name, _, _, ms in graph.get("inspected", [])
+    ]
+    return json.dumps([{"count": count}, *rows])
 
 
 def outputs(graph, data):

@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from onnx import TensorProto
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
 from tests.remote import models
 from tests.remote.runtimes.loading import check_block, images, job, measured, part, predicted, timing
@@ -188,3 +189,48 @@ def test_openvinos_device_by_version(monkeypatch, version, device):
     library = Library(version, [OPENVINO, CPU], [OPENVINO, CPU])
     chain = asked(monkeypatch, library, job("onnxruntime:openvino", threads=2))
     assert chain == [(OPENVINO, {"device_type": device, "num_of_threads": "2"}), (CPU, {})]
+
+
+# ------------------------------------------------ what it really runs
+
+
+def quantized(folder: Path) -> Path:
+    """Two convolutions in int8 after static quantization, as a search makes them."""
+    plain, out = saved(folder, models.convolution()), folder / "int8.onnx"
+    rows = images(4, 3, 24, 24)
+
+    class Rows(CalibrationDataReader):
+        left = iter(rows)
+
+        def get_next(self):
+            row = next(self.left, None)
+            return None if row is None else {"x": row[None]}
+
+    quantize_static(plain, out, Rows(), quant_format=QuantFormat.QDQ, per_channel=True, reduce_range=True)
+    return out
+
+
+def test_layers_of_an_int8_graph(tmp_path):
+    found = runtime.layers(JOB | {"model": str(quantized(tmp_path)), "seconds_max": 0.2, "precision": "int8"})
+    kinds = [(row["type"], row["precision"]) for row in found]
+    assert kinds.count(("QLinearConv", "int8")) == 2 and ("QuantizeLinear", "fp32") in kinds
+    assert all(0 < row["ms"] < 100 for row in found)
+
+
+def test_layers_of_a_float_graph_are_float(tmp_path):
+    found = runtime.layers(JOB | {"model": str(saved(tmp_path, models.convolution())), "seconds_max": 0.2})
+    assert {row["precision"] for row in found if "Conv" in row["type"]} == {"fp32"}
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "model.onnx"], "the profile must not stay"
+
+
+def test_a_profile_without_types_goes_by_names():
+    """As ONNX Runtime up to 1.8 writes it."""
+    event = {"name": "a_kernel_time", "dur": 1500, "ts": 0, "args": {"op_name": "QLinearConv"}}
+    assert runtime.node([event, dict(event, dur=2500)]) == {
+        "name": "a",
+        "type": "QLinearConv",
+        "precision": "int8",
+        "ms": 2.0,
+    }
+    event["args"] = {"op_name": "Conv", "provider": "CUDAExecutionProvider", "input_type_shape": [{"float16": [1]}]}
+    assert runtime.node([event])["precision"] == "fp16" and runtime.node([event])["ms"] == 0.0

@@ -13,6 +13,7 @@ from onnx import TensorProto
 
 from tests.remote import models
 from tests.remote.runtimes.loading import check_block, images, job, measured, part, predicted, timing
+from tests.remote.runtimes.test_onnxruntime import quantized
 
 runtime = part("runtimes/openvino")
 JOB = job("openvino")
@@ -151,3 +152,28 @@ def test_a_gpu_keeps_its_kernels(tmp_path):
     core = Core("", unknown=("INFERENCE_NUM_THREADS",))
     asked = runtime.settings(core, "GPU", job("openvino:gpu", cache=str(tmp_path)))
     assert asked["CACHE_DIR"] == str(tmp_path / "openvino") and "INFERENCE_NUM_THREADS" not in asked
+
+
+# ------------------------------------------------ what it really runs
+
+
+def test_layers_of_a_float_graph(openvino, blob):
+    found = runtime.layers(JOB | {"model": str(blob), "seconds_max": 0.2})
+    kinds = [(row["type"], row["precision"]) for row in found]
+    assert kinds.count(("Convolution", "fp32")) == 2 and all(row["ms"] >= 0 for row in found)
+
+
+def test_layers_of_an_int8_graph(openvino, tmp_path):
+    found = runtime.layers(JOB | {"model": str(quantized(tmp_path)), "seconds_max": 0.2, "precision": "int8"})
+    kinds = [(row["type"], row["precision"]) for row in found]
+    assert kinds.count(("Convolution", "int8")) == 2 and sum(row["ms"] for row in found) > 0
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_what_a_node_says_is_text_in_every_version(wrapped):
+    words = {"execTimeMcs": "12", "layerType": "Subgraph", "runtimePrecision": "FP32"}
+    words["originalLayersNames"] = "image_QuantizeLinear"
+    info = {name: SimpleNamespace(astype=lambda kind, value=value: value) for name, value in words.items()}
+    told = runtime.told(info if wrapped else words)
+    assert told == words
+    assert runtime.node("n", told) == {"name": "n", "type": "Quantize", "precision": "fp32", "ms": 0.012}

@@ -223,6 +223,36 @@ def test_warnings_are_notes(board, tmp_path, version):
     assert notes == ["Cast to INT32", "Using slow path"]
 
 
+# ------------------------------------------------ what an engine is made of
+
+INSPECTED = [
+    ["Reformatting CopyNode for Input Tensor 0 to conv", "Reformat", "Row major linear FP32", 0.25],
+    ["conv + relu", "CaskConvolution", "Thirty-two wide channel vectorized row major Int8 format.", 1.5],
+    ["fc", "gemm", "Channel major FP16 format where channel % 8 == 0", 0.5],
+]
+
+
+@EACH
+def test_layers(board, tmp_path, version):
+    """The inspector's words and the profiler's times, of the engine that is timed."""
+    board(version)
+    engine = built(tmp_path, inspected=INSPECTED)
+    found = runtime.layers(JOB | {"model": str(engine), "seconds_max": 0.01})
+    assert [(row["type"], row["precision"], row["ms"]) for row in found] == [
+        ("Reformat", "fp32", 0.25),
+        ("CaskConvolution", "int8", 1.5),
+        ("gemm", "fp16", 0.5),
+    ]
+
+
+def test_layers_of_an_engine_that_tells_names_only(board, tmp_path):
+    board(EIGHT_SIX)
+    engine = built(tmp_path, inspected=INSPECTED)
+    engine.write_bytes(engine.read_bytes().replace(b'"detailed": true', b'"detailed": false'))
+    found = runtime.layers(JOB | {"model": str(engine), "seconds_max": 0.01})
+    assert [(row["name"], row["precision"], row["ms"]) for row in found] == [(r[0], "", r[3]) for r in INSPECTED]
+
+
 # ------------------------------------------------ the timing cache
 
 

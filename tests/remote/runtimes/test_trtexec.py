@@ -342,6 +342,21 @@ def test_times_that_cannot_be_read(tmp_path, text):
     fault("crashed", "times can't be read", runtime.read_rows, str(tmp_path / "none"))
 
 
+# ------------------------------------------------ what an engine is made of
+
+
+@EACH
+def test_layers(board, tmp_path, version):
+    board(version)
+    rows = [["quantize", "Reformat", "Row major linear FP32", 0.25], ["conv", "CaskConvolution", "Int8 NC/32HW32", 1.5]]
+    engine = built(tmp_path, inspected=rows)
+    found = runtime.layers(JOB | {"model": str(engine)})
+    assert [(row["name"], row["type"], row["precision"], row["ms"]) for row in found] == [
+        ("quantize", "Reformat", "fp32", 0.25),
+        ("conv", "CaskConvolution", "int8", 1.5),
+    ]
+
+
 # ------------------------------------------------ predicting
 
 

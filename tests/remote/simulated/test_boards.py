@@ -76,6 +76,7 @@ def test_everything_can_be_asked(name, opens):
     raw = session.predict(session.put(LINEAR), session.put(rows.tobytes()), rows.shape, Job(runtime))
     weights = np.arange(36, dtype=np.float32).reshape(12, 3) / 16
     np.testing.assert_allclose(np.frombuffer(raw, "<f4").reshape(4, 3), rows.reshape(4, 12) @ weights, rtol=1e-5)
+    assert session.layers(session.put(LINEAR), Job(runtime)) == ((), "a simulated board runs no layers")
 
 
 def test_the_board_says_what_it_is(opens):

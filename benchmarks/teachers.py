@@ -1,0 +1,90 @@
+"""python -m benchmarks.teachers: does it pay to learn from the best parent instead of one's own?
+
+Every candidate is fine-tuned twice from the same start, in the same order of images: once with its own parent's logits,
+once with those of the parent that is best on the validation images. Compared on the test images, by torch, pair by
+pair; parents of each seed are trained anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from statistics import mean, stdev
+from tempfile import TemporaryDirectory
+
+from evaluators.data import TEST, arrays, open_dataset
+from evaluators.dataset import Dataset
+from evaluators.feed import logits
+from evaluators.jobs import CandidateJob, FineTuneJob, ParentJob, Recipe, Trained
+from evaluators.teaching import family_of, parent_top1
+from evaluators.training import fine_tune, load_net, start_candidate, train_parent
+from spaces.network import normalisation
+
+
+def top1(path: Path, dataset: Dataset, family: str, variant: str, px: int, cache: Path) -> float:
+    """Test accuracy of a saved candidate."""
+    images, labels = arrays(dataset, TEST, px, cache)
+    found = logits(load_net(path), images, normalisation(family, variant)).argmax(1).numpy()
+    return float((found == labels).mean())
+
+
+def compare(args: argparse.Namespace, dataset: Dataset, seed: int, work: Path) -> list[tuple[str, float, float]]:
+    """(candidate, top-1 with its own parent's logits, with the best parent's)."""
+    recipe = replace(
+        Recipe.of(dataset, seed, args.threads), distillation=args.distillation, temperature=args.temperature
+    )
+    family = {variant: str(family_of(variant)) for variant in args.variants}
+    parents: dict[str, Trained] = {}
+    tops: dict[str, float] = {}
+    for variant in args.variants:
+        out = work / f"{variant}-{seed}.pt"
+        job = ParentJob(dataset, args.cache, family[variant], variant, args.px, recipe, out, args.weights)
+        parents[variant] = train_parent(job)
+        tops[variant] = parent_top1(job)
+        print(f"seed {seed}: parent {variant} {100 * tops[variant]:.1f} % validation", flush=True)
+    best = max(tops, key=lambda variant: tops[variant])
+    rows = []
+    for variant, amount in product(args.variants, args.prune):
+        if variant == best:
+            continue
+        steps = (("prune", amount),) if amount else ()
+        common = (dataset, args.cache, family[variant], variant, args.px)
+        start = start_candidate(CandidateJob(*common, steps, recipe, parents[variant].path, work / "start.pt"))
+        found = []
+        for teacher in (variant, best):
+            job = FineTuneJob(*common, args.epochs, recipe, parents[teacher].path, start.path, work / "tuned.pt")
+            found.append(top1(fine_tune(job).path, dataset, family[variant], variant, args.px, args.cache))
+        rows.append((f"{variant} prune {amount:g}", *found))
+        own, other = found
+        print(f"seed {seed}: {rows[-1][0]}: own {100 * own:.1f}, {best} {100 * other:.1f}", flush=True)
+    return rows
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(prog="python -m benchmarks.teachers", description=__doc__.splitlines()[0])
+    p.add_argument("--data", default="digits")
+    p.add_argument("--px", type=int, default=32)
+    p.add_argument("--variants", nargs="+", default=["res8_w8_s2", "res8_w16_s2", "mb_w16", "res8_w32_s2"])
+    p.add_argument("--prune", type=float, nargs="+", default=[0.0, 0.25, 0.5])
+    p.add_argument("--weights", type=Path)
+    p.add_argument("--seeds", type=int, default=3)
+    p.add_argument("--epochs", type=int, default=3)
+    p.add_argument("--threads", type=int, default=0)
+    p.add_argument("--distillation", type=float, default=Recipe.distillation)
+    p.add_argument("--temperature", type=float, default=Recipe.temperature)
+    p.add_argument("--cache", type=Path, default=Path("~/.cache/edgefront/images").expanduser())
+    args = p.parse_args()
+    rows: list[tuple[str, float, float]] = []
+    with TemporaryDirectory() as work:
+        for seed in range(args.seeds):
+            rows += compare(args, open_dataset(args.data, seed, args.cache), seed, Path(work))
+    gains = [100 * (other - own) for _, own, other in rows]
+    error = stdev(gains) / len(gains) ** 0.5
+    own, other = (100 * mean(row[place] for row in rows) for place in (1, 2))
+    print(f"{len(gains)} pairs: own {own:.2f} %, best {other:.2f} %, gain {mean(gains):+.2f} ± {error:.2f} points")
+
+
+if __name__ == "__main__":
+    main()

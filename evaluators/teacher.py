@@ -1,0 +1,64 @@
+"""Whose logits candidates learn from (Hinton et al. 2015): their own parent's, the best parent's, a named network's, or
+those of any ONNX classifier of the same classes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evaluators.dataset import DataError
+
+PARENT, BEST = "parent", "best"  # other words name a network or a file
+
+
+@dataclass(frozen=True)
+class OnnxTeacher:
+    """A classifier in a file, and what its input is made of."""
+
+    file: Path
+    image_px: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    sha256: str
+
+    def describe(self) -> str:
+        """For people."""
+        return f"{self.file} at {self.image_px} px"
+
+
+def is_file(name: str) -> bool:
+    """True if a teacher's name means an ONNX file or a folder with a model.onnx, such as a run's chosen/."""
+    path = Path(name).expanduser()
+    return path.suffix == ".onnx" or (path / "model.onnx").is_file()
+
+
+def opened(name: str, classes: Sequence[str]) -> OnnxTeacher:
+    """The teacher in a file. What its input is made of stands in `<stem>.json` or `config.json` beside it, under
+    `preprocessing`, as in the config.json that a run writes into chosen/.
+
+    Raises DataError for a file that is not there, does not say so, or has other classes.
+    """
+    path = Path(name).expanduser()
+    file = path if path.suffix == ".onnx" else path / "model.onnx"
+    if not file.is_file():
+        raise DataError(f"teacher {name}: there is no such file; name an ONNX classifier, a network, parent or best")
+    beside = [file.with_suffix(".json"), file.with_name("config.json")]
+    note = next((place for place in beside if place.is_file()), None)
+    wanted = '{"preprocessing": {"image_px": 224, "mean": [..], "std": [..]}}, mean and std of pixels / 255'
+    if note is None:
+        raise DataError(f"teacher {file}: how its input is made is not known; write {beside[0].name} with {wanted}")
+    try:
+        words: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
+        made = words["preprocessing"]
+        mean, std = (tuple(float(value) for value in made[key]) for key in ("mean", "std"))
+        image_px = int(made["image_px"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"teacher {file}: {note.name} lacks what is needed ({error!r}): {wanted}") from None
+    theirs = words.get("classes")
+    if theirs is not None and list(theirs) != list(classes):
+        raise DataError(f"teacher {file}: its classes are {', '.join(theirs)}; the data have {', '.join(classes)}")
+    return OnnxTeacher(file, image_px, mean, std, hashlib.sha256(file.read_bytes()).hexdigest())

@@ -1,0 +1,106 @@
+"""Any network of the package timm (Wightman 2019), by timm's own name, with or without a tag: an optional dependency.
+
+Named in a space's [variants] as `timm = ["ghostnet_100", "resnet18.a1_in1k"]`. `VARIANTS` lists a few small ones and
+knows every other name that timm knows.
+"""
+
+import difflib
+import importlib
+from collections.abc import Iterator, Mapping
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from spaces.network import Unbuildable, Variant, fit_stem, head_name
+
+SHOWN = (
+    "mobilenetv3_small_100",
+    "tf_mobilenetv3_small_100",
+    "efficientnet_lite0",
+    "tf_efficientnet_lite0",
+    "tf_efficientnet_lite1",
+    "ghostnet_100",
+    "convnext_atto",
+)
+
+
+class Names(Mapping[str, Variant]):
+    """A row for every name that timm has; only some are listed, as it has over a thousand."""
+
+    def __getitem__(self, name: str) -> Variant:
+        timm = package()
+        if not timm.is_model(name):
+            raise KeyError(name)
+        wanted = timm.get_pretrained_cfg(name)
+        return Variant(mean=tuple(wanted.mean), std=tuple(wanted.std)) if wanted else Variant()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(SHOWN)
+
+    def __len__(self) -> int:
+        return len(SHOWN)
+
+    def close_to(self, name: str) -> tuple[str, ...]:
+        """What may have been meant by a name that timm does not have."""
+        return tuple(difflib.get_close_matches(name, package().list_models(), 5, 0.5)) or SHOWN
+
+
+VARIANTS = Names()
+
+
+def package() -> ModuleType:
+    """timm itself. Raises Unbuildable where it is not installed."""
+    try:
+        return importlib.import_module("timm")
+    except ImportError as error:
+        raise Unbuildable(f"family timm needs the package timm ({error}): pip install 'edgefront[timm]'") from None
+
+
+def build(variant: str, classes: int, image_px: int) -> nn.Module:
+    """(N, 3, image_px, image_px) -> (N, classes). Raises Unbuildable for one that can't be had so."""
+    # exportable: padding and activations as plain operators, where timm would else run Python or scripted code
+    wanted: dict[str, Any] = {"num_classes": classes, "exportable": True}
+    try:
+        net = _fitted(package().create_model(variant, pretrained=False, **wanted), image_px)
+        found = tuple(_outputs(net, image_px).shape)
+    except (RuntimeError, ValueError, TypeError, AssertionError, AttributeError) as error:
+        raise Unbuildable(f"timm {variant} at {image_px} px: {' '.join(str(error).split())[:200]}") from None
+    if found != (1, classes) or _classes(net) != classes:
+        raise Unbuildable(f"timm {variant}: its classifier is not its last layer, so classes can't be exchanged")
+    return net
+
+
+@torch.no_grad()
+def _outputs(net: nn.Module, image_px: int) -> torch.Tensor:
+    """What comes out for one black image: some networks take one size only, and say so when they run."""
+    out: torch.Tensor = net.eval()(torch.zeros(1, 3, image_px, image_px))
+    net.train()
+    return out
+
+
+def _classes(net: nn.Module) -> int:
+    """How many the layer that is taken for the classifier tells apart."""
+    return int(net.get_submodule(head_name(net)).get_parameter("weight").shape[0])
+
+
+def load_own(net: nn.Module, variant: str) -> str:
+    """What timm's own pretrained weights are called, now in `net`; downloaded where they are not in its cache.
+
+    Raises whatever timm, the network or the file system does.
+    """
+    wanted = package().get_pretrained_cfg(variant)
+    if wanted is None or not wanted.has_weights:
+        raise ValueError(f"timm has no weights of {variant}")
+    package().models.load_pretrained(net, wanted.to_dict(), num_classes=_classes(net))
+    return f"timm {wanted.architecture}.{wanted.tag}" if wanted.tag else f"timm {wanted.architecture}"
+
+
+def _fitted(net: nn.Module, image_px: int) -> nn.Module:
+    """Small inputs keep their places in a stem that begins with a halving convolution; patches are left alone."""
+    pool = "maxpool" if isinstance(getattr(net, "maxpool", None), nn.MaxPool2d) else ""
+    first = next((name for name, layer in net.named_modules() if isinstance(layer, nn.Conv2d)), "")
+    if not first or net.get_submodule(first).stride != (2, 2):
+        return net
+    return fit_stem(net, image_px, conv=first, pool=pool)

@@ -1,0 +1,158 @@
+"""Parents are trained once, and the best of them is the best whatever the order."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from evaluators.data import TRAIN, VALIDATION, Split, arrays, open_dataset
+from evaluators.dataset import DataError
+from evaluators.feed import logits
+from evaluators.jobs import Recipe
+from evaluators.parents import Parents, School
+from evaluators.worker import Worker
+from spaces.candidate import Candidate
+from spaces.network import build, normalisation
+from tests.evaluators.test_teaching import GOOD, classifier
+
+VARIANTS = {"tiny_resnet": ("res8_w4_s2", "res8_w16_s2"), "tiny_mobile": ("mb_w8",)}
+SMALL = Candidate("tiny_resnet", "res8_w4_s2", 16)
+
+
+@pytest.fixture(scope="module")
+def few():
+    digits = open_dataset(None, 0)
+    cut = {name: Split(split.sources[::9], split.labels[::9]) for name, split in digits.splits.items()}
+    return replace(digits, splits=cut, digest=digits.digest + "-ninth")
+
+
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory):
+    with Worker(tmp_path_factory.mktemp("log") / "worker.log") as worker:
+        yield worker
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("parents")
+
+
+@pytest.fixture
+def school(few, place, tmp_path):
+    """Opens a set of parents; what was trained is listed."""
+
+    recipe = Recipe(parent_epochs=1, epoch_images=200, flip=False, threads=1)
+
+    def school(teacher, **changes):
+        wanted = School(
+            few,
+            place / "images",
+            place,
+            recipe,
+            None,
+            False,
+            VARIANTS,
+            dict.fromkeys(VARIANTS, 16),
+            teacher,
+            place / "p",
+            tmp_path / "teacher.json",
+        )
+        return replace(wanted, **changes)
+
+    return school
+
+
+def parents(school, worker, trained=None):
+    def train(function, job, what):
+        if trained is not None:
+            trained.append(job.variant)
+        return worker.call(f"evaluators.training:{function}", job, timeout_s=600)
+
+    return Parents(school, worker, train)
+
+
+def test_the_best_parent_teaches_all_and_is_found_again(school, worker, tmp_path):
+    trained = []
+    first = parents(school("best"), worker, trained)
+    path = first.taught_by(SMALL)
+    assert sorted(set(trained)) <= sorted(v for names in VARIANTS.values() for v in names)
+    tops = {v: first.top1(first.of(family, v)) for family, names in VARIANTS.items() for v in names}
+    best = max(tops, key=tops.get)
+    assert path == first.of("tiny_mobile" if best == "mb_w8" else "tiny_resnet", best).path
+    assert first.note.startswith(f"{best} at 16 px, ") and f"{100 * tops[best]:.1f} %" in first.note
+    second = parents(school("best", record=tmp_path / "of another run"), worker, again := [])
+    second.of("tiny_mobile", "mb_w8")  # another order, from the cache
+    assert second.taught_by(replace(SMALL, variant="res8_w16_s2")) == path and again == []
+
+
+def test_a_run_keeps_its_teacher(school, worker, tmp_path):
+    """Even where more parents come to be known when it is gone on with."""
+    one = school("best", variants={"tiny_resnet": ("res8_w4_s2",)})
+    first = parents(one, worker).taught_by(SMALL)
+    assert first.name.startswith("res8_w4_s2") and (tmp_path / "teacher.json").exists()
+    assert parents(school("best"), worker).taught_by(SMALL) == first
+
+
+def test_without_a_wish_each_learns_from_its_own(school, worker):
+    known = parents(school("parent"), worker)
+    for family, names in VARIANTS.items():
+        for variant in names:
+            assert known.taught_by(Candidate(family, variant, 16)) == known.of(family, variant).path
+    assert known.note == ""
+
+
+def test_a_parents_accuracy_is_of_the_validation_images(school, worker, few, place):
+    known = parents(school("parent"), worker)
+    parent = known.of("tiny_resnet", "res8_w16_s2")
+    net = build("tiny_resnet", "res8_w16_s2", 10, 16)
+    net.load_state_dict(torch.load(parent.path, weights_only=True)["state"])
+    images, labels = arrays(few, VALIDATION, 16, place / "images")
+    found = logits(net, images, normalisation("tiny_resnet", "res8_w16_s2")).argmax(1).numpy()
+    assert known.top1(parent) == pytest.approx((found == labels).mean(), abs=1 / len(labels))
+
+
+def test_a_network_outside_the_space_may_teach(school, worker):
+    known = parents(school("res8_w8_s2"), worker)
+    known.check()
+    assert known.taught_by(SMALL).name.startswith("res8_w8_s2-16-") and known.note.startswith("res8_w8_s2 at 16 px")
+
+
+def test_a_file_may_teach(school, worker, few, tmp_path):
+    classifier(tmp_path / "model.onnx")
+    (tmp_path / "config.json").write_text(json.dumps(GOOD | {"classes": list(few.classes)}))
+    known = parents(school(str(tmp_path)), worker)
+    known.check()
+    path = known.taught_by(SMALL)
+    assert torch.load(path, weights_only=True)["logits"].shape == (len(few.splits[TRAIN]), 1, 10)
+    made = path.stat().st_mtime_ns
+    again = parents(school(str(tmp_path)), worker)
+    assert again.taught_by(SMALL) == path and path.stat().st_mtime_ns == made
+    assert again.note == known.note and "model.onnx at 16 px" in again.note
+
+
+def test_another_way_of_teaching_keeps_the_parents(school, worker):
+    wanted = school("parent")
+    first, other = [
+        parents(replace(wanted, recipe=replace(wanted.recipe, distillation=share)), worker).of("tiny_mobile", "mb_w8")
+        for share in (0.2, 0.9)
+    ]
+    assert first.path == other.path
+
+
+def test_a_file_of_other_classes_is_the_users_fault(school, worker, tmp_path):
+    """It ends the run with one line, rather than failing every candidate."""
+    classifier(tmp_path / "model.onnx", classes=4)
+    (tmp_path / "model.json").write_text(json.dumps(GOOD))
+    with pytest.raises(DataError, match="tells 4 classes apart, the data have 10") as caught:
+        parents(school(str(tmp_path)), worker).taught_by(SMALL)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "teacher, says", [("nonsense", "no teacher 'nonsense': there are parent"), ("gone.onnx", "there is no such file")]
+)
+def test_a_teacher_that_is_not_there(school, worker, teacher, says):
+    with pytest.raises(DataError, match=says) as caught:
+        parents(school(teacher), worker).check()
+    assert "\n" not in str(caught.value)
