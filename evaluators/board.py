@@ -165,7 +165,7 @@ class Board:
             return graph
         try:
             with self._watch("timing"):
-                sent = self._session.put(self._sent(candidate, graph))
+                sent = self._session.put(self._sent(candidate, graph.path))
                 layers, untold = self._session.layers(sent, self._job(candidate), PROFILE_S)
         except (CandidateError, Unbuildable) as error:
             return _failure("coverage", error)
@@ -183,7 +183,7 @@ class Board:
             with self._watch("scoring"):
                 ours, host = self._worker.call(
                     "evaluators.agreement:host_classes",
-                    graph,
+                    graph.path,
                     self._dataset,
                     VALIDATION,
                     candidate.image_px,
