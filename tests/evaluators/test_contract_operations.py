@@ -8,7 +8,8 @@ import onnxruntime
 import pytest
 import torch
 
-from evaluators.export import INPUT, export, to_precision
+from evaluators.export import INPUT, export
+from evaluators.precision import to_precision
 from evaluators.structure import PARITY_MAX_ABS, measure, random_net, run
 from remote.device import Int8Recipe
 from spaces.candidate import Candidate
