@@ -81,7 +81,7 @@ def main() -> int:
     runs: dict[tuple[str, int], Kept] = {}
     for seed in range(args.seeds):
         for sampler in SAMPLERS if seed % 2 == 0 else SAMPLERS[::-1]:
-            more = ["--sampler", sampler, "--seed", str(seed), "--time-limit", args.time_limit]
+            more = ["--sampler", sampler, "--sampler-seed", str(seed), "--time-limit", args.time_limit]
             runs[sampler, seed] = search(args.out / f"{sampler}-{seed}", [*words, *more])
             print(f"{sampler} seed {seed}: {len(runs[sampler, seed].at_s)} kept", flush=True)
     goal = Goal(float(numpy.median(numpy.concatenate([r.accuracy for r in runs.values()]))), args.budget_ms, None, 0.0)

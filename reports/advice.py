@@ -12,6 +12,7 @@ from reports.front import trials
 from reports.words import change, ms, points
 from search.result import Result
 from spaces.candidate import Candidate
+from spaces.declared import options
 
 
 @dataclass(frozen=True)
@@ -135,9 +136,14 @@ def _turned(candidate: Candidate, lever: Lever, result: Result) -> Candidate | N
         return replace(candidate, family=family, variant=lever.after)
     if lever.axis in ("image_px", "precision", "threads"):
         return replace(candidate, **{lever.axis: lever.after})
+    if lever.axis in options():
+        others = [(name, value) for name, value in candidate.options if name != lever.axis]
+        named = [] if lever.after == options()[lever.axis].default else [(lever.axis, lever.after)]
+        return replace(candidate, options=tuple(sorted([*others, *named])))
     kept = [(name, amount) for name, amount in candidate.steps if name != lever.axis]
     added = [(lever.axis, lever.after)] if lever.after else []
-    return replace(candidate, steps=(*kept, *added))
+    left = [(name, value) for name, value in candidate.options if added or options()[name].operation != lever.axis]
+    return replace(candidate, steps=(*kept, *added), options=tuple(left))
 
 
 def _prospect(result: Result, missed: Measurement, lever: Lever, candidate: Candidate) -> Prospect:

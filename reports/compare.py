@@ -14,6 +14,7 @@ from evaluators.measurement import Accuracy, Interval, Measurement
 from reports.front import same, trials
 from search.result import Result
 from spaces.candidate import Candidate
+from spaces.declared import options
 
 # From dear to cheap: a lever is told in the direction that is meant to save time.
 _PRECISIONS = ("fp32", "fp16", "int8")
@@ -113,12 +114,12 @@ def settings(candidate: Candidate) -> dict[str, Any]:
         "threads": candidate.threads,
         "variant": candidate.variant,
     }
-    return plain | {name: amount for name, amount in candidate.steps if amount}
+    return plain | {name: amount for name, amount in candidate.steps if amount} | dict(candidate.options)
 
 
 def setting(candidate: Candidate, axis: str) -> Any:
-    """What an axis is set to; a step that is not applied is 0.0."""
-    return settings(candidate).get(axis, 0.0)
+    """What an axis is set to; a step that is not applied is 0.0, an option that is not named its default."""
+    return settings(candidate).get(axis, options()[axis].default if axis in options() else 0.0)
 
 
 def _pairs(timed: Sequence[Measurement]) -> Iterator[tuple[str, tuple[Measurement, Measurement]]]:
@@ -126,7 +127,7 @@ def _pairs(timed: Sequence[Measurement]) -> Iterator[tuple[str, tuple[Measuremen
         if one.candidate.runtime != other.candidate.runtime:
             continue
         left, right = settings(one.candidate), settings(other.candidate)
-        differing = [axis for axis in left | right if left.get(axis, 0.0) != right.get(axis, 0.0)]
+        differing = [axis for axis in left | right if setting(one.candidate, axis) != setting(other.candidate, axis)]
         if len(differing) == 1:
             yield differing[0], (one, other)
 

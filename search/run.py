@@ -129,6 +129,12 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--distillation", type=float, metavar="SHARE", help="weight of those logits in the loss, 0 to 1")
     how.add_argument("--temperature", type=float, metavar="T", help="that softens both sides' logits")
     how.add_argument("--seed", type=int, metavar="N", help=f"of splits, sampler and training (default {default.seed})")
+    how.add_argument(
+        "--sampler-seed",
+        type=int,
+        metavar="N",
+        help="of the sampler alone, to compare runs over the same data (default: --seed)",
+    )
     files = p.add_argument_group("files")
     files.add_argument(
         "--config", type=Path, metavar="FILE", help="TOML file of these settings; options given here win"

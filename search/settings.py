@@ -43,6 +43,7 @@ class Settings:
     distillation: float | None = None  # weight of those logits in the loss, 0..1; None: the recipe's
     temperature: float | None = None
     seed: int = 0
+    sampler_seed: int | None = None  # None: seed
     out: str = "runs/search"
     cache: str = "~/.cache/edgefront"
 
@@ -78,6 +79,10 @@ class Settings:
     def trials_max(self) -> int | None:
         """Trials to stop after; None where time is the limit."""
         return self.trials if self.trials is not None or self.time_limit_s is not None else TRIALS
+
+    def sampler_or_seed(self) -> int:
+        """The seed of the sampler."""
+        return self.seed if self.sampler_seed is None else self.sampler_seed
 
     def budget(self) -> Budget:
         """The limits alone."""

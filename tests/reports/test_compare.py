@@ -51,6 +51,15 @@ def test_a_lever_is_the_factor_of_its_axis(tmp_path_factory, count, seed):
         assert lever.time_ratio.value < 1, "told in the direction that saves time"
 
 
+def test_an_option_is_a_setting_of_its_own():
+    """A criterion alone is what two candidates differ in, or a step and nothing else; never one for the other."""
+    plain = Candidate("mobilenet_v2", "mobilenet_v2", 96, (("prune", 0.3),))
+    late = replace(plain, options=(("prune_where", "late"),))
+    uncut = replace(plain, steps=())
+    assert setting(plain, "prune_where") == setting(uncut, "prune_where") == "even"
+    assert setting(late, "prune_where") == "late" and setting(late, "prune") == 0.3
+
+
 @settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 999))
 def test_turning_a_lever_back_undoes_it(tmp_path_factory, seed):
