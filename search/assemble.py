@@ -47,7 +47,6 @@ from search.settings import Settings, SettingsError
 from search.study import open_study, samplers
 from spaces.space import Space, load
 
-SEEING_S = 2.0  # a process that profiles a finalist's layers
 VERSIONS = ("edgefront", "optuna", "torch", "torchvision", "torch-pruning", "onnx", "onnxruntime")
 
 

@@ -12,6 +12,8 @@ from search.heeding import Costs
 from search.ledger import Ledger
 from search.settings import Settings
 
+SEEING_S = 2.0  # a process that profiles a finalist's layers
+
 
 def limits_of(settings: Settings, ledger: Ledger, watch: Stopwatch) -> Limits:
     """When to stop asking, by the settings and by what was spent in this session and those before."""
@@ -57,7 +59,8 @@ def costs_of(settings: Settings, ledger: Ledger, seconds_left: float) -> Costs:
 
 
 def finishing_s(ledger: Ledger) -> float:
-    """Seconds the end will take: timing two or three finalists long, scoring a front on the test set."""
+    """Seconds the end will take: timing two or three finalists long, scoring a front on the test set and on the host,
+    and looking at its layers."""
     timing = [entry.spent_s.get("timing", 0.0) for entry in ledger.entries("latency")]
     scoring = [entry.spent_s.get("scoring", 0.0) for entry in ledger.entries("accuracy")]
-    return 3 * 3 * mean(timing or [0.0]) + 8 * mean(scoring or [0.0])
+    return 3 * 3 * mean(timing or [0.0]) + 8 * (1.5 * mean(scoring or [0.0]) + SEEING_S)
