@@ -89,7 +89,7 @@ def settings_for(
     """
     plain = Settings()
     timings = int(np.clip(0.1 * accuracy_s / max(latency_s, 1e-9), 1, plain.timings))
-    tries = int(np.clip(0.4 * accuracy_s / max(brief_s, 1e-9), 1, plain.tries)) if brief_s else 0
+    tries = int(min(0.4 * accuracy_s / max(brief_s, 1e-9), plain.tries)) if brief_s else 0
 
     def start(count: int, fewest: int, share: float, each_s: float | None) -> int:
         return int(max(min(count, share * seconds_left / max(each_s or 1.0, 1e-9)), min(count, fewest)))

@@ -36,6 +36,7 @@ class BudgetSampler(optuna.samplers.BaseSampler):
         self._points, self._candidates = points, [space.candidate(point) for point in points]
         self._places = {candidate.key(): place for place, candidate in enumerate(self._candidates)}
         self._structures = numpy.array([candidate.structure_key() for candidate in self._candidates])
+        self._plain = frozenset(space.parents())
         self._space, self._budget, self._random = space, budget, numpy.random.default_rng(seed)
         self._seed, self._encoding = seed, encode(_codes(points), numpy.array(space.numbers(), dtype=float))
         self._known = Known.nothing(len(points))
@@ -168,6 +169,8 @@ class BudgetSampler(optuna.samplers.BaseSampler):
                 self._known.latency_ms[place], self._known.looks[place] = trial.values[1], 1
         elif not numpy.isfinite(self._known.latency_ms[place]):
             self._known.failed[place] = True
+        elif self._candidates[place] in self._plain and (found := trial.user_attrs.get("accuracies")):
+            self._known.accuracy[place] = found[-1]["top1"]  # beyond the budget, and all there is of its own training
 
     def _settings(self, costs: Costs) -> Settings:
         """By what the stages cost. The start is measured by the time there was when first asked."""
