@@ -22,8 +22,9 @@ from spaces.table import TableSpace
 from tests.search.analytic import Analytic
 from tests.search.made_table import made
 
-EVERY = pytest.mark.parametrize("sampler", samplers())
+# Optuna's Gaussian processes take seconds to be asked
 UNHURRIED = [pytest.param(name, marks=pytest.mark.slow) if name == "gp" else name for name in samplers()]
+EVERY = pytest.mark.parametrize("sampler", UNHURRIED)
 PLACES = ("tiny", "table", "names", "holes")
 VARIANTS = [variant for names in load("tiny").variants.values() for variant in names]
 
@@ -88,7 +89,7 @@ def test_a_trial_that_was_killed_while_it_was_asked_for_is_taken_up(sampler, pla
     assert [t.params[name] for t in again] == [begun]
 
 
-@pytest.mark.parametrize("sampler", UNHURRIED)
+@EVERY
 @pytest.mark.parametrize("place", ["table", "names", "holes"], indirect=True)
 def test_it_ends_when_every_candidate_was_had(sampler, place, tmp_path):
     candidates, _ = go(tmp_path / "run", place, sampler, 1000)

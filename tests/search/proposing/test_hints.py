@@ -94,6 +94,7 @@ def reached(earlier, spent):
     )
 
 
+@pytest.mark.slow
 def test_a_warm_start_is_ahead_early_and_a_useless_one_is_hardly_behind():
     cold = reached(None, 10)
     warm = reached(Earlier(some(OTHER.latency_ms, 150), some(OTHER.accuracy, 80)), 10)

@@ -21,6 +21,7 @@ def only(table, which):
     return replace(table, **{name: value[which] for name, value in vars(table).items()})
 
 
+@pytest.mark.slow
 def test_it_finds_the_front_sooner_than_chance():
     found = [TABLE.share(np.array(start(TABLE, seed).until(35).order)) for seed in range(2)]
     random = np.random.default_rng(0)
