@@ -39,7 +39,7 @@ class Settings:
     parent_epochs: int | None = None
     int8_drop: float = 0.01  # that int8 may lose against fp32 before more is done for it
     qat_epochs: int = 2  # of fine-tuning in int8, where nothing less does
-    teacher: str = "best"  # whose logits candidates learn from: parent, best, a network's name, an ONNX file
+    teacher: str = "parent"  # whose logits candidates learn from: parent, best, a network's name, an ONNX file
     distillation: float | None = None  # weight of those logits in the loss, 0..1; None: the recipe's
     temperature: float | None = None
     seed: int = 0
