@@ -1,67 +1,19 @@
-"""int8 of networks that know ImageNet and CIFAR-10: the ladder loses a point at most, on images it never saw."""
+"""int8 of a network that knows CIFAR-10: the ladder loses a point at most, on images it never saw."""
 
 from __future__ import annotations
-
-import csv
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from safetensors.torch import load_file
 
-from evaluators.export import export
-from evaluators.feed import Feed
-from evaluators.images import normalise
-from evaluators.jobs import Ladder, Recipe
-from evaluators.measurement import standard_error
-from evaluators.quantizing.ladder import climb
-from evaluators.quantizing.qdq import prepared
-from evaluators.quantizing.scoring import Exam
-from evaluators.quantizing.tuning import tuned
+from benchmarks.int8_ladder import RECIPES, SHARED, Pictures, lost
 from spaces import weights
 from spaces.network import build, normalisation
-from tests.evaluators.quantizing.nets import RECIPES
 
-SHARED = Path(__file__).parents[3] / ".." / "shared"
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(3600),
     pytest.mark.skipif(not (SHARED / "weights").is_dir(), reason=f"no pretrained weights and images in {SHARED}"),
 ]
-HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-# family and variant here, or None and timm's name; image_px
-NETS = {
-    "mobilenet_v2": ("mobilenet_v2", 224),
-    "tf_efficientnet_lite0": (None, 224),
-    "tf_mobilenetv3_small_100": (None, 224),
-}
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """uint8 (N, px, px, 3) and labels."""
-
-    pixels: np.ndarray
-    labels: np.ndarray
-
-    def exam(self, norm, part=slice(None)):
-        return Exam(normalise(self.pixels[part], *norm), self.labels[part])
-
-
-def imagenet(folder, image_px, cropped):
-    """A folder with labels.csv; the middle 0.875 of the shorter side where `cropped`, else the whole."""
-    with (SHARED / "data" / folder / "labels.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    pixels = []
-    for row in rows:
-        image = Image.open(SHARED / "data" / folder / "images" / row["file"]).convert("RGB")
-        side = 0.875 * min(image.size)
-        left, top = ((length - side) / 2 for length in image.size)
-        box = (left, top, left + side, top + side) if cropped else None
-        pixels.append(np.asarray(image.resize((image_px, image_px), Image.Resampling.BICUBIC, box=box)))
-    return Pictures(np.stack(pixels), np.array([int(row["label"]) for row in rows]))
 
 
 def cifar(split):
@@ -71,45 +23,7 @@ def cifar(split):
     return Pictures(pixels[order], np.load(folder / f"{split}_labels.npy")[order].astype(np.int64))
 
 
-def network(name, family, image_px):
-    """The trained net and its normalisation."""
-    if family is not None:
-        net = build(family, name, 1000, image_px)
-        weights.load(net, SHARED / "weights" / f"{name}.safetensors")
-        return net.eval(), normalisation(family, name)
-    timm = pytest.importorskip("timm", reason="the tf_ networks are timm's: pip install timm")
-    net = timm.create_model(name, pretrained=False, exportable=True)
-    state = load_file(SHARED / "weights" / f"{name}.safetensors")
-    net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
-    return net.eval(), HALF
-
-
-def lost(folder, net, norm, image_px, train, exam, test, recipe):
-    """Accuracy lost on `test`, and what one standard error of it is; what it took is printed."""
-    export(net, image_px, folder / "fp32.onnx")
-    plain, ladder = prepared(folder / "fp32.onnx"), Ladder()
-    feed = Feed(train.pixels, train.labels.astype(np.int64), norm, Recipe(epoch_images=500))
-    calibration = train.exam(norm, slice(None, None, max(1, len(train.labels) // 64))).images[:64]
-    climbed = climb(plain, recipe, exam, calibration, ladder, lambda plan: tuned(plan, plain, feed, ladder))
-    for rung in climbed.rungs:
-        print(f"{rung.name:34} {rung.top1:.4f} {rung.seconds:7.1f} s {'kept' if rung.kept else '    '} {rung.note}")
-    fp32, int8 = test.top1(plain), test.top1(climbed.graph)
-    print(f"on unseen images: fp32 {fp32:.4f}, int8 {int8:.4f}")
-    return fp32 - int8, standard_error(round(fp32 * len(test.labels)), len(test.labels))
-
-
-@pytest.mark.parametrize("target", ["TensorRT", "cpu without VNNI"])
-@pytest.mark.parametrize("name", NETS)
-def test_imagenet_networks_lose_a_point_at_most(name, target, tmp_path):
-    family, image_px = NETS[name]
-    net, norm = network(name, family, image_px)
-    train, shown = imagenet("imagenet_calib500", image_px, True), imagenet("imagenet_val700", image_px, False)
-    exam, test = shown.exam(norm, slice(0, None, 2)), shown.exam(norm, slice(1, None, 2))
-    loss, noise = lost(tmp_path, net, norm, image_px, train, exam, test, RECIPES[target])
-    assert loss <= max(0.01, noise)
-
-
-@pytest.mark.parametrize("target", ["TensorRT", "cpu without VNNI"])
+@pytest.mark.parametrize("target", RECIPES)
 def test_a_cifar_network_loses_a_point_at_most(target, tmp_path):
     net = build("cifar_resnet", "cifar_resnet20", 10, 32)
     weights.load(net, SHARED / "weights" / "cifar10_resnet20.safetensors")
