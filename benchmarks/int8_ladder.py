@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from safetensors.torch import load_file
+from torch import nn
 
 from evaluators.export import export
 from evaluators.feed import Feed
@@ -34,6 +35,8 @@ RECIPES = {
     "TensorRT": Int8Recipe("int8", symmetric=True, weight_bits=8),
     "CPU without VNNI": Int8Recipe("uint8", symmetric=False, weight_bits=7),
 }
+Norm = tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard deviation, by channel
+EVERY = slice(None)
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 # family and variant here, or None and timm's name; image_px
 NETS = {
@@ -50,11 +53,12 @@ class Pictures:
     pixels: np.ndarray
     labels: np.ndarray
 
-    def exam(self, norm, part=slice(None)):
+    def exam(self, norm: Norm, part: slice = EVERY) -> Exam:
+        """Some of them as the network takes them, with their labels."""
         return Exam(normalise(self.pixels[part], *norm), self.labels[part])
 
 
-def imagenet(folder, image_px, cropped):
+def imagenet(folder: str, image_px: int, cropped: bool) -> Pictures:
     """A folder with labels.csv; the middle 0.875 of the shorter side where `cropped`, else the whole."""
     with (SHARED / "data" / folder / "labels.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -68,7 +72,7 @@ def imagenet(folder, image_px, cropped):
     return Pictures(np.stack(pixels), np.array([int(row["label"]) for row in rows]))
 
 
-def network(name, family, image_px):
+def network(name: str, family: str | None, image_px: int) -> tuple[nn.Module, Norm]:
     """The trained net and its normalisation."""
     if family is not None:
         net = build(family, name, 1000, image_px)
@@ -82,7 +86,16 @@ def network(name, family, image_px):
     return net.eval(), HALF
 
 
-def lost(folder, net, norm, image_px, train, exam, test, recipe):
+def lost(
+    folder: Path,
+    net: nn.Module,
+    norm: Norm,
+    image_px: int,
+    train: Pictures,
+    exam: Exam,
+    test: Exam,
+    recipe: Int8Recipe,
+) -> tuple[float, float]:
     """Accuracy lost on `test`, and what one standard error of it is; what it took is printed."""
     export(net, image_px, folder / "fp32.onnx")
     plain, ladder = prepared(folder / "fp32.onnx"), Ladder()
@@ -96,7 +109,7 @@ def lost(folder, net, norm, image_px, train, exam, test, recipe):
     return fp32 - int8, standard_error(round(fp32 * len(test.labels)), len(test.labels))
 
 
-def main():
+def main() -> None:
     """A paragraph a network."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=list(NETS), choices=list(NETS))
