@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+from threadpoolctl import ThreadpoolController
 
 from search.proposing.known import Settings
 from tests.search.proposing.tables import make, start
@@ -15,10 +16,11 @@ from tests.search.proposing.tables import make, start
 def test_five_hundred_rounds_at_a_fifth_of_a_second():
     run = start(make(axes=6, values=5), settings=Settings(), budget_ms=5.0)
     took_s = []
-    for _ in range(500):
-        began = time.process_time()
-        assert run.round() == 1
-        took_s.append(time.process_time() - began)
+    with ThreadpoolController().limit(limits=1):  # as the sampler has it: a second thread only waits
+        for _ in range(500):
+            began = time.process_time()
+            assert run.round() == 1
+            took_s.append(time.process_time() - began)
     assert np.mean(took_s) < 0.2
     first, last = np.mean(took_s[50:150]), np.mean(took_s[400:500])
     assert last < 1.2 * first * 450 / 100, (first, last)
