@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -73,8 +73,7 @@ def dense(parts):
     return weight
 
 
-# a busy machine draws slowly, which is no fault of the test
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None)
 @given(st.integers(2, 12), st.integers(2, 12), st.sampled_from([1, 3]), st.integers(0, 99), st.data())
 def test_a_higher_rank_is_never_a_worse_fit(inputs, outputs, k, seed, data):
     """In the norm of the weights: singular vectors of a lower rank are among those of a higher one."""

@@ -64,9 +64,9 @@ def test_predictions_are_onnxruntimes(ncnn, pnnx, tmp_path):
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_block(ncnn, matrix, threads):
-    value = measured(runtime, JOB | {"threads": threads}, matrix, matrix, energy_s=0.3)
+    value = measured(runtime, JOB | {"threads": threads}, matrix, matrix, energy_s=0.1)
     check_block(value)
-    assert value["energy_window"]["runs"] > 3  # two threads wait long for each other beside other load
+    assert value["energy_window"]["runs"] > 10
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
