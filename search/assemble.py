@@ -131,7 +131,7 @@ def _searched(rooms: Rooms, started: str) -> tuple[Result, dict[str, Any], tuple
     board = Board(setup, rooms.session, rooms.worker, rooms.dataset, rooms.watch, view.doing)
     evaluator = Remembered(board, rooms.ledger, rooms.watch)
     study = open_study(
-        rooms.folder, settings.sampler, settings.sampler_or_seed(), rooms.space, settings.budget(), rooms.earlier
+        rooms.folder, settings.sampler, settings.seed_of_sampler(), rooms.space, settings.budget(), rooms.earlier
     )
     limits = limits_of(settings, rooms.ledger, rooms.watch)
     gates = Gates(settings.budget(), settings.rungs, brief_epochs=brief_epochs(settings))

@@ -45,7 +45,7 @@ def run(settings: Settings, console: Console) -> Result:
         stack.callback(ledger.close)
         view = stack.enter_context(View(console, settings.budget(), settings.trials_max(), settings.time_limit_s))
         view.device(settings.device, f"a table of {space.size():,} networks measured by others")
-        study = open_study(folder, settings.sampler, settings.sampler_or_seed(), space, settings.budget(), earlier)
+        study = open_study(folder, settings.sampler, settings.seed_of_sampler(), space, settings.budget(), earlier)
         limit = settings.time_limit_s
         left = lambda: math.inf if limit is None else limit - ledger.earlier_wall_s() - watch.wall_s()  # noqa: E731
         limits = serial.Limits(settings.trials_max(), left, lambda seconds: 0.0, lambda: costs(space))

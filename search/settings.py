@@ -80,7 +80,7 @@ class Settings:
         """Trials to stop after; None where time is the limit."""
         return self.trials if self.trials is not None or self.time_limit_s is not None else TRIALS
 
-    def sampler_or_seed(self) -> int:
+    def seed_of_sampler(self) -> int:
         """The seed of the sampler."""
         return self.seed if self.sampler_seed is None else self.sampler_seed
 

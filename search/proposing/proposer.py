@@ -14,12 +14,9 @@ from numpy.typing import NDArray
 
 from search.proposing import start
 from search.proposing.encoding import Encoding
-from search.proposing.encoding import encode as encode
 from search.proposing.gain import Belief, Goal, expected_gain, front
 from search.proposing.hints import hints
-from search.proposing.known import Earlier as Earlier
-from search.proposing.known import Known, Settings
-from search.proposing.known import settings_for as settings_for
+from search.proposing.known import Earlier, Known, Settings
 from search.proposing.surrogates import Surrogates
 
 Array = NDArray[np.float64]

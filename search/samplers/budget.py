@@ -20,7 +20,10 @@ from threadpoolctl import ThreadpoolController
 from evaluators.measurement import Accuracy, Failure, Latency
 from search.budget import Budget
 from search.heeding import Costs
-from search.proposing.proposer import Earlier, Known, Proposer, Settings, encode, settings_for
+from search.proposing.encoding import encode
+from search.proposing.known import Earlier, Known, Settings, settings_for
+from search.proposing.proposer import Proposer
+from search.whole import WholeSampler
 from spaces.candidate import Candidate
 from spaces.space import Points
 
@@ -28,7 +31,7 @@ FEW = 4  # latencies asked for at a time until one is within the budget
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
-class BudgetSampler(optuna.samplers.BaseSampler):
+class BudgetSampler(WholeSampler):
     """Proposes among all candidates of a space; one that has, or is, a trial is never proposed again."""
 
     def __init__(self, seed: int, space: Points, budget: Budget) -> None:
@@ -119,16 +122,6 @@ class BudgetSampler(optuna.samplers.BaseSampler):
             return self._named(proposer.start_try(self._known) if early else proposer.to_try(self._known))
 
     # --- asked by Optuna
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Nothing: a candidate is proposed as a whole, when its first parameter is asked for."""
-        return {}
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """Nothing, see above."""
-        return {}
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Learns of the trials that have ended since, in this process or another."""

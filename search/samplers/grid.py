@@ -11,10 +11,11 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
 from search.budget import Budget
+from search.whole import WholeSampler
 from spaces.space import Points, Value
 
 
-class GridSampler(optuna.samplers.BaseSampler):
+class GridSampler(WholeSampler):
     """Goes through the candidates that a space has.
 
     Optuna's own goes through the product of all axes: a table has not a row for each, and a family not every axis.
@@ -26,16 +27,6 @@ class GridSampler(optuna.samplers.BaseSampler):
         self._next, self._read = 0, 0
         self._tried: set[frozenset[tuple[str, Value]]] = set()
         self._drawn: dict[int, Mapping[str, Value]] = {}  # number of an open trial -> its candidate
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Nothing: a candidate is proposed as a whole, when its first parameter is asked for."""
-        return {}
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """Nothing, see above."""
-        return {}
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
