@@ -46,7 +46,8 @@ def probe(
     if gates.brief_epochs is None:
         return
     for candidate in _while(in_time, sampler.to_try()):
-        if before_training(candidate, evaluator, gates, view.doing).outcome != KEPT:
+        # what is over the budget tells of its relatives within
+        if before_training(candidate, evaluator, gates, view.doing).outcome not in (KEPT, OVER_BUDGET):
             sampler.excluded(candidate.key())
             continue
         view.doing(f"training {candidate.describe()} briefly: it may be worth more")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,11 +12,13 @@ from typing import Any
 import pandas
 
 from spaces.candidate import Candidate
+from spaces.cell import Cell
 from spaces.space import SpaceError, Suggests, Value
 
 TABLES = Path(__file__).parent / "tables"
 KEYS = {"title", "key", "files", "image_px", "axes", "numbers", "macs", "parameters"}
 KEYS |= {"accuracy", "accuracy_unit", "epochs", "low"}
+OPTIONAL = {"cell"}
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class TableSpace:
     epochs: int  # of full fidelity
     low: tuple[tuple[str, int], ...]  # columns of lower fidelity, their epochs
     image_px: int | str
+    cell: Cell | None = None  # how the axes are wired, if they are a cell's edges
     left_out: tuple[str, ...] = ()
 
     def size(self) -> int:
@@ -58,8 +61,10 @@ class TableSpace:
         yield from (dict(zip(self.axes, values, strict=True)) for values in zip(*columns, strict=True))
 
     def numbers(self) -> list[tuple[float, ...]]:
-        """The columns that are known before anything is measured, in the order of `params`."""
+        """What is known of each before it is measured, in the order of `params`: columns, and the cell's wiring."""
         columns = [pandas.to_numeric(self.rows[name], errors="coerce").tolist() for name in self.numeric]
+        if self.cell:
+            columns += [number.tolist() for number in self.cell.numbers(self.rows[list(self.cell.edges)].to_numpy())]
         return list(zip(*columns, strict=True))
 
     def suggest(self, trial: Suggests) -> Candidate:
@@ -117,8 +122,8 @@ def load_table(name: str, folder: Path) -> TableSpace:
         raise SpaceError(f"no table {name!r}: name one of {', '.join(tables())}, or a TOML file like them") from None
     except (OSError, ValueError) as error:
         raise SpaceError(f"{path} can't be read as TOML: {error}") from None
-    if set(told) != KEYS:
-        odd = ", ".join(sorted(set(told) ^ KEYS))
+    if odd_keys := (set(told) - OPTIONAL) ^ KEYS:
+        odd = ", ".join(sorted(odd_keys))
         raise SpaceError(f"{path}: a table has the keys {', '.join(sorted(KEYS))}; here these differ: {odd}")
     return _space(path, told, _joined(path, told, folder))
 
@@ -140,7 +145,24 @@ def _space(path: Path, told: Mapping[str, Any], rows: pandas.DataFrame) -> Table
         epochs=int(told["epochs"]),
         low=tuple((str(one["column"]), int(one["epochs"])) for one in told["low"]),
         image_px=told["image_px"],
+        cell=_cell(path, told["cell"], told["axes"]) if "cell" in told else None,
     )
+
+
+def _cell(path: Path, told: Any, axes: Sequence[str]) -> Cell:
+    """The wiring, if it is one of these axes: edges lead from a node to one of a higher number."""
+    try:
+        edges = {axis: (int(start), int(to)) for axis, (start, to) in told["edges"].items()}
+        cell = Cell(edges, told["absent"], told["passes"])
+        right = set(edges) <= set(axes) and all(start < to for start, to in edges.values()) and bool(cell.paths())
+    except (KeyError, TypeError, ValueError):
+        right = False
+    if not right:
+        raise SpaceError(
+            f"{path}: `cell` has `absent` and `passes`, two values of the axes, and `edges` with axis = [from, to], "
+            f"from < to, for some of the axes {', '.join(axes)}; here it is {told}"
+        )
+    return cell
 
 
 def _joined(path: Path, told: Mapping[str, Any], folder: Path) -> pandas.DataFrame:

@@ -20,9 +20,11 @@ from evaluators.tabular import Table
 from search.budget import Budget
 from search.engines import serial
 from search.finish import Ending, finish
+from search.heeding import Heeds
 from search.ledger import Ledger
 from search.live import View
 from search.lookup import costs, gates_of
+from search.proposing.known import Earlier
 from search.remembered import Remembered
 from search.study import open_study, samplers
 
@@ -63,15 +65,27 @@ def names() -> tuple[str, ...]:
 
 
 def search(
-    task: Task, sampler: str, seed: int, limit_ms: float, marks: Sequence[int], faults: Faults
+    task: Task,
+    sampler: str,
+    seed: int,
+    limit_ms: float,
+    marks: Sequence[int],
+    faults: Faults,
+    earlier: Earlier | None = None,
 ) -> tuple[list[Score], End]:
-    """How the search stood at each mark, and what it chose within `limit_ms`, the budget it was given."""
+    """How the search stood at each mark, and what it chose within `limit_ms`, the budget it was given.
+
+    `earlier` measurements of the same candidates are for samplers that take them.
+    """
     budget, began = Budget(limit_ms), time.process_time()
     with TemporaryDirectory() as folder:
         ledger = Ledger(Path(folder) / "ledger.jsonl")
         study = open_study(Path(folder), "random" if sampler in OPTUNAS else sampler, seed, task.space, budget)
         if sampler in OPTUNAS:
             study.sampler = OPTUNAS[sampler](seed)
+        if earlier is not None:
+            assert isinstance(study.sampler, Heeds)
+            study.sampler.start_from(earlier)
         table = Table(task.space, task.device, task.data)
         watched = Watched(table, task, faults, Clock(study.sampler))
         evaluator = Remembered(watched, ledger, Stopwatch())

@@ -18,10 +18,11 @@ class Settings:
 
     timings: int = 10  # latencies asked for, those asked for again included
     tries: int = 6  # low-fidelity trainings; 0 without a low fidelity
-    start_timings: int = 80
+    start_timings: int = 64
     start_tries: int = 60
     start_trainings: int = 8
-    budget_weight: float = 0.1  # the budget's share, as a fraction of the latency axis
+    budget_weight: float = 0.5  # the budget's share, as a fraction of the latency axis
+    beyond_log_sd: float = 0.15  # how far relatives of what is over the budget may lie from it: a step of an axis or so
     any_share: float = 0.2  # of timings and of low-fidelity trainings, drawn blindly
     brief_share: float = 0.15  # of trainings, given to who leads by low fidelity alone
     pool: int = 1200  # strangers looked at, each round, besides the neighbours of the front
@@ -44,6 +45,7 @@ class Known:
     accuracy: Array  # (N,) full fidelity
     brief: Array  # (N,) low fidelity, never mixed with the other
     closed: Mask  # (N,) not to be proposed any more
+    beyond: Mask  # (N,) over the budget, so closed; low fidelity may teach of its relatives within
     train_s: Array  # (N,) seconds that training it took, full fidelity
     eased: Mask  # (N,) trained for another already: a structure is trained once, whatever precision it runs in
 
@@ -52,7 +54,7 @@ class Known:
         """Of n candidates nothing."""
         unknown, no = np.full(n, np.nan), np.zeros(n, dtype=bool)
         looks = np.zeros(n, dtype=np.int64)
-        return Known(unknown, looks, no, unknown.copy(), unknown.copy(), no.copy(), unknown.copy(), no.copy())
+        return Known(unknown, looks, no, *(a.copy() for a in (unknown, unknown, no, no, unknown, no)))
 
     def timed(self) -> Mask:
         """Have a latency that can be worked with."""

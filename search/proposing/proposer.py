@@ -106,12 +106,17 @@ class Proposer:
         return np.r_[choice, suspects[~np.isin(suspects, choice)]][:count]
 
     def to_try(self, known: Known) -> Indices:
-        """Timed ones to be trained for a few epochs, best first."""
-        waiting = self._shortlist(known)
+        """Timed ones to be trained for a few epochs, best first.
+
+        What is over the budget is among them, for what it tells of others: one as accurate may lie within.
+        """
+        waiting = np.r_[self._shortlist(known), np.flatnonzero(known.beyond & np.isnan(known.accuracy))]
         waiting = waiting[np.isnan(known.brief[waiting])]
         if self.goal is None or not len(waiting):
             return waiting[: self.settings.tries]
-        worth = self._worth(waiting, self.surrogates.believe(waiting, known), known)
+        belief = self.surrogates.believe(waiting, known)
+        spread = np.where(known.beyond[waiting], self.settings.beyond_log_sd, belief.log_ms_sd)
+        worth = self._worth(waiting, replace(belief, log_ms_sd=spread), known)
         blind = waiting[self.blind[waiting]]
         any_of = self._any(blind, np.log(known.latency_ms[blind]), self.settings.any_share * self.settings.tries)
         best = waiting[np.argsort(-worth, kind="stable")]

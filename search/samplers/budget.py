@@ -68,7 +68,8 @@ class BudgetSampler(WholeSampler):
             self._known.failed[place] = True
         else:
             self._known.latency_ms[place] = found.rank_ms.value
-            self._known.closed[place] |= not self._budget.keeps(found)  # teaches of latency, and is never trained
+            self._known.beyond[place] = not self._budget.keeps(found)
+            self._known.closed[place] |= self._known.beyond[place]  # is never trained in full
 
     def tried(self, key: str, found: Accuracy | Failure) -> None:
         """Accuracy at low fidelity."""
