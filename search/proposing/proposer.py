@@ -59,7 +59,13 @@ class Proposer:
 
     def starting(self, known: Known) -> bool:
         """True until the surrogates have something to go by."""
-        return int(known.trained().sum()) < min(self.settings.start_trainings, len(known.failed) - known.failed.sum())
+        open_ = ~(known.closed | known.failed) & np.isnan(known.accuracy)
+        return self._started(known) < min(self.settings.start_trainings, self._started(known) + int(open_.sum()))
+
+    def _started(self, known: Known) -> int:
+        """Trainings within the budget, those included that a gate ended after the low fidelity."""
+        ended = known.trained() | (known.closed & np.isfinite(known.brief))
+        return int((ended & ~known.beyond).sum())
 
     def start_time(self, known: Known) -> Indices:
         """Candidates far apart, in part those that an earlier study points to."""
@@ -73,7 +79,7 @@ class Proposer:
 
     def start_train(self, known: Known) -> Indices:
         """One from each stretch of latencies."""
-        wanted = self.settings.start_trainings - int(known.trained().sum())
+        wanted = self.settings.start_trainings - self._started(known)
         return start.to_train(known, wanted, self.hints, self.random)
 
     # --- a round

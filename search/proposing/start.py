@@ -41,8 +41,10 @@ def to_time(columns: Array, known: Known, settings: Settings, hints: Hints, rand
 
 
 def to_train(known: Known, wanted: int, hints: Hints, random: np.random.Generator) -> Indices:
-    """One from each stretch of latencies: by turns the best as far as anything tells (low fidelity, or an earlier
-    study), and any."""
+    """One from each stretch of latencies: by turns the best as far as anything tells, and any.
+
+    Low fidelity tells, or an earlier study; where neither is there, the slowest is likely the least cut.
+    """
     free = np.flatnonzero(known.waiting())
     tried = free[np.isfinite(known.brief[free])]
     free = tried if len(tried) >= wanted else free
@@ -59,4 +61,6 @@ def _one(stretch: Indices, best: bool, known: Known, hints: Hints, random: np.ra
         return int(stretch[np.nanargmax(brief)])
     if best and hints.skill and hints.accuracy is not None:
         return int(stretch[np.argmax(hints.accuracy.values[stretch])])
+    if best:
+        return int(stretch[np.argmax(known.latency_ms[stretch])])
     return int(random.choice(stretch))

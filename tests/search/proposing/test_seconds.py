@@ -62,7 +62,7 @@ def test_more_is_reached_in_as_many_seconds(tries):
     shares = {}
     for per_second in (False, True):
         settings = replace(SMALL, tries=tries, per_second=per_second)
-        runs = [start(DEAR, seed, settings) for seed in range(2)]
+        runs = [start(DEAR, seed, settings) for seed in range(6)]
         for run in runs:
             limit_s = DEAR.train_s[run.order].sum() + 4.0 * DEAR.train_s.mean()
             while DEAR.train_s[run.order].sum() < limit_s:
