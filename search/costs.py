@@ -25,7 +25,7 @@ def limits_of(settings: Settings, ledger: Ledger, watch: Stopwatch) -> Limits:
     return Limits(
         settings.trials_max(),
         seconds_left,
-        lambda spent: finishing_s(ledger),
+        lambda: finishing_s(ledger),
         lambda: costs_of(settings, ledger, seconds_left()),
     )
 

@@ -48,7 +48,7 @@ def run(settings: Settings, console: Console) -> Result:
         study = open_study(folder, settings.sampler, settings.seed_of_sampler(), space, settings.budget(), earlier)
         limit = settings.time_limit_s
         left = lambda: math.inf if limit is None else limit - ledger.earlier_wall_s() - watch.wall_s()  # noqa: E731
-        limits = serial.Limits(settings.trials_max(), left, lambda seconds: 0.0, lambda: costs(space))
+        limits = serial.Limits(settings.trials_max(), left, lambda: 0.0, lambda: costs(space))
         evaluator = Remembered(table, ledger, watch)
         gates = gates_of(space, settings.budget())
         searched = serial.run(study, space, evaluator, gates, limits, view)

@@ -90,7 +90,7 @@ def search(
         watched = Watched(table, task, faults, Clock(study.sampler))
         evaluator = Remembered(watched, ledger, Stopwatch())
         left = lambda: math.inf if watched.evaluations() < max(marks) - 1e-9 else -1.0  # noqa: E731
-        limits = serial.Limits(task.space.size(), left, lambda seconds: 0.0, lambda: costs(task.space))
+        limits = serial.Limits(task.space.size(), left, lambda: 0.0, lambda: costs(task.space))
         view = View(Console(quiet=True), budget, limits.trials, None)
         searched = serial.run(study, task.space, evaluator, gates_of(task.space, budget), limits, view)
         rows = tuple(watched.rows)

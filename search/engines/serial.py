@@ -27,7 +27,7 @@ class Limits:
 
     trials: int | None  # None: as many as the time allows
     seconds_left: Callable[[], float]  # of the user's time limit; infinite without one
-    finishing: Callable[[list[float]], float]  # seconds to keep for the end, from the trials' own seconds
+    finishing_s: Callable[[], float]  # seconds to keep for the end
     costs: Callable[[], Costs] = lambda: Costs(1.0, None, 120.0)
 
 
@@ -56,7 +56,7 @@ def run(
     trial_s: list[float] = []
 
     def in_time() -> bool:
-        return not trial_s or limits.seconds_left() >= mean(trial_s) + limits.finishing(trial_s)
+        return not trial_s or limits.seconds_left() >= mean(trial_s) + limits.finishing_s()
 
     while limits.trials is None or len(searched.measurements) < limits.trials:
         if not in_time():

@@ -32,7 +32,7 @@ def go(folder, evaluator, space, budget, trials, sampler="budget", seed=0, rungs
     ledger = Ledger(folder / "ledger.jsonl")
     study = open_study(folder, sampler, seed, space, budget)
     costs = Costs(1.0, 40.0, 120.0)
-    limits = serial.Limits(trials, lambda: float("inf"), lambda spent: 0.0, lambda: costs)
+    limits = serial.Limits(trials, lambda: float("inf"), lambda: 0.0, lambda: costs)
     view = View(Console(quiet=True), budget, trials, None)
     remembered = Remembered(evaluator, ledger, Stopwatch())
     found = serial.run(

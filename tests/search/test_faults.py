@@ -97,7 +97,7 @@ def study(folder, faults: str, told: list[Incident]):
     with board(faults, told) as (patient, space):
         ledger, evaluator = Ledger(folder / "ledger.jsonl"), OnBoard(patient)
         optuna_study = open_study(folder, SAMPLER, 0, space, BUDGET)
-        limits = serial.Limits(TRIALS, lambda: float("inf"), lambda spent: 0.0)
+        limits = serial.Limits(TRIALS, lambda: float("inf"), lambda: 0.0)
         view = View(Console(quiet=True), BUDGET, TRIALS, None)
         remembered = Remembered(evaluator, ledger, Stopwatch())
         searched = serial.run(optuna_study, space, remembered, Gates(BUDGET), limits, view)

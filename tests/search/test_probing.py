@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import optuna
 import pytest
+from rich.console import Console
 
 from evaluators.measurement import KEPT, OVER_BUDGET, Failure, Measurement
 from evaluators.stopwatch import Stopwatch
 from search.budget import Budget
+from search.funnel import Gates
+from search.heeding import Costs
 from search.ledger import Ledger
-from search.probing import corrected
+from search.live import View
+from search.probing import corrected, listen, probe
 from search.remembered import Remembered
 from spaces.space import load
 from tests.search.analytic import Analytic
@@ -112,3 +117,49 @@ def test_latencies_that_are_too_good_to_be_true_do_not_lead_away(tmp_path):
     honest = go(tmp_path / "honest", Analytic(), SPACE, budget, 40)
     reachable = max(m.accuracy.top1 for m in honest if m.outcome == KEPT)
     assert best.accuracy.top1 >= reachable - 0.01
+
+
+class Brief(optuna.samplers.RandomSampler):
+    """Wants one candidate timed and trained briefly before every trial."""
+
+    def __init__(self, wanted):
+        super().__init__()
+        self.wanted, self.told = wanted, []
+
+    def start_from(self, earlier):
+        pass
+
+    def to_time(self, study, costs):
+        return [self.wanted]
+
+    def to_time_again(self):
+        return []
+
+    def to_try(self):
+        return [self.wanted]
+
+    def timed(self, key, found):
+        self.told.append("timed")
+
+    def tried(self, key, found):
+        self.told.append("tried")
+
+    def trained(self, key, seconds):
+        self.told.append("trained")
+
+    def excluded(self, key):
+        self.told.append("excluded")
+
+
+def test_over_the_budget_a_short_training_is_given_and_none_where_nothing_runs(tmp_path):
+    for name, factor, told in (("slow", 1.0, ["timed", "tried"]), ("broken", 0.0, ["timed", "excluded"])):
+        ledger = Ledger(tmp_path / f"{name}.jsonl")
+        evaluator = Remembered(Looks((factor,)), ledger, Stopwatch())
+        sampler = Brief(CANDIDATE)
+        study = optuna.create_study(sampler=sampler)
+        gates = Gates(Budget(1e-3), brief_epochs=1)
+        listen(study, evaluator, gates)
+        view = View(Console(quiet=True), gates.budget, None, None)
+        probe(study, evaluator, gates, Costs(1.0, 1.0, 9.0), lambda: True, [], view)
+        assert sampler.told == told
+        ledger.close()

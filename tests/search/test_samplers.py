@@ -47,7 +47,7 @@ def go(folder, place, sampler, trials, seed=0):
     ledger = Ledger(folder / "ledger.jsonl")
     study = open_study(folder, sampler, seed, space, gates.budget)
     seconds = {"costs": lambda: costs(space)} if isinstance(space, TableSpace) else {}
-    limits = serial.Limits(trials, lambda: float("inf"), lambda spent: 0.0, **seconds)
+    limits = serial.Limits(trials, lambda: float("inf"), lambda: 0.0, **seconds)
     view = View(Console(quiet=True), gates.budget, trials, None)
     found = serial.run(study, space, Remembered(evaluator, ledger, Stopwatch()), gates, limits, view)
     ledger.close()

@@ -160,6 +160,25 @@ def test_counts_follow_what_the_stages_cost():
     assert (some.timings, some.tries) == (5, 2) and some.start_timings == 32 and some.start_tries == 20
 
 
+def test_what_is_over_the_budget_is_tried_for_what_it_tells_and_never_trained():
+    budget_ms = float(np.quantile(TABLE.latency_ms, 0.25))
+    run = start(TABLE, settings=replace(SMALL, tries=8, start_tries=0, within=True), budget_ms=budget_ms)
+    known = run.known
+    known.accuracy[known.latency_ms > budget_ms] = np.nan
+    tried_beyond = 0
+    for _ in range(8):
+        run.first_time(run.proposer.to_time(known))
+        known.beyond = known.latency_ms > budget_ms
+        known.closed |= known.beyond
+        tries = run.proposer.to_try(known)
+        assert np.isnan(known.brief[tries]).all() and len(set(tries)) == len(tries)
+        known.brief[tries] = TABLE.brief[tries]
+        tried_beyond += int(known.beyond[tries].sum())
+        assert (known.latency_ms[tries] < 1.6 * budget_ms).all(), "only what may have relatives within"
+        run.train(run.proposer.to_train(known))  # holds that it may be trained
+    assert 0 < tried_beyond < 8 * 8
+
+
 def test_what_is_being_trained_is_counted_as_if_it_had_come_out():
     run = start(TABLE)
     run.first_time(run.proposer.to_time(run.known))

@@ -10,6 +10,7 @@ from search.proposing import start
 from search.proposing.hints import Hints
 from search.proposing.known import Known
 from tests.search.proposing.tables import SMALL, make
+from tests.search.proposing.tables import start as begun
 
 NONE = Hints(None, None)
 
@@ -49,6 +50,28 @@ def test_to_train_takes_from_all_latencies_by_turns_the_best_at_low_fidelity():
     assert all(i in stretch for i, stretch in zip(chosen, stretches, strict=True))
     assert chosen[0] == stretches[0][np.argmax(table.brief[stretches[0]])]
     assert chosen[2] == stretches[2][np.argmax(table.brief[stretches[2]])]
+
+
+def test_to_train_takes_the_slowest_of_a_stretch_where_nothing_tells_of_accuracy():
+    table, known = make(), Known.nothing(1024)
+    timed = np.arange(0, 1024, 16)
+    known.latency_ms[timed], known.looks[timed] = table.latency_ms[timed], 1
+    chosen = start.to_train(known, 4, NONE, np.random.default_rng(0))
+    ordered = timed[np.argsort(table.latency_ms[timed])]
+    assert (chosen[0], chosen[2]) == (ordered[15], ordered[47]) and chosen[1] in ordered[16:32]
+
+
+def test_a_start_counts_what_a_gate_ended_and_not_what_is_over_the_budget():
+    table, run = make(), begun(make(), settings=replace(SMALL, start_trainings=3))
+    known = Known.nothing(1024)
+    known.latency_ms[:8], known.looks[:8] = table.latency_ms[:8], 1
+    known.accuracy[:2] = table.accuracy[:2]
+    known.closed[2], known.brief[2] = True, 0.1  # ended after its short training
+    assert not run.proposer.starting(known)
+    known.beyond[2] = True
+    assert run.proposer.starting(known) and len(run.proposer.start_train(known)) == 1
+    known.closed[3:] = True  # nobody is left to begin with
+    assert not run.proposer.starting(known)
 
 
 def test_nothing_to_start_with():
