@@ -21,7 +21,7 @@ class Settings:
     start_timings: int = 64
     start_tries: int = 60
     start_trainings: int = 8
-    budget_weight: float = 0.5  # the budget's share, as a fraction of the latency axis
+    budget_weight: float = 0.6  # of the best within the budget, in latency axes, times the share that is beyond it
     beyond_log_sd: float = 0.15  # how far relatives of what is over the budget may lie from it: a step of an axis or so
     any_share: float = 0.2  # of timings and of low-fidelity trainings, drawn blindly
     brief_share: float = 0.15  # of trainings, given to who leads by low fidelity alone
@@ -63,6 +63,10 @@ class Known:
     def trained(self) -> Mask:
         """Have both latency and accuracy."""
         return self.timed() & np.isfinite(self.accuracy)
+
+    def ended(self) -> Mask:
+        """Trained, or stopped by a gate after the low fidelity."""
+        return self.trained() | (self.closed & ~self.beyond & np.isfinite(self.brief))
 
     def waiting(self) -> Mask:
         """Timed and not trained."""

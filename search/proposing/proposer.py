@@ -63,9 +63,8 @@ class Proposer:
         return self._started(known) < min(self.settings.start_trainings, self._started(known) + int(open_.sum()))
 
     def _started(self, known: Known) -> int:
-        """Trainings within the budget, those included that a gate ended after the low fidelity."""
-        ended = known.trained() | (known.closed & np.isfinite(known.brief))
-        return int((ended & ~known.beyond).sum())
+        """Trainings within the budget."""
+        return int((known.ended() & ~known.beyond).sum())
 
     def start_time(self, known: Known) -> Indices:
         """Candidates far apart, in part those that an earlier study points to."""
@@ -85,7 +84,11 @@ class Proposer:
     # --- a round
 
     def to_time(self, known: Known, count: int | None = None) -> Indices:
-        """The most promising of those not timed, best first. Fits the surrogates to all that is known."""
+        """The most promising of those not timed, best first. Fits the surrogates to all that is known.
+
+        `count` of them; or what the settings allow, looks anew included.
+        """
+        again = count is None
         count = self.settings.timings if count is None else count
         if min(known.timed().sum(), known.trained().sum()) < FEWEST:
             self.goal, self.surrogates.suspects = None, np.zeros(0, dtype=np.int64)
@@ -99,7 +102,7 @@ class Proposer:
         worth = self._worth(pool, belief, known)
         self.last_worth[pool] = worth
         new = known.looks[pool] == 0
-        wanted = max(count - min(len(self.surrogates.suspects), 2), 0)
+        wanted = max(count - len(self.to_confirm(known)), 0) if again else count
         best = pool[new][np.argsort(-worth[new], kind="stable")]
         any_of = self._any(pool[new & strangers], belief.log_ms[new & strangers], self.settings.any_share * wanted)
         self.blind[any_of] = True
@@ -116,7 +119,7 @@ class Proposer:
 
         What is over the budget is among them, for what it tells of others: one as accurate may lie within.
         """
-        waiting = np.r_[self._shortlist(known), np.flatnonzero(known.beyond & np.isnan(known.accuracy))]
+        waiting = np.r_[self._shortlist(known), self._just_beyond(known)]
         waiting = waiting[np.isnan(known.brief[waiting])]
         if self.goal is None or not len(waiting):
             return waiting[: self.settings.tries]
@@ -158,6 +161,13 @@ class Proposer:
             accuracy, latency = np.r_[accuracy, belief.accuracy[pick]], np.r_[latency, known.latency_ms[waiting[pick]]]
         return waiting[chosen]
 
+    def _just_beyond(self, known: Known) -> Indices:
+        """Over the budget, and not so far that relatives within are out of sight."""
+        if self.budget_ms is None:
+            return np.zeros(0, dtype=np.int64)
+        limit_ms = self.budget_ms * np.exp(2 * self.settings.beyond_log_sd)
+        return np.flatnonzero(known.beyond & np.isnan(known.accuracy) & (known.latency_ms <= limit_ms))
+
     def _brief_leader(self, tried: Indices, known: Known, pending: Indices) -> Indices:
         """Who adds most to the front by low fidelity alone; empty if nobody does.
 
@@ -196,12 +206,17 @@ class Proposer:
         return self.surrogates.train_s(which, known) if self.settings.per_second else np.ones(len(which))
 
     def _goal(self, known: Known, belief: Belief, strangers: Mask) -> Goal:
-        """Measured from what any candidate reaches (the median believed) and just beyond the slowest that was timed."""
-        low = belief.accuracy[strangers] if strangers.any() else belief.accuracy
+        """Measured from what any candidate reaches (the median believed) and just beyond the slowest that was timed.
+
+        The more of the space a budget cuts off, the more the choice at its edge counts beside the front.
+        """
+        any_ = strangers if strangers.any() else np.ones_like(strangers)
         high = 1.1 * float(known.latency_ms[known.timed()].max())
         if self.settings.within and self.budget_ms is not None:
             high = min(high, self.budget_ms)
-        return Goal(float(np.median(low)), high, self.budget_ms, self.settings.budget_weight)
+        beyond = np.mean(belief.log_ms[any_] > np.log(self.budget_ms)) if self.budget_ms is not None else 0.0
+        low = float(np.median(belief.accuracy[any_]))
+        return Goal(low, high, self.budget_ms, self.settings.budget_weight * float(beyond))
 
     def _choice(self, known: Known) -> Indices:
         """The most accurate within the budget if its latency was asked for once only."""

@@ -97,8 +97,10 @@ class BudgetSampler(WholeSampler):
         self._learn(study)
         known, settings = self._known, self._settings(costs)
         proposer, self._heeded = self._ready(settings), True
+        due = settings.timings * (int(known.ended().sum()) + 1) - int(known.looks.sum())
         proposer.settings = replace(
             settings,
+            timings=int(numpy.clip(due, 1, settings.timings)),  # a start that took many is made up for
             # at least a few while none is there to be trained
             start_timings=max(
                 0 if known.waiting().any() else FEW, settings.start_timings - int((known.looks > 0).sum())

@@ -115,14 +115,17 @@ def test_a_batch_is_asked_for_without_repeats(tmp_path):
 
 
 def test_it_is_a_sampler_like_any_other_where_no_search_heeds_it(tmp_path):
-    study = open_study(tmp_path, "budget", 0, SPACE, Budget(1.5))
     evaluator = Analytic()
 
     def objective(trial):
         candidate = SPACE.suggest(trial)
         return evaluator.top1(candidate, 3), evaluator.cost(candidate), 50.0
 
-    study.optimize(objective, n_trials=40)
-    early, late = study.trials[:20], study.trials[20:]
-    within = [sum(trial.values[1] <= 1.5 for trial in part) for part in (early, late)]
-    assert within[1] > within[0], "what is learned of latency keeps it within the budget"
+    best: dict[str, list[float]] = {"budget": [], "random": []}
+    for sampler, reached in best.items():
+        for seed in range(3):
+            (tmp_path / f"{sampler}{seed}").mkdir()
+            study = open_study(tmp_path / f"{sampler}{seed}", sampler, seed, SPACE, Budget(1.5))
+            study.optimize(objective, n_trials=30)
+            reached.append(max(trial.values[0] for trial in study.trials if trial.values[1] <= 1.5))
+    assert numpy.mean(best["budget"]) > numpy.mean(best["random"]), best
