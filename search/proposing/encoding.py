@@ -12,6 +12,9 @@ Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 
+MANY = 6  # numbers beyond which they share the weight of so many
+
+
 @dataclass(frozen=True)
 class Encoding:
     """Candidates as the surrogates see them."""
@@ -22,9 +25,9 @@ class Encoding:
     axes: int
 
     def weights(self, axis: float, number: float) -> Array:
-        """(groups,) one weight for each axis, another for each number."""
+        """(groups,) one weight for each axis, another for each number: the more, the less each."""
         numbers = int(self.groups.max()) + 1 - self.axes
-        return np.r_[np.full(self.axes, axis), np.full(numbers, number)]
+        return np.r_[np.full(self.axes, axis), np.full(numbers, number * min(1.0, MANY / max(numbers, 1)))]
 
 
 def encode(codes: Indices, features: Array) -> Encoding:

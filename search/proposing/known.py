@@ -22,6 +22,7 @@ class Settings:
     start_tries: int = 60
     start_trainings: int = 8
     budget_weight: float = 0.6  # of the best within the budget, in latency axes, times the share that is beyond it
+    least_weight: float = 0.1  # of the same, where next to nothing is beyond it
     beyond_log_sd: float = 0.15  # how far relatives of what is over the budget may lie from it: a step of an axis or so
     any_share: float = 0.2  # of timings and of low-fidelity trainings, drawn blindly
     brief_share: float = 0.15  # of trainings, given to who leads by low fidelity alone

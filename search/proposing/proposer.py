@@ -216,7 +216,8 @@ class Proposer:
             high = min(high, self.budget_ms)
         beyond = np.mean(belief.log_ms[any_] > np.log(self.budget_ms)) if self.budget_ms is not None else 0.0
         low = float(np.median(belief.accuracy[any_]))
-        return Goal(low, high, self.budget_ms, self.settings.budget_weight * float(beyond))
+        weight = max(self.settings.budget_weight * float(beyond), self.settings.least_weight)
+        return Goal(low, high, self.budget_ms, weight)
 
     def _choice(self, known: Known) -> Indices:
         """The most accurate within the budget if its latency was asked for once only."""
