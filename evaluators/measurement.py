@@ -87,6 +87,8 @@ class Structure:
     parity_max_abs: float  # largest difference between torch and the exported graph, same random input
     exporter: str  # torchscript | dynamo
     opset: int
+    granularity: int = 0  # what operations round its channel counts to, where nothing was measured; 0: not told
+    rounded_to: str = ""  # what pruning rounded its channel counts to instead, as in `spaces/widths.py`
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ class Failure:
     """Why a candidate could not go on. The candidate's own failures teach the sampler, others do not."""
 
     stage: str  # structure | latency | accuracy
-    kind: str  # unbuildable | unsupported | out_of_memory | crashed | timed_out | parity | device
+    kind: str  # unbuildable | no_gain | unsupported | out_of_memory | crashed | timed_out | parity | device
     reason: str  # one line
 
     @property

@@ -21,6 +21,7 @@ from evaluators.precision import to_precision
 from remote.device import Int8Recipe
 from spaces.candidate import Candidate
 from spaces.network import Plan, Unbuildable, compressed, count_macs, head_name
+from spaces.widths import granularity
 
 PARITY_MAX_ABS = 1e-4  # of the logits, torch against the exported fp32 graph
 ROUNDING_FACTOR = 10  # or so many times what rounding to float32 does to torch's own logits, if that is more,
@@ -70,6 +71,8 @@ def measure(
         parity_max_abs=difference,
         exporter=exporter,
         opset=opset_of(path),
+        granularity=granularity(net),
+        rounded_to=dict(candidate.options).get("prune_to", ""),
     )
     return structure, path
 

@@ -23,6 +23,7 @@ from evaluators.latency import Rules, calibrate
 from evaluators.measurement import OVER_BUDGET, Measurement, Seconds
 from evaluators.reference import IMAGE_PX as REFERENCE_PX
 from evaluators.reference import reference_model
+from evaluators.rounded import Rounded
 from evaluators.stopwatch import Stopwatch
 from evaluators.worker import Worker
 from remote.connect import connect
@@ -32,7 +33,7 @@ from remote.preparing import restored
 from remote.replies import clean, seen
 from remote.session import Job
 from search import lookup
-from search.costs import brief_epochs, limits_of
+from search.costs import brief_epochs, limits_of, probing_s
 from search.earlier import read_earlier
 from search.engines import serial
 from search.finish import Ending, finish
@@ -44,6 +45,7 @@ from search.proposing.known import Earlier
 from search.remembered import Remembered, Seen
 from search.result import Result
 from search.settings import Settings, SettingsError
+from search.stepping import Steps, Terms
 from search.study import open_study, samplers
 from spaces.space import Space, load
 
@@ -129,15 +131,17 @@ def _searched(rooms: Rooms, started: str) -> tuple[Result, dict[str, Any], tuple
     rooms.worker.ready()
     setup, restless = _setup(rooms)
     board = Board(setup, rooms.session, rooms.worker, rooms.dataset, rooms.watch, view.doing)
-    evaluator = Remembered(board, rooms.ledger, rooms.watch)
+    limits = limits_of(settings, rooms.ledger, rooms.watch)
+    steps = _steps(rooms, board, limits)
+    built = Rounded(board, steps.rounding)
+    evaluator = Remembered(built, rooms.ledger, rooms.watch)
     study = open_study(
         rooms.folder, settings.sampler, settings.seed_of_sampler(), rooms.space, settings.budget(), rooms.earlier
     )
-    limits = limits_of(settings, rooms.ledger, rooms.watch)
-    gates = Gates(settings.budget(), settings.rungs, brief_epochs=brief_epochs(settings))
+    gates = Gates(settings.budget(), settings.rungs, brief_epochs=brief_epochs(settings), less_cut=rooms.space.less_cut)
     searched = serial.run(study, rooms.space, evaluator, gates, limits, view)
     plain = frozenset(rooms.space.parents())
-    sees = Seen(board, rooms.ledger, rooms.watch)
+    sees = Seen(built, rooms.ledger, rooms.watch)
     ending = finish(searched.measurements, evaluator, settings.budget(), plain, view.doing, sees)
     data = rooms.dataset
     warnings = [
@@ -146,9 +150,18 @@ def _searched(rooms: Rooms, started: str) -> tuple[Result, dict[str, Any], tuple
         *([restless] if restless else []),
         *(m.agreement.warning(m.candidate.describe()) for m in ending.measurements if m.agreement),
     ]
-    result = _result(rooms, ending, setup, started, board.teaching(), tuple(filter(None, dict.fromkeys(warnings))))
+    told = {"teacher": board.teaching()} | {f"channels of {name}": line for name, line in steps.told().items()}
+    result = _result(rooms, ending, setup, started, told, tuple(filter(None, dict.fromkeys(warnings))))
     preprocessing = board.preprocessing(ending.choice.candidate) if ending.choice else {}
     return result, preprocessing, rooms.dataset.classes
+
+
+def _steps(rooms: Rooms, board: Board, limits: serial.Limits) -> Steps:
+    """What is known of the device's steps, and how more of it is found out."""
+    settings, folder = rooms.settings, Path(rooms.settings.cache).expanduser() / "steps" / rooms.facts.fingerprint()
+    evaluator = Remembered(board, rooms.ledger, rooms.watch)
+    terms = Terms(lambda: probing_s(settings, limits), folder)
+    return Steps(evaluator, rooms.ledger, rooms.watch, rooms.space, terms, rooms.view.doing)
 
 
 def _scratch(board: Board) -> list[str]:
@@ -226,7 +239,9 @@ def _first(space: Space, trials: int | None) -> dict[str, tuple[str, ...]]:
     return dict(found)
 
 
-def _result(rooms: Rooms, ending: Ending, setup: Setup, started: str, taught: str, warnings: tuple[str, ...]) -> Result:
+def _result(
+    rooms: Rooms, ending: Ending, setup: Setup, started: str, told: dict[str, str], warnings: tuple[str, ...]
+) -> Result:
     settings, facts, ledger, data = rooms.settings, rooms.facts, rooms.ledger, rooms.dataset
     wall = ledger.earlier_wall_s() + rooms.watch.wall_s()
     kinds = {
@@ -266,8 +281,8 @@ def _result(rooms: Rooms, ending: Ending, setup: Setup, started: str, taught: st
             "data digest": data.digest,
             "seed": str(settings.seed),
             "sampler": settings.sampler,
-            "teacher": taught,
             "space": f"{rooms.space.name}, {rooms.space.size():,} candidates",
+            **told,
         },
         measurements=ending.measurements,
         front=ending.front,

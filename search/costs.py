@@ -30,6 +30,14 @@ def limits_of(settings: Settings, ledger: Ledger, watch: Stopwatch) -> Limits:
     )
 
 
+def probing_s(settings: Settings, limits: Limits) -> float:
+    """Seconds that finding a device's steps may take: a share of the time limit, or of what the trials should take."""
+    if settings.time_limit_s is not None:
+        return settings.probe_share * settings.time_limit_s
+    costs = limits.costs()
+    return settings.probe_share * (limits.trials or 0) * (costs.latency_s + costs.training_s)
+
+
 def brief_epochs(settings: Settings) -> int | None:
     """The last rung before the full one: what it shows is kept, as the full training goes on from it."""
     before = settings.rungs[-2] if len(settings.rungs) > 1 else 0

@@ -19,7 +19,12 @@ from evaluators.measurement import (
     Measurement,
 )
 from search.budget import Budget
-from spaces.candidate import Candidate
+from spaces.candidate import Candidate, NoGain
+
+
+def uncut_alone(candidate: Candidate) -> tuple[Candidate, ...]:
+    """What a cut must at least be faster than."""
+    return (candidate.uncut(),) if candidate.steps else ()
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class Gates:
     rungs: tuple[int, ...] = (0, 1, 3)  # fine-tuning epochs at which the promising are told from the rest
     patience_se: float = 2.0  # standard errors a candidate may lie behind a rival that is no slower
     brief_epochs: int | None = None  # of the low fidelity that a sampler may ask for; None: there is none
+    less_cut: Callable[[Candidate], Sequence[Candidate]] = uncut_alone  # what a cut must be faster than
 
     @property
     def epochs_max(self) -> int:
@@ -74,8 +80,8 @@ def before_training(
     so_far = replace(so_far, latency=latency)
     if not gates.budget.keeps(latency):
         return replace(so_far, outcome=OVER_BUDGET, reason=over(gates.budget, latency))
-    if slower := _slower_than_uncut(candidate, latency, evaluator, gates, tell):
-        return replace(so_far, outcome=NO_GAIN, reason=slower)
+    if rival := _no_slower(candidate, latency, evaluator, gates, tell):
+        return replace(so_far, outcome=NO_GAIN, reason=_no_faster(latency, *rival))
     return so_far
 
 
@@ -159,28 +165,51 @@ def _timed_again(so_far: Measurement, evaluator: Evaluator, gates: Gates, tell: 
     return so_far
 
 
-def _slower_than_uncut(
+def _no_slower(
     candidate: Candidate,
     latency: Latency,
     evaluator: Evaluator,
     gates: Gates,
     tell: Callable[[str], None],
-) -> str:
-    """Why a compressed candidate is not worth training: the network it was cut from is as fast."""
-    if not candidate.steps:
-        return ""
-    uncut = candidate.uncut()
-    tell(f"timing {uncut.describe()}, which it was cut from")
-    if isinstance(evaluator.structure(uncut), Failure):
-        return ""
-    before = evaluator.latency(uncut, gates.budget.latency_ms)
-    if isinstance(before, Failure) or latency.rank_ms.value < before.rank_ms.value:
-        return ""
+) -> tuple[Candidate, Latency] | None:
+    """A less cut network within the budget that the candidate is not surely faster than, and so not worth training for.
+
+    One that itself brought nothing is passed over, as is one that can't be built: what it was cut from stands for it,
+    else small cuts, each too small to be seen, would never add up.
+    """
+    for less in gates.less_cut(candidate):
+        tell(f"timing {less.describe()}, which {'less' if less.steps else 'nothing'} was cut from")
+        before: Latency | Failure | None = None
+        if not isinstance(evaluator.structure(less), Failure):
+            before = evaluator.latency(less, gates.budget.latency_ms)
+        rival: tuple[Candidate, Latency] | None = None
+        if not isinstance(before, Latency):
+            rival = _no_slower(less, latency, evaluator, gates, tell)
+        elif gates.budget.keeps(before) and not surely_faster(latency, before):
+            idle = _no_slower(less, before, evaluator, gates, tell)
+            rival = _no_slower(less, latency, evaluator, gates, tell) if idle else (less, before)
+        if rival is not None:
+            return rival
+    return None
+
+
+def surely_faster(latency: Latency, before: Latency) -> bool:
+    """True if what was gained is more than the two measurements may be off, taken together."""
+    ours, theirs = latency.rank_ms, before.rank_ms
+    return theirs.value - ours.value > math.hypot(ours.high - ours.value, theirs.value - theirs.low)
+
+
+def _no_faster(latency: Latency, rival: Candidate, before: Latency) -> str:
+    ours, theirs = latency.rank_ms, before.rank_ms
+    sure = "no" if ours.value >= theirs.value else "not surely"
+    cut = "less was cut from" if rival.steps else "it was cut from"
     return (
-        f"{latency.rank_ms.value:.3g} ms, no faster than the {before.rank_ms.value:.3g} ms "
-        f"of {uncut.describe()} it was cut from"
+        f"{ours.value:.3g} ms [{ours.low:.3g}, {ours.high:.3g}], {sure} faster than the {theirs.value:.3g} ms "
+        f"[{theirs.low:.3g}, {theirs.high:.3g}] of {rival.describe()}, which {cut}"
     )
 
 
 def _failed(so_far: Measurement, failure: Failure) -> Measurement:
+    if failure.kind == NoGain.kind:
+        return replace(so_far, outcome=NO_GAIN, reason=failure.reason)
     return replace(so_far, outcome=FAILED, reason=f"{failure.stage}, {failure.kind}: {failure.reason}")

@@ -107,6 +107,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="EPOCHS",
         help=f"fine-tuning epochs at which the unpromising are let go (default {','.join(map(str, default.rungs))})",
     )
+    how.add_argument(
+        "--probe-share",
+        type=float,
+        metavar="FRACTION",
+        help="of the run's time that may go into finding, once a device, where latency steps over channel counts: "
+        f"pruning then ends at those; 0: none, it ends at multiples of 8 or fewer (default {default.probe_share:g})",
+    )
     how.add_argument("--parent-epochs", type=int, metavar="N", help="epochs a parent is trained for (default: by data)")
     how.add_argument(
         "--int8-drop",

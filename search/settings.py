@@ -36,6 +36,7 @@ class Settings:
     trials: int | None = None  # None: TRIALS, or with a time limit as many as it allows
     time_limit_s: float | None = None
     rungs: tuple[int, ...] = (0, 1, 3)
+    probe_share: float = 0.1  # of a run's time that finding where latency steps over channel counts may take, 0..1
     parent_epochs: int | None = None
     int8_drop: float = 0.01  # that int8 may lose against fp32 before more is done for it
     qat_epochs: int = 2  # of fine-tuning in int8, where nothing less does
@@ -65,6 +66,7 @@ class Settings:
                 self.warm_start is None or self.sampler == "budget",
                 f"needs sampler budget: {self.sampler} can't start from an earlier run",
             ),
+            "probe_share": (0 <= self.probe_share <= 1, "is a fraction: 0.1 is a tenth of the run's time"),
             "int8_drop": (0 <= self.int8_drop < 1, "is a fraction: 0.01 is one point"),
             "qat_epochs": (self.qat_epochs >= 0, "must not be below 0"),
             "rungs": (

@@ -14,6 +14,12 @@ class Unbuildable(ValueError):
     kind = "unbuildable"
 
 
+class NoGain(Unbuildable):
+    """A compression step that leaves a network as it was, or dearer."""
+
+    kind = "no_gain"
+
+
 @dataclass(frozen=True)
 class Candidate:
     """What is built, compressed, run and timed.

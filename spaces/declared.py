@@ -14,15 +14,17 @@ OPERATIONS = Path(__file__).parent / "operations"
 
 @dataclass(frozen=True)
 class Declared:
-    """The literals `OPTIONS` and `EXCLUDED` of a file in `spaces/operations/`.
+    """The literals `OPTIONS`, `MEASURED` and `EXCLUDED` of a file in `spaces/operations/`.
 
     `options`: name -> values, the default first; no value occurs twice in an operation, so that it needs no name
     where people read it. `excluded`: (family, value) -> why this family can't have this value of an option, or, where
-    the value is empty, can't have the operation at all.
+    the value is empty, can't have the operation at all. `measured`: name -> default of what no space names, since the
+    device decides it.
     """
 
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     excluded: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    measured: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,8 @@ def options() -> Mapping[str, Option]:
 
 
 def _read(path: Path) -> Declared:
-    found: dict[str, Any] = {"OPTIONS": {}, "EXCLUDED": {}}
+    found: dict[str, Any] = {"OPTIONS": {}, "EXCLUDED": {}, "MEASURED": {}}
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id in found:
             found[node.targets[0].id] = ast.literal_eval(node.value)
-    return Declared(found["OPTIONS"], found["EXCLUDED"])
+    return Declared(found["OPTIONS"], found["EXCLUDED"], found["MEASURED"])

@@ -3,7 +3,8 @@
 A family file has `VARIANTS: dict[str, Variant]` and `build(variant, classes, image_px) -> nn.Module`, a net that
 takes float (N, 3, image_px, image_px) to (N, classes); one with weights of its own to fetch has `pretrained(variant)`
 too. An operation file has `apply(net, amount, example, classes, options, gradients) -> nn.Module`, whose shapes must
-not depend on the weights or on the gradients, and may declare `OPTIONS` and `EXCLUDED` (`spaces/declared.py`).
+not depend on the weights or on the gradients, and may declare `OPTIONS`, `MEASURED` and `EXCLUDED`
+(`spaces/declared.py`).
 """
 
 from __future__ import annotations
@@ -166,13 +167,14 @@ def fit_stem(net: nn.Module, image_px: int, conv: str, pool: str = "") -> nn.Mod
 
 
 def _chosen(operation: str, options: Options) -> dict[str, str]:
-    """Every option of one operation, as said or by default. Raises Unbuildable for a value there is not."""
+    """Every option of one operation, as said, measured or by default. Raises Unbuildable for a value there is not."""
     chosen = {}
     for name, values in operations()[operation].options.items():
         chosen[name] = dict(options).get(f"{operation}_{name}", values[0])
         if chosen[name] not in values:
             raise Unbuildable(f"no {operation}_{name} {chosen[name]!r}; there are {', '.join(values)}")
-    return chosen
+    measured = operations()[operation].measured
+    return chosen | {name: dict(options).get(f"{operation}_{name}", value) for name, value in measured.items()}
 
 
 def _names(folder: str) -> tuple[str, ...]:

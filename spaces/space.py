@@ -142,6 +142,18 @@ class Space:
         point |= {axis: chosen.get(axis, options()[axis].default) for axis in self._asked(point)}
         return {"variant": candidate.variant} | {self._name(family, axis): v for axis, v in point.items()}
 
+    def less_cut(self, candidate: Candidate) -> tuple[Candidate, ...]:
+        """What a cut must be faster than: the uncut network, and for each step the one with the next smaller amount."""
+        found = [candidate.uncut()]
+        for step, amount in candidate.steps:
+            less = max(float(value) for value in self.values(candidate.family, step) if float(value) < amount)
+            point = {axis: getattr(candidate, axis) for axis in PLAIN_AXES}
+            point |= {axis: candidate.amount(axis) for axis in self.axes if axis in operations()} | {step: less}
+            chosen = dict(candidate.options)
+            point |= {axis: chosen.get(axis, options()[axis].default) for axis in self._asked(point)}
+            found.append(self._candidate(candidate.family, candidate.variant, point))
+        return tuple(dict.fromkeys(found)) if candidate.steps else ()
+
     def _asked(self, point: Mapping[str, Value]) -> list[str]:
         """The options that make a difference where the other axes are these: those of operations that are applied."""
         return [axis for axis in self.axes if axis in options() and float(point[options()[axis].operation]) > 0]

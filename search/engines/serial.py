@@ -96,7 +96,9 @@ def _measure(
     plain: frozenset[Candidate],
     view: View,
 ) -> Measurement:
-    """The measurement, added to what was searched."""
+    """The measurement, added to what was searched. What was trained before is not held back now."""
+    if evaluator.training_s(candidate) is not None:
+        gates = replace(gates, less_cut=lambda cut: ())
     measurement = evaluate(candidate, evaluator, gates, searched.measurements, candidate in plain, view.doing)
     searched.measurements.append(replace(measurement, trial=number))
     return searched.measurements[-1]

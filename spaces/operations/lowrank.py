@@ -16,6 +16,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from spaces.candidate import NoGain
 from spaces.network import Gradients, Unbuildable, count_macs, head_name
 from spaces.widths import granularity, kept
 
@@ -30,7 +31,7 @@ def apply(
 ) -> nn.Module:
     """`net` with `amount` (0..1) of every layer's rank removed where that pays, in place.
 
-    `example` is one input (1, 3, H, W). Raises Unbuildable if nothing pays.
+    `example` is one input (1, 3, H, W). Raises NoGain, an Unbuildable, if nothing pays.
     """
     if amount == 0:
         return net
@@ -46,7 +47,7 @@ def apply(
             net.set_submodule(name, decomposed(layer, ranks))
     after = count_macs(net, example)
     if after >= before:
-        raise Unbuildable(f"lowrank {amount:g}: {after} multiply-accumulates, {before} without: none saved")
+        raise NoGain(f"lowrank {amount:g}: {after} multiply-accumulates, {before} without: none saved")
     return net.train(training)
 
 

@@ -14,6 +14,8 @@ scale its BatchNorms give it (Liu et al. 2017, network slimming); `taylor` the c
 removing it would make (Molchanov et al. 2019). Ties, and what a criterion says nothing of, go by magnitude: layers
 without a BatchNorm, and nets without gradients.
 
+`to`: what counts are rounded to (`spaces/widths.py`). Nobody chooses it: the device shows where its latency steps.
+
 The dependency graph and the criteria are torch-pruning's. Its pruner's own rounding is not used: it rounds down, so
 that a tenth of 16 channels takes half of them, and where rounding leaves none, as in grouped convolutions, takes
 nothing.
@@ -27,10 +29,12 @@ import torch
 import torch_pruning
 from torch import nn
 
+from spaces.candidate import NoGain
 from spaces.network import Gradients, Unbuildable, count_macs, head_name
-from spaces.widths import granularity, kept
+from spaces.widths import DECLARED, granularity, kept, rounding
 
 OPTIONS = {"by": ("magnitude", "batchnorm", "taylor"), "where": ("even", "early", "late")}
+MEASURED = {"to": "declared"}
 EXCLUDED = {
     ("shufflenet_v2", ""): "its channel shuffle divides by zero in the pruner (torch-pruning 1.6.1)",
     ("squeezenet", "batchnorm"): "it has no BatchNorm",
@@ -49,7 +53,7 @@ def apply(
     """`net` with `amount` (0..1) of its channels removed, in place; the classifier keeps its outputs.
 
     `example` is one input (1, 3, H, W). A net may name layers that keep their width in `fixed_layers`.
-    Raises Unbuildable if the net can't be cut or is no cheaper for it.
+    Raises Unbuildable if the net can't be cut, its NoGain if it is no cheaper for it.
     """
     if amount == 0:
         return net
@@ -65,8 +69,8 @@ def apply(
     except Exception as error:  # whatever the pruner stumbles over is this candidate's failure
         reason = " ".join(str(error).split())[:200]
         raise Unbuildable(f"prune {amount:g}: {type(error).__name__}: {reason}") from error
-    if after >= before:
-        raise Unbuildable(f"prune {amount:g}: {after} multiply-accumulates, {before} without: none saved")
+    if after >= before and "-" not in options["to"]:
+        raise NoGain(f"prune {amount:g}: {after} multiply-accumulates, {before} without: none saved")
     return net.train(training)
 
 
@@ -84,10 +88,10 @@ def _cut(
     fixed = [layer for name in names for layer in net.get_submodule(name).modules()]  # one may be several by now
     groups = list(graph.get_all_groups(ignored_layers=fixed, root_module_types=[nn.Conv2d, nn.Linear]))
     scores = _scores(net, groups, options["by"], gradients)
-    step, depths = granularity(net), _depths(net, graph, groups)
+    step, to, depths = granularity(net), options["to"], _depths(net, graph, groups)
     # All are chosen before any is cut: a cut changes the indices of what comes after.
     cuts = [
-        (group[0].dep, _weakest(group, score, tilted(amount, depth, options["where"]), step))
+        (group[0].dep, _weakest(group, score, tilted(amount, depth, options["where"]), step, to))
         for group, score, depth in zip(groups, scores, depths, strict=True)
     ]
     for root, channels in cuts:
@@ -133,19 +137,29 @@ def _depths(net: nn.Module, graph: Any, groups: list[Any]) -> list[float]:
     return [order.index(i) / (len(groups) - 1) if len(groups) > 1 else 0.5 for i in range(len(groups))]
 
 
-def _weakest(group: Any, score: torch.Tensor, amount: float, step: int) -> list[int]:
+def _weakest(group: Any, score: torch.Tensor, amount: float, step: int, to: str) -> list[int]:
     # Channels of one group that go. A grouped convolution loses the same places in each of its groups, and rounds
     # their sum.
     parts = max(_parts(dep.target.module) for dep, _ in group)
     width = score.shape[1] // parts
-    part_step = step // gcd(step, parts)
-    while parts > 1 and part_step > max(1, width // 4):
-        part_step //= 2
+    stay = (
+        rounding(to).left(width, amount, parts)
+        if to != DECLARED
+        else kept(width, amount, _part_step(width, parts, step))
+    )
     first, second = score.view(2, parts, width).mean(1)
     order = second.argsort(stable=True)
     order = order[first[order].argsort(stable=True)]
-    weak = order[: width - kept(width, amount, part_step)]
+    weak = order[: width - stay]
     return sorted(int(place) + part * width for place in weak for part in range(parts))
+
+
+def _part_step(width: int, parts: int, step: int) -> int:
+    # What each of `parts` is rounded to, so that their sum is to `step`; less where that would leave too little choice.
+    part_step = step // gcd(step, parts)
+    while parts > 1 and part_step > max(1, width // 4):
+        part_step //= 2
+    return part_step
 
 
 def _parts(layer: nn.Module) -> int:

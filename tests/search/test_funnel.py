@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from evaluators.measurement import FAILED, KEPT, NO_GAIN, OVER_BUDGET, UNPROMISING, Failure
+from evaluators.measurement import FAILED, KEPT, NO_GAIN, OVER_BUDGET, UNPROMISING, Failure, Interval
 from search.budget import Budget
 from search.funnel import Gates, evaluate
 from spaces.candidate import Candidate
+from spaces.space import load
 from tests.search.analytic import Analytic
 
 CANDIDATE = Candidate("tiny_resnet", "res8_w8_s2", 32)
@@ -57,6 +58,66 @@ def test_a_cut_that_brings_nothing_is_not_trained():
     measurement = go(PRUNED, evaluator)
     assert measurement.outcome == NO_GAIN and "no faster than" in measurement.reason
     assert "accuracy" not in stages(evaluator)
+
+
+class Law(Analytic):
+    """A latency for each pruned amount, with an interval of `half` of it on either side."""
+
+    def __init__(self, ms, half=0.02, broken=None):
+        super().__init__(broken)
+        self.ms, self.half = ms, half
+
+    def cost(self, c):
+        return self.ms[c.amount("prune")]
+
+    def latency(self, candidate, limit_ms):
+        found = super().latency(candidate, limit_ms)
+        ms = found.rank_ms.value
+        return replace(found, rank_ms=Interval(ms, ms * (1 - self.half), ms * (1 + self.half)))
+
+
+SPACE = load("tiny")
+
+
+def cut(amount, evaluator, budget_ms=10.0, **rest):
+    candidate = replace(CANDIDATE, steps=(("prune", amount),))
+    return evaluate(
+        candidate, evaluator, Gates(Budget(budget_ms), less_cut=SPACE.less_cut), (), False, lambda line: None
+    )
+
+
+def test_a_cut_must_be_faster_by_more_than_the_measurements_may_be_off():
+    assert cut(0.125, Law({0.0: 2.0, 0.125: 1.9}, half=0.02)).outcome == KEPT
+    unsure = cut(0.125, Law({0.0: 2.0, 0.125: 1.9}, half=0.05))
+    assert unsure.outcome == NO_GAIN and unsure.accuracies == ()
+    assert unsure.reason == (
+        "1.9 ms [1.8, 1.99], not surely faster than the 2 ms [1.9, 2.1] of res8_w8_s2 32px fp32, which it was cut from"
+    )
+
+
+def test_and_faster_than_what_less_was_cut_from():
+    dropped = cut(0.25, Law({0.0: 2.0, 0.125: 1.5, 0.25: 1.5}))
+    assert dropped.outcome == NO_GAIN and "prune 0.125 fp32, which less was cut from" in dropped.reason
+    assert cut(0.25, Law({0.0: 2.0, 0.125: 1.5, 0.25: 1.2})).outcome == KEPT
+
+
+def test_small_gains_add_up():
+    """An eighth brings nothing that can be seen, and so does not stand in the way of two."""
+    law = Law({0.0: 2.0, 0.125: 1.97, 0.25: 1.93})
+    assert cut(0.125, law).outcome == NO_GAIN and cut(0.25, law).outcome == KEPT
+
+
+def test_what_is_less_cut_and_over_the_budget_is_no_rival():
+    assert cut(0.25, Law({0.0: 4.0, 0.125: 2.0, 0.25: 1.95}), budget_ms=2.0).outcome == KEPT
+
+
+def test_what_is_less_cut_and_can_not_be_built_is_passed_over():
+    less = replace(CANDIDATE, steps=(("prune", 0.125),))
+    broken = {less.key(): Failure("structure", "no_gain", "none saved")}
+    assert cut(0.25, Law({0.0: 2.0, 0.25: 1.5}, broken=broken)).outcome == KEPT
+    assert cut(0.25, Law({0.0: 2.0, 0.25: 2.0}, broken=broken)).outcome == NO_GAIN
+    nothing = cut(0.125, Law({}, broken=broken))
+    assert nothing.outcome == NO_GAIN and nothing.reason == "none saved"
 
 
 def test_a_failure_is_told_with_its_stage_and_kind():

@@ -179,3 +179,28 @@ def test_keys_change_with_what_they_name(px, amount, precision, threads):
     assert one.structure_key() == other.structure_key() and one.graph_key() != other.graph_key()
     more = Candidate("f", "v", px, (("prune", amount),), precision, "onnxruntime", threads + 1)
     assert one.graph_key() == more.graph_key() and one.key() != more.key()
+
+
+def test_what_a_cut_must_be_faster_than_is_of_the_space(space):
+    """The uncut network, and each step with the next smaller amount: of the same size, precision and way of cutting."""
+    everything = {space.candidate(point) for point in space.params()}
+    for candidate in everything:
+        less = space.less_cut(candidate)
+        assert set(less) <= everything and len(set(less)) == len(less)
+        assert less[:1] == ((candidate.uncut(),) if candidate.steps else ())
+        for other in less:
+            assert replace(other.uncut(), steps=(), options=()) == candidate.uncut()
+            assert sum(amount for _, amount in other.steps) < sum(amount for _, amount in candidate.steps)
+            assert set(other.options) <= set(candidate.options)
+    most = Candidate("tiny_resnet", "res8_w8_s2", 16, (("prune", 0.5),))
+    assert space.less_cut(most) == (most.uncut(), replace(most, steps=(("prune", 0.25),)))
+
+
+def test_both_steps_are_held_against_the_same_without_either(tmp_path):
+    path = tmp_path / "both.toml"
+    path.write_text(SPACE.replace("[families", OPTIONS + "[families"))
+    both = Candidate(
+        "tiny_mobile", "mb_w8", 16, (("prune", 0.5), ("lowrank", 0.5)), "int8", options=(("prune_where", "late"),)
+    )
+    pruned, apart = replace(both, steps=both.steps[:1]), replace(both, steps=both.steps[1:], options=())
+    assert set(load(str(path)).less_cut(both)) == {both.uncut(), pruned, apart}

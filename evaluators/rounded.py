@@ -1,0 +1,66 @@
+"""An evaluator whose pruned candidates have the channel counts that the device is fast at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
+
+from evaluators.coverage import Coverage
+from evaluators.evaluator import Evaluator, Sees
+from evaluators.measurement import Accuracy, Agreement, Failure, Latency, Structure
+from spaces.candidate import Candidate
+from spaces.declared import operations
+
+PRUNE, AXIS = "prune", "prune_to"
+DECLARED = operations()[PRUNE].measured["to"]
+
+
+class Shows(Evaluator, Sees, Protocol):
+    """An evaluator that can also show what a finalist really runs."""
+
+
+class Rounded:
+    """The same of every candidate, pruned ones as they are built for this device.
+
+    Who asks goes on knowing a candidate by what was proposed: rounding belongs to the run, as a network's amount to the
+    candidate. A candidate that says itself what its counts are rounded to is left as it is.
+    """
+
+    def __init__(self, inner: Shows, rounding: Callable[[Candidate], str]) -> None:
+        self._inner, self._rounding = inner, rounding
+
+    def structure(self, candidate: Candidate) -> Structure | Failure:
+        return self._inner.structure(self._built(candidate))
+
+    def latency(self, candidate: Candidate, limit_ms: float | None) -> Latency | Failure:
+        return self._inner.latency(self._built(candidate), limit_ms)
+
+    def accuracy(self, candidate: Candidate, epochs: int) -> Accuracy | Failure:
+        return self._inner.accuracy(self._built(candidate), epochs)
+
+    def confirm(self, candidate: Candidate, epochs: int) -> Latency | Failure:
+        return self._inner.confirm(self._built(candidate), epochs)
+
+    def test(self, candidate: Candidate, epochs: int) -> Accuracy | Failure:
+        return self._inner.test(self._built(candidate), epochs)
+
+    def model_path(self, candidate: Candidate, epochs: int) -> str:
+        return self._inner.model_path(self._built(candidate), epochs)
+
+    def coverage(self, candidate: Candidate, epochs: int) -> Coverage | Failure:
+        return self._inner.coverage(self._built(candidate), epochs)
+
+    def agreement(self, candidate: Candidate, epochs: int) -> Agreement | Failure:
+        return self._inner.agreement(self._built(candidate), epochs)
+
+    def _built(self, candidate: Candidate) -> Candidate:
+        if not candidate.amount(PRUNE) or AXIS in dict(candidate.options):
+            return candidate
+        to = self._rounding(candidate)
+        return candidate if to == DECLARED else rounded(candidate, to)
+
+
+def rounded(candidate: Candidate, to: str) -> Candidate:
+    """The candidate with its pruned channel counts rounded `to`."""
+    return replace(candidate, options=tuple(sorted({**dict(candidate.options), AXIS: to}.items())))
