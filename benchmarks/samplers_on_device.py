@@ -78,6 +78,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args()
     words = ["--config", args.config, "--budget-ms", str(args.budget_ms), "--trials", "100000"]
+    words += ["--probe-share", "0"]  # else the first run would measure the steps for all that follow
     runs: dict[tuple[str, int], Kept] = {}
     for seed in range(args.seeds):
         for sampler in SAMPLERS if seed % 2 == 0 else SAMPLERS[::-1]:
