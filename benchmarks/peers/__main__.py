@@ -61,7 +61,7 @@ def chosen(told: Answer, labels: np.ndarray, parent: Entry, ours: list[Entry]) -
     enough = [
         entry
         for entry in ours
-        if whole.mean() - right[entry.name].mean() <= max(drop, paired_error(whole, right[entry.name]))
+        if whole.mean() - right[entry.name].mean() <= max(drop, paired_error(whole, right[entry.name])) + 1e-9
     ]
     return min(enough, key=lambda entry: float(np.median(told["ms"][entry.name])))
 
@@ -75,7 +75,7 @@ def table(told: Answer, labels: np.ndarray, entries: list[Entry], ours: Entry) -
         noise = 100 * standard_error(int(right.sum()), count)
         gain, error = 100 * (best.mean() - right.mean()), 100 * paired_error(best, right)
         ratio = quantile_interval(told["ms"][ours.name] / ms, 50)
-        against = ("", "") if entry is ours else (
+        against = ("", "") if entry == ours else (
             f"{gain:+.1f} ± {error:.1f}", f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
         )  # fmt: skip
         lines.append(
@@ -100,7 +100,7 @@ def compared(parent: Parent, interpreter: Path, folder: Path, args: argparse.Nam
     judged = contest(interpreter, ours, "judge", folder, args.rounds // 4)
     plain = [entry for entry in ours if entry.path == folder / f"ours_{parent.image_px}_fp32.onnx"]
     best = chosen(judged, shown.labels[JUDGED], plain[0], ours)
-    shortlist = [best, *theirs, *(entry for entry in plain if entry is not best)]
+    shortlist = [best, *theirs, *(entry for entry in plain if entry != best)]
     told = contest(interpreter, shortlist, "test", folder, args.rounds)
     return table(told, shown.labels[SHOWN], shortlist, best)
 
