@@ -23,7 +23,7 @@ from evaluators.images import normalise
 from evaluators.jobs import Ladder, Recipe
 from evaluators.measurement import standard_error
 from evaluators.quantizing.ladder import climb
-from evaluators.quantizing.qdq import prepared
+from evaluators.quantizing.qdq import macs, prepared
 from evaluators.quantizing.scoring import Exam
 from evaluators.quantizing.tuning import tuned
 from remote.device import Int8Recipe
@@ -102,10 +102,13 @@ def lost(
     feed = Feed(train.pixels, train.labels.astype(np.int64), norm, Recipe(epoch_images=500))
     calibration = train.exam(norm, slice(None, None, max(1, len(train.labels) // 64))).images[:64]
     climbed = climb(plain, recipe, exam, calibration, ladder, lambda plan: tuned(plan, plain, feed, ladder))
+    counted = macs(plain)
+    whole = sum(count for name, count in counted.items() if name not in climbed.plan.floating) / sum(counted.values())
     for rung in climbed.rungs:
-        print(f"{rung.name:34} {rung.top1:.4f} {rung.seconds:7.1f} s {'kept' if rung.kept else '    '} {rung.note}")
+        kept, work = "kept" if rung.kept else "", f"{1 - rung.floating_macs:.0%} int8" if rung.name != "fp32" else ""
+        print(f"{rung.name:46} {rung.top1:.4f} {rung.seconds:7.1f} s {kept:4} {work:9} {rung.note}")
     fp32, int8 = test.top1(plain), test.top1(climbed.graph)
-    print(f"on unseen images: fp32 {fp32:.4f}, int8 {int8:.4f}")
+    print(f"on unseen images: fp32 {fp32:.4f}, int8 {int8:.4f}; {whole:.0%} of the work in int8")
     return fp32 - int8, standard_error(round(fp32 * len(test.labels)), len(test.labels))
 
 

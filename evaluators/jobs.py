@@ -96,16 +96,18 @@ class FineTuneJob:
 
 # How a quantized activation's range is found, the simpler first.
 CALIBRATIONS = ("min-max", "percentile 99.999", "percentile 99.99", "percentile 99.9", "entropy")
+FITTED = "fitted"  # tensor by tensor, by what its readers make of it
 
 
 @dataclass(frozen=True)
 class Ladder:
     """How far an int8 graph is taken: rung by rung, the cheap ones first, until little enough accuracy is lost."""
 
-    allowed_drop: float = 0.01  # against fp32, 0..1; one standard error where that is more
-    methods: tuple[str, ...] = CALIBRATIONS
+    allowed_drop: float = 0.01  # against fp32, 0..1; one standard error of the difference where that is more
+    methods: tuple[str, ...] = (*CALIBRATIONS, FITTED)
     correct: bool = True  # equalisation and bias correction
-    floating_macs: float = 0.25  # share of the multiply-accumulates that may go back to floating point, at most
+    # share of the multiply-accumulates that may go back to floating point before weights are tuned, and any share after
+    floating_macs: float = 0.25
     qat_epochs: int = 2  # of quantization-aware fine-tuning; 0: none
     qat_lr: float = 1e-4  # peak: batch norm is folded by then, and the weights are nearly right
     images: int = 1000  # of the validation split that graphs are compared on, at most

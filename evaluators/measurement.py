@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -95,11 +95,13 @@ class Structure:
 class Rung:
     """One step of what an int8 graph took, with its accuracy on the images that steps were compared on."""
 
-    name: str  # fp32 | int8 min-max | ... | equalised | bias corrected | 3 layers in floating point | fine-tuned
+    name: str  # fp32 | int8 min-max | ... | equalised | ... | 3 layers in floating point | ...
     top1: float
     seconds: float
     kept: bool = False  # what came after went on from here
     note: str = ""
+    floating: int = 0  # layers in floating point
+    floating_macs: float = 0.0  # their share of the multiply-accumulates
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,15 @@ def standard_error(correct: int, count: int) -> float:
     """Of a share, Agresti-Coull style so that 0 and 1 do not claim certainty."""
     p = (correct + 2) / (count + 4)
     return (p * (1 - p) / (count + 4)) ** 0.5
+
+
+def paired_error(first: Sequence[bool], second: Sequence[bool]) -> float:
+    """Standard error of the difference between two accuracies on the same images (McNemar's: only images that one
+    has right and the other wrong count), with one image of either kind added so that few do not claim certainty."""
+    count = len(first)
+    won = 1 + sum(1 for a, b in zip(first, second, strict=True) if b and not a)
+    lost = 1 + sum(1 for a, b in zip(first, second, strict=True) if a and not b)
+    return float((won + lost - (won - lost) ** 2 / (count + 2)) ** 0.5 / (count + 2))
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ def page(result: Result) -> str:
         early=words.early(result),
         incidents=words.incidents(result),
         finalists=words.finalists(result),
+        laddered=words.laddered(result),
         measured=_measured(result),
         trials=records,
         facts={name: getattr(result, name) for name in _KEYS},

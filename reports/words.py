@@ -126,6 +126,12 @@ def finalists(result: Result) -> list[Measurement]:
     return [m for place, m in enumerate(shown) if not any(same(m, other) for other in shown[:place])]
 
 
+def laddered(result: Result) -> list[Measurement]:
+    """Choice and front as far as they are int8 and tell what it took, the choice first."""
+    told = [m for m in (result.choice, *result.front) if m is not None and m.accuracy is not None and m.accuracy.rungs]
+    return [m for place, m in enumerate(told) if not any(same(m, other) for other in told[:place])]
+
+
 def runs_as(measurement: Measurement) -> str:
     """`mobilenet_v2 96px int8: int8 pays, ...`: in which precision it really runs, and what comes of it."""
     if measurement.coverage is None:

@@ -13,7 +13,7 @@ import torch
 from onnx import numpy_helper
 
 from evaluators.quantizing.qdq import Plan, initializers, with_weights
-from evaluators.quantizing.replay import Replay
+from evaluators.quantizing.replay import Again, Replay
 
 SCALE_MAX = 64.0  # of a channel, up or down: beyond it a nearly dead channel would decide a layer's range
 BATCH = 16
@@ -59,7 +59,7 @@ def bias_corrected(plan: Plan, images: np.ndarray) -> Plan:
     free = {name: torch.from_numpy(value.copy()) for name, value in biases.items()}
     shifts: dict[str, torch.Tensor] = {}
 
-    def corrected(node: Any, out: torch.Tensor) -> torch.Tensor:
+    def corrected(node: Any, out: torch.Tensor, again: Again) -> torch.Tensor:
         # the first batch decides: all images at once, so that a layer sees its predecessors corrected
         if node.name not in at:
             return out
@@ -80,7 +80,7 @@ def _means(replay: Replay, images: np.ndarray, wanted: set[str]) -> dict[str, to
     """Mean output per channel, by node."""
     sums: dict[str, torch.Tensor] = {}
 
-    def seen(node: Any, out: torch.Tensor) -> torch.Tensor:
+    def seen(node: Any, out: torch.Tensor, again: Again) -> torch.Tensor:
         if node.name in wanted:
             sums[node.name] = sums.get(node.name, 0.0) + _mean(out) * len(out)
         return out

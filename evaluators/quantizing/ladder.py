@@ -1,8 +1,10 @@
 """What makes an int8 graph of a trained network: rung by rung, until little enough accuracy is lost against fp32.
 
 1. the calibration method that scores best; 2. cross-layer equalisation and bias correction, each where it scores
-better; 3. the most sensitive layers back in floating point, the fewest that do; 4. quantization-aware fine-tuning.
-Every rung is measured on the same images. Only the third changes which operators there are, and so the latency.
+better; 3. the most sensitive layers back in floating point, the fewest that do, up to a share of the work;
+4. quantization-aware fine-tuning; 5. as many layers in floating point as it takes, of the tuned network or, if that
+will not do, of the untuned: the last of these is fp32 itself, so that the ladder always ends where it should.
+Every rung is measured on the same images. Only 3 and 5 change which operators there are, and so the latency.
 """
 
 from __future__ import annotations
@@ -14,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from evaluators.jobs import Ladder
-from evaluators.measurement import Rung, standard_error
+from evaluators.jobs import FITTED, Ladder
+from evaluators.measurement import Rung, paired_error
 from evaluators.quantizing.correcting import bias_corrected, equalised
+from evaluators.quantizing.fitting import fitted
 from evaluators.quantizing.qdq import Plan, Ranges, layers, macs
 from evaluators.quantizing.ranges import Histogram, extremes, histograms, ranges
 from evaluators.quantizing.replay import NoSuchOperator
@@ -24,6 +27,7 @@ from evaluators.quantizing.scoring import Exam, decibels, logits
 from remote.device import Int8Recipe
 
 CORRECTION_IMAGES = 32  # their means are of thousands of values each
+FITTING_IMAGES = 32
 SENSITIVITY_IMAGES = 16
 
 Histograms = dict[str, Histogram]
@@ -45,13 +49,18 @@ def climb(
     """The int8 form of `plain` (from `prepared`). `calibration` are normalised images, none of the exam's."""
     way = _Way(exam, recipe, ladder, plain)
     method = _calibrated(way, calibration)
+    calibrated = even = way.sure().plan
     if ladder.correct and not way.good:
-        _corrected(way, calibration, method)
+        even = _corrected(way, calibration, method)
     whole = way.sure().plan  # fine-tuning goes on from here: it keeps the layout that was timed
+    order: list[str] = []
     if ladder.floating_macs and not way.good:
-        _floated(way, calibration[:SENSITIVITY_IMAGES])
-    if ladder.qat_epochs and tune is not None and not way.good:
-        _tuned(way, whole, tune)
+        order = sensitivity(even, calibration[:SENSITIVITY_IMAGES])
+        _floated(way, even, order, ladder.floating_macs)
+    learned = _tuned(way, whole, tune) if ladder.qat_epochs and tune is not None and not way.good else None
+    for base, of in ((learned, ", fine-tuned"), (calibrated, "")):
+        if order and base is not None and not way.good:
+            _floated(way, base, order, 1.0, of)
     best = way.sure()
     return Climbed(best.plan, best.graph, tuple(way.rungs))
 
@@ -63,6 +72,7 @@ class Found:
     plan: Plan
     graph: Any
     top1: float
+    good: bool  # it loses little enough
 
 
 class _Way:
@@ -72,45 +82,56 @@ class _Way:
         self.exam, self.recipe, self.ladder, self.plain = exam, recipe, ladder, plain
         self.rungs: list[Rung] = []
         self.began = time.monotonic()
-        self.fp32 = exam.top1(plain)
-        count = len(exam.labels)
-        noise = standard_error(round(self.fp32 * count), count)
-        self.least = self.fp32 - max(ladder.allowed_drop, noise)
+        self.macs = macs(plain)
+        self.right = exam.right(plain)
+        self.fp32 = float(self.right.mean())
         self.best: Found | None = None
         self.tell("fp32", self.fp32, False)
 
     @property
     def good(self) -> bool:
-        return self.best is not None and self.best.top1 >= self.least
+        return self.best is not None and self.best.good
 
     def sure(self) -> Found:
         assert self.best is not None  # calibration comes first and finds something
         return self.best
 
-    def tell(self, name: str, top1: float, kept: bool, note: str = "") -> None:
+    def tell(self, name: str, top1: float, kept: bool, note: str = "", plan: Plan | None = None) -> None:
         now = time.monotonic()
-        self.rungs.append(Rung(name, top1, round(now - self.began, 3), kept, note))
+        floating = (plan.floating if plan else frozenset()) & self.macs.keys()
+        share = sum(self.macs[name] for name in floating) / max(1, sum(self.macs.values()))
+        self.rungs.append(Rung(name, top1, round(now - self.began, 3), kept, note, len(floating), round(share, 4)))
         self.began = now
 
-    def trial(self, name: str, plan: Plan, note: str = "", leaner: bool = False) -> float:
-        """Accuracy of a plan, which is kept if it is the best so far; a `leaner` one if it is good enough."""
+    def trial(self, name: str, plan: Plan, note: str = "", leaner: bool = False) -> Found:
+        """A plan and how it does; it is kept if it is the best so far, a `leaner` one if it is good enough."""
         graph = plan.graph()
-        top1 = self.exam.top1(graph)
-        better = self.best is None or top1 > self.best.top1 or (leaner and top1 >= self.least)
+        right = self.exam.right(graph)
+        top1 = float(right.mean())
+        allowed = max(self.ladder.allowed_drop, paired_error(self.right, right))
+        found = Found(plan, graph, top1, self.fp32 - top1 <= allowed + 1e-9)
+        better = self.best is None or (found.good if leaner else (found.good, top1) > (self.best.good, self.best.top1))
         if better:
-            self.best = Found(plan, graph, top1)
-        self.tell(name, top1, better, note)
-        return top1
+            self.best = found
+        self.tell(name, top1, better, note, plan)
+        return found
 
 
 def _calibrated(way: _Way, images: np.ndarray) -> str:
     """The method that scored best. Every one is tried in turn; none after one that loses nothing."""
     counts, best = None, ""
     for method in way.ladder.methods:
-        if method != "min-max":
+        if method == FITTED and way.good:
+            continue  # it takes as long as all the others
+        if method not in ("min-max", FITTED):
             counts = counts or histograms(way.plain, images)
         before = way.best
-        top1 = way.trial(f"int8 {method}", Plan(way.plain, way.recipe, _cut(way, way.plain, images, method, counts)))
+        try:
+            cut = _cut(way, way.plain, images, method, counts)
+        except NoSuchOperator as error:
+            way.tell(f"int8 {method}", way.sure().top1, False, f"not done: {error}")
+            continue
+        top1 = way.trial(f"int8 {method}", Plan(way.plain, way.recipe, cut)).top1
         best = best if way.best is before else method
         if top1 >= way.fp32:
             break
@@ -120,48 +141,50 @@ def _calibrated(way: _Way, images: np.ndarray) -> str:
 def _cut(way: _Way, plain: Any, images: np.ndarray, method: str, counts: Histograms | None = None) -> Ranges:
     if method == "min-max":
         return extremes(plain, images)
+    if method == FITTED:
+        return fitted(plain, images[:FITTING_IMAGES], extremes(plain, images), way.recipe)
     return ranges(counts or histograms(plain, images), method, way.recipe.symmetric)
 
 
-def _corrected(way: _Way, images: np.ndarray, method: str) -> None:
+def _corrected(way: _Way, images: np.ndarray, method: str) -> Plan:
+    """The best plan whose biases are fp32's: corrected ones make up for errors that a layer in floating point, or one
+    behind it, does not have."""
     plain, pairs = equalised(way.plain)
     if pairs:
         plan = Plan(plain, way.recipe, _cut(way, plain, images, method))
         way.trial("equalised", plan, f"{pairs} pairs of convolutions")
+    even = way.sure().plan
     if way.good:
-        return
+        return even
     try:
-        way.trial("bias corrected", bias_corrected(way.sure().plan, images[:CORRECTION_IMAGES]))
+        way.trial("bias corrected", bias_corrected(even, images[:CORRECTION_IMAGES]))
     except NoSuchOperator as error:
         way.tell("bias corrected", way.sure().top1, False, f"not done: {error}")
+    return even
 
 
-def _floated(way: _Way, images: np.ndarray) -> None:
-    """The fewest of the most sensitive layers in floating point that do, by bisection; all that may be if none do."""
-    base = way.sure().plan
-    groups = layers(base.plain)
-    order = sensitivity(base, images)
-    counted, allowed = macs(base.plain), []
-    room = way.ladder.floating_macs * sum(counted.values())
+def _floated(way: _Way, base: Plan, order: list[str], share: float, of: str = "") -> None:
+    """The fewest of the first layers in floating point that do, by bisection; all that may be if none do."""
+    groups, counted, allowed = layers(base.plain), way.macs, []
+    whole = max(1, sum(counted.values()))
+    room = share * whole
     for name in order:
-        if counted[name] <= room:
+        if counted[name] <= room + 1e-9 * whole:
             allowed.append(name)
             room -= counted[name]
 
-    def tried(count: int) -> bool:
+    def tried(count: int, leaner: bool) -> bool:
         names = allowed[:count]
-        floating = frozenset(node for name in names for node in groups[name])
-        share = sum(counted[name] for name in names) / max(1, sum(counted.values()))
-        plan = replace(base, floating=floating)
-        note = f"{share:.0%} of the multiply-accumulates, {names[0]} first"
-        return way.trial(f"{count} layers in floating point", plan, note, leaner=way.good) >= way.least
+        plan = replace(base, floating=frozenset(node for name in names for node in groups[name]))
+        layers_ = "layer" if count == 1 else "layers"
+        return way.trial(f"{count} {layers_} in floating point{of}", plan, f"{names[0]} first", leaner).good
 
     fewest, most = 0, len(allowed)
-    if not most or not tried(most):
+    if not most or not tried(most, False):
         return
     while most - fewest > 1:
         middle = (fewest + most) // 2
-        fewest, most = (fewest, middle) if tried(middle) else (middle, most)
+        fewest, most = (fewest, middle) if tried(middle, True) else (middle, most)
 
 
 def sensitivity(plan: Plan, images: np.ndarray) -> list[str]:
@@ -175,9 +198,10 @@ def sensitivity(plan: Plan, images: np.ndarray) -> list[str]:
     return sorted(heard, key=lambda name: heard[name])
 
 
-def _tuned(way: _Way, whole: Plan, tune: Tune) -> None:
+def _tuned(way: _Way, whole: Plan, tune: Tune) -> Plan | None:
     name = f"fine-tuned {way.ladder.qat_epochs} epochs in int8"
     try:
-        way.trial(name, tune(whole), "all layers in int8")
+        return way.trial(name, tune(whole), "all layers in int8").plan
     except NoSuchOperator as error:
         way.tell(name, way.sure().top1, False, f"not done: {error}")
+        return None

@@ -76,6 +76,13 @@ def activations(plain: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in touched if name in floats and name not in fixed))
 
 
+def quantized(graph: Any) -> tuple[str, ...]:
+    """Names of the activations that have a Q/DQ pair in an int8 graph."""
+    fixed = {tensor.name for tensor in graph.graph.initializer}
+    pairs = (node.input[0] for node in graph.graph.node if node.op_type == "QuantizeLinear")
+    return tuple(dict.fromkeys(name for name in pairs if name not in fixed))
+
+
 def layers(plain: Any) -> dict[str, tuple[str, ...]]:
     """Nodes by layer: a layer is a node with weights and what follows it up to the next such node."""
     found: dict[str, list[str]] = {}

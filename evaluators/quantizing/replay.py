@@ -16,6 +16,8 @@ from torch.nn import functional
 
 Tensor = torch.Tensor
 Values = dict[str, Tensor]
+Again = Callable[[Mapping[str, Tensor]], Tensor]  # a node's result for other values of some of its inputs
+Seen = Callable[[Any, Tensor, Again], Tensor]
 WEIGHT_SUFFIX = "_quantized"  # of an int8 initializer made of a float32 one of the name before it
 
 
@@ -28,7 +30,10 @@ class Replay:
 
     `free` are float tensors by the name of their initializer in the graph without Q/DQ: they stand for it, and for its
     int8 form too, so that gradients reach them. Their scales follow them: the largest of a channel is `steps`.
+    `ends` are the ends of activations' ranges, scalars by the tensor's name, which then have gradients too.
     """
+
+    ends: Mapping[str, tuple[Tensor, Tensor]] = {}
 
     def __init__(
         self, model: Any, device: torch.device, free: Mapping[str, Tensor] | None = None, steps: int = 127
@@ -44,22 +49,34 @@ class Replay:
         self.free, self.steps = dict(free or {}), steps
         self.input, self.output = model.graph.input[0].name, model.graph.output[0].name
 
-    def __call__(self, images: Tensor, seen: Callable[[Any, Tensor], Tensor] | None = None) -> Tensor:
+    def __call__(self, images: Tensor, seen: Seen | None = None) -> Tensor:
         """(N, 3, H, W) -> (N, classes). `seen` gets each node and its result, and returns what goes on from there."""
         values: Values = self.constants | self.free | {self.input: images}
         last = {name: i for i, node in enumerate(self.nodes) for name in node.input}
         for i, (node, attributes) in enumerate(zip(self.nodes, self.attributes, strict=True)):
-            if node.op_type == "QuantizeLinear":
-                out = fake_quantized(*(values[name] for name in node.input))
-            elif node.op_type == "DequantizeLinear":
-                out = self._dequantized(node, attributes, values)
-            else:
-                out = OPERATORS[node.op_type]([values[name] if name else None for name in node.input], attributes)
-            values[node.output[0]] = seen(node, out) if seen else out
+            out = self._result(node, attributes, values)
+            if seen:
+
+                def again(others: Mapping[str, Tensor], node: Any = node, a: dict[str, Any] = attributes) -> Tensor:
+                    return self._result(node, a, values | dict(others))
+
+                out = seen(node, out, again)
+            values[node.output[0]] = out
             for name in node.input:
                 if last[name] == i and name not in self.constants and name not in self.free:
                     values.pop(name, None)
         return values[self.output]
+
+    def _result(self, node: Any, attributes: dict[str, Any], values: Values) -> Tensor:
+        if node.op_type == "QuantizeLinear":
+            x, scale, zero = (values[name] for name in node.input)
+            if node.input[0] in self.ends:
+                low, high = self.ends[node.input[0]]
+                return Between.apply(x, low, high, zero.dtype == torch.uint8)  # type: ignore[no-any-return]
+            return fake_quantized(x, scale, zero)
+        if node.op_type == "DequantizeLinear":
+            return self._dequantized(node, attributes, values)
+        return OPERATORS[node.op_type]([values[name] if name else None for name in node.input], attributes)
 
     def _dequantized(self, node: Any, attributes: dict[str, Any], values: Values) -> Tensor:
         name, scale = node.input[0], values[node.input[1]]
@@ -84,6 +101,36 @@ def fake_quantized(x: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
     """What is left of `x` after int8; its gradient is 1 inside the range and 0 outside."""
     low, high = (0, 255) if zero.dtype == torch.uint8 else (-128, 127)
     return torch.fake_quantize_per_tensor_affine(x, scale, zero.int(), low, high)
+
+
+class Between(torch.autograd.Function):
+    """int8 between two ends that learn (Esser et al. 2019, Bhalgat et al. 2020): unsigned from `low` to `high`, or
+    signed around 0 as far as the further of both."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, low: Tensor, high: Tensor, unsigned: bool) -> Tensor:
+        if not unsigned:
+            high = torch.maximum(-low, high)
+            low = -high
+        scale = ((high - low) / (255 if unsigned else 254)).clamp(min=1e-12)
+        zero = (-low / scale).round() if unsigned else torch.zeros_like(scale)
+        out = torch.fake_quantize_per_tensor_affine(x, scale, zero.int(), *((0, 255) if unsigned else (-128, 127)))
+        ctx.save_for_backward(x, out, low, high)
+        ctx.unsigned = unsigned
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
+        x, out, low, high = ctx.saved_tensors
+        below, above = x < low, x > high
+        inside = gradient.masked_fill(below | above, 0.0)
+        # inside, y - x is what rounding adds, and it grows with the step
+        step = (inside * (out - x)).sum() / (high - low).clamp(min=1e-12)
+        upper, lower = (gradient * above).sum() + step, (gradient * below).sum() - step
+        if ctx.unsigned:
+            return inside, lower, upper, None
+        return inside, -(upper - lower) / 2, (upper - lower) / 2, None
 
 
 def _ints(tensor: Tensor | None) -> list[int]:

@@ -23,10 +23,14 @@ class Exam:
     labels: np.ndarray
 
     def top1(self, model: Any) -> float:
-        """Share of the images whose greatest logit is the label's; not a number counts as wrong."""
+        """Share of the images that a model has right."""
+        return float(self.right(model).mean())
+
+    def right(self, model: Any) -> np.ndarray:
+        """bool (N,): whether the greatest logit is the label's; not a number counts as wrong."""
         out = logits(model, self.images)
-        right = (out.argmax(axis=1) == self.labels) & np.isfinite(out).all(axis=1)
-        return float(right.mean())
+        right: np.ndarray = (out.argmax(axis=1) == self.labels) & np.isfinite(out).all(axis=1)
+        return right
 
 
 def logits(model: Any, images: np.ndarray) -> np.ndarray:

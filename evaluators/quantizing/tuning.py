@@ -1,8 +1,8 @@
-"""Quantization-aware fine-tuning: weights learn to live with the graph's own Q/DQ operators.
+"""Quantization-aware fine-tuning: weights and ranges learn to live with the graph's own Q/DQ operators.
 
-The student is the int8 graph itself, replayed in torch with its ranges as they are; the teacher is the same network in
-fp32 (self-distillation, Hinton et al. 2015; fake quantization: Jacob et al. 2018). What comes back is the same plan
-with other weights, so that the graph has the operators that were timed.
+The student is the int8 graph itself, replayed in torch; the teacher is the same network in fp32 (self-distillation,
+Hinton et al. 2015; fake quantization: Jacob et al. 2018). What comes back is the same plan with other weights and
+ranges, so that the graph has the operators that were timed.
 """
 
 from __future__ import annotations
@@ -17,14 +17,18 @@ from torch import nn
 
 from evaluators.feed import Batch, Feed, device
 from evaluators.jobs import Ladder, Recipe
-from evaluators.quantizing.qdq import WEIGHTED, Plan, initializers
+from evaluators.quantizing.qdq import WEIGHTED, Plan, initializers, quantized
 from evaluators.quantizing.replay import Replay
 from evaluators.training import distillation, train
 from remote.device import Int8Recipe
 
+# Adam moves every parameter by about the learning rate, whatever its gradient: weights by a small part of themselves,
+# and the logarithm of a range's end by this many times as much.
+RANGE_PACE = 100.0
+
 
 class Student(nn.Module):
-    """An int8 graph whose weights and biases are parameters."""
+    """An int8 graph whose weights, biases and activations' ranges are parameters."""
 
     def __init__(self, plan: Plan) -> None:
         super().__init__()
@@ -32,15 +36,28 @@ class Student(nn.Module):
         values = initializers(plan.plain, [name for node in nodes for name in node.input[1:]])
         self.names = list(values)
         self.values = nn.ParameterList(torch.from_numpy(values[name].copy()) for name in self.names)
-        self.replay = Replay(plan.graph(), device(), steps=largest_step(plan.recipe))
+        graph = plan.graph()
+        self.replay = Replay(graph, device(), steps=largest_step(plan.recipe))
+        self.cut = [name for name in quantized(graph) if name in plan.ranges]
+        self.register_buffer("whole", torch.tensor([plan.ranges[name] for name in self.cut]).reshape(-1, 2))
+        self.paces = nn.Parameter(torch.zeros(len(self.cut), 2))
         self.to(device())
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         self.replay.free = dict(zip(self.names, self.values, strict=True))
+        self.replay.ends = {name: (low, high) for name, (low, high) in zip(self.cut, self.ends(), strict=True)}
         return self.replay(images)
+
+    def ends(self) -> torch.Tensor:
+        """(tensors, 2): least and greatest value."""
+        return self.get_buffer("whole") * torch.exp(RANGE_PACE * self.paces)
 
     def weights(self) -> dict[str, np.ndarray]:
         return {name: value.detach().cpu().numpy() for name, value in zip(self.names, self.values, strict=True)}
+
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """By tensor, as they are now."""
+        return {name: (low, high) for name, (low, high) in zip(self.cut, self.ends().tolist(), strict=True)}
 
 
 def largest_step(recipe: Int8Recipe) -> int:
@@ -51,7 +68,7 @@ def largest_step(recipe: Int8Recipe) -> int:
 def tuned(
     plan: Plan, plain: Any, feed: Feed, ladder: Ladder, progress: Callable[[int, int, float], None] | None = None
 ) -> Plan:
-    """The plan with weights trained for it. `plain` is the teacher. Raises NoSuchOperator, TrainingFailed."""
+    """The plan, weights and ranges trained for it. `plain` is the teacher. Raises NoSuchOperator, TrainingFailed."""
     recipe: Recipe = replace(feed.recipe, weight_decay=0.0)  # it would shrink weights that batch norm no longer undoes
     teacher, student = Replay(plain, device()), Student(plan)
 
@@ -71,4 +88,5 @@ def tuned(
         random,
         progress or (lambda epoch, step, loss: None),
     )
-    return plan.with_weights(student.weights())
+    learned = replace(plan, ranges={**plan.ranges, **student.ranges()})
+    return learned.with_weights(student.weights())

@@ -19,6 +19,7 @@ from evaluators.measurement import (
     Interval,
     Latency,
     Measurement,
+    Rung,
     Seconds,
     Structure,
 )
@@ -101,6 +102,16 @@ def timed(ms: float, mb: float, percentile: float = 95.0, **changes) -> Latency:
     )
 
 
+def climbed(top1: float) -> tuple[Rung, ...]:
+    """What int8 took, where two layers had to go back."""
+    return (
+        Rung("fp32", top1 + 0.004, 1.0),
+        Rung("int8 min-max", top1 - 0.1, 2.0, True),
+        Rung("bias corrected", top1 - 0.2, 3.0),
+        Rung("2 layers in floating point", top1, 4.0, True, "/features.0/Conv first", 2, 0.0625),
+    )
+
+
 def accuracy(top1: float, epochs: int, split: str = "validation", count: int = 360) -> Accuracy:
     correct = round(min(1.0, max(0.0, top1)) * count)
     return Accuracy(correct / count, correct, count, epochs, split, "a" * 64)
@@ -122,6 +133,8 @@ def measure(candidate: Candidate, trial: int, budget: Budget) -> Measurement:
         plain = not candidate.compressed
         return replace(made, accuracies=(accuracy(top1, 0),), model_path=f"models/{trial}.onnx") if plain else made
     climb = tuple(accuracy(top1 - lost, epochs) for epochs, lost in ((0, 0.08 * pruned + 0.01), (1, 0.01), (3, 0.0)))
+    if candidate.precision == "int8":
+        climb = (*climb[:2], replace(climb[2], rungs=climbed(climb[2].top1)))
     return replace(made, accuracies=climb, model_path=f"models/{trial}.onnx")
 
 

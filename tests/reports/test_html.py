@@ -4,13 +4,14 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 from playwright.sync_api import sync_playwright
 
 from reports.html import page
-from reports.words import finalists
+from reports.words import finalists, laddered
 from reports.write import write
 from tests.reports.conftest import EVIL, KINDS, usual
 
@@ -50,6 +51,23 @@ def test_names_are_text_everywhere(tmp_path):
     assert "<script>document" not in text and "<b>&#34;" not in text
     assert "&lt;/script&gt;" in text and "{{ 7*7 }}" in text
     assert EVIL in json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1])["trials"][0]["variant"]
+
+
+def test_the_page_tells_what_int8_took(tmp_path):
+    """Every rung of every int8 finalist, with what it lost; nothing where none is int8."""
+    result = usual(tmp_path)
+    told = laddered(result)
+    assert told and told[0] is result.choice and all(m.candidate.precision == "int8" for m in told)
+    text = page(result)
+    tables = re.findall(r'<table class="took">(.*?)</table>', text, re.S)
+    assert len(tables) == len(told)
+    rows = re.findall(r"<tr><th scope=\"row\">(.*?)</tr>", tables[0], re.S)
+    cells = [re.sub(r"<[^>]+>", "|", row).replace("|", " ").split() for row in rows]
+    assert all(" ".join(row).startswith(rung.name) for row, rung in zip(cells, told[0].accuracy.rungs, strict=True))
+    last = " ".join(cells[-1])
+    assert last.startswith("2 layers in floating point") and "-0.4 points 2 94 % 4.0 s kept" in last
+    none = replace(result, choice=None, front=tuple(m for m in result.front if m.candidate.precision != "int8"))
+    assert "What int8 took" in text and "What int8 took" not in page(none)
 
 
 def test_the_page_says_what_the_device_really_runs(tmp_path):

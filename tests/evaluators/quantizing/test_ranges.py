@@ -62,7 +62,9 @@ def test_they_are_of_the_graphs_own_activations(tmp_path):
     plain, shown = plain_graph(tmp_path), images(6)
     found, whole = histograms(plain, shown), extremes(plain, shown)
     seen = {}
-    Replay(plain, torch.device("cpu"))(torch.from_numpy(shown), lambda node, out: seen.setdefault(node.output[0], out))
+    Replay(plain, torch.device("cpu"))(
+        torch.from_numpy(shown), lambda node, out, _: seen.setdefault(node.output[0], out)
+    )
     for name, out in seen.items():
         if name in whole:
             low_high = min(0.0, float(out.min())), max(0.0, float(out.max()))

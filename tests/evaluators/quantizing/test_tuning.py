@@ -9,7 +9,7 @@ from evaluators.data import TRAIN, VALIDATION, arrays, calibration_images, norma
 from evaluators.export import export
 from evaluators.feed import Feed
 from evaluators.jobs import Ladder, ParentJob, Recipe, TrainingFailed
-from evaluators.quantizing.qdq import Plan, initializers, prepared
+from evaluators.quantizing.qdq import Plan, initializers, prepared, quantized
 from evaluators.quantizing.ranges import extremes
 from evaluators.quantizing.scoring import Exam
 from evaluators.quantizing.tuning import tuned
@@ -49,17 +49,35 @@ def test_it_gives_back_what_narrow_ranges_cost(trained, recipe):
     assert before < fp32 - 0.1 and after > before + 0.5 * (fp32 - before), (fp32, before, after)
 
 
-def test_only_weights_change(trained):
+def test_weights_and_ranges_change_and_operators_do_not(trained):
     plain, feed, _, chosen = trained
     plan = Plan(plain, RECIPES["TensorRT"], extremes(plain, chosen))
-    small = replace(
-        feed, images=feed.images[:64], labels=feed.labels[:64], recipe=replace(feed.recipe, epoch_images=64)
-    )
-    after = tuned(plan, plain, small, Ladder(qat_epochs=1))
-    assert after.ranges == plan.ranges
+    after = tuned(plan, plain, small(feed), Ladder(qat_epochs=1))
     assert [n.op_type for n in after.graph().graph.node] == [n.op_type for n in plan.graph().graph.node]
     before, now = initializers(plan.plain), initializers(after.plain)
     assert all(np.abs(now[name] - before[name]).max() > 0 for name in before if before[name].ndim == 4)
+    cut = set(quantized(plan.graph())) & plan.ranges.keys()
+    moved = {name for name in plan.ranges if after.ranges[name] != plan.ranges[name]}
+    assert moved <= cut and len(moved) > 0.9 * len(cut)
+    for name in moved:
+        (low, high), (was_low, was_high) = after.ranges[name], plan.ranges[name]
+        assert low <= 0 <= high and high - low == pytest.approx(was_high - was_low, rel=0.3)
+
+
+def small(feed):
+    few = replace(feed.recipe, epoch_images=64)
+    return replace(feed, images=feed.images[:64], labels=feed.labels[:64], recipe=few)
+
+
+def test_a_range_that_is_far_too_wide_is_brought_in(trained):
+    """Weights alone can't mend it: half the steps of every activation stand for values that never come."""
+    plain, feed, _, chosen = trained
+    whole = extremes(plain, chosen)
+    wide = {name: (3 * low, 3 * high) for name, (low, high) in whole.items()}
+    after = tuned(Plan(plain, RECIPES["TensorRT"], wide), plain, feed, Ladder(qat_epochs=3, qat_lr=1e-3))
+    names = [name for name in quantized(after.graph()) if name in whole and whole[name][1] > 0]
+    now = [after.ranges[name][1] / whole[name][1] for name in names]
+    assert len(now) > 5 and np.median(now) < 2.5
 
 
 def test_a_loss_that_explodes_is_the_networks_failure(trained):

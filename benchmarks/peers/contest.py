@@ -1,0 +1,74 @@
+"""Answers and times of models in the runtimes their users take: python contest.py job.json answer.json.
+
+The job: {"models": [[name, "onnxruntime" | "openvino", path, images], ...], "rounds", "seed"}; `images` is an .npy file
+of shape (N, 3, H, W): the same pictures for all, each at its model's own size. All models are open in one process, at
+one thread each. In every round each is run once untimed and once timed, in an order drawn anew, so that whatever the
+machine does meets all alike. Nothing of this project is imported.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+WARMUP = 10
+Run = Callable[[Any], Any]  # (1, 3, H, W) -> (1, classes)
+
+
+def in_onnxruntime(path: str) -> Run:
+    """ONNX Runtime with its default optimizations."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda image: session.run(None, {name: image})[0]
+
+
+def in_openvino(path: str) -> Run:
+    """OpenVINO for latency, at one thread and one stream."""
+    import openvino
+
+    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
+    request = openvino.Core().compile_model(path, "CPU", settings).create_infer_request()
+    return lambda image: next(iter(request.infer({0: image}).values()))
+
+
+OPENERS = {"onnxruntime": in_onnxruntime, "openvino": in_openvino}
+
+
+def main() -> None:
+    """{"answers": {name: [class, ...]}, "ms": {name: [...], by round}}."""
+    job = json.loads(Path(sys.argv[1]).read_text())
+    order = random.Random(job["seed"])
+    runs = {name: OPENERS[runtime](path) for name, runtime, path, _ in job["models"]}
+    answers: dict[str, list[int]] = {}
+    first: dict[str, np.ndarray] = {}
+    for name, _, _, file in job["models"]:
+        images = np.load(file)
+        answers[name] = [int(runs[name](image[None]).argmax()) for image in images]
+        first[name] = images[:1]
+    ms: dict[str, list[float]] = {name: [] for name in runs}
+    for name, run in runs.items():
+        for _ in range(WARMUP):
+            run(first[name])
+    for _ in range(job["rounds"]):
+        for name in order.sample(sorted(runs), len(runs)):
+            runs[name](first[name])
+            began = time.perf_counter()
+            runs[name](first[name])
+            ms[name].append(1e3 * (time.perf_counter() - began))
+    Path(sys.argv[2]).write_text(json.dumps({"answers": answers, "ms": ms}))
+
+
+if __name__ == "__main__":
+    main()
