@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks.compression.plan import LADDER, Row, Task, Way
@@ -131,7 +131,7 @@ def _board(bench: Bench, task: Task, row: Row) -> Board:
 
 
 def _setup(bench: Bench, task: Task, way: Way, epochs: int, folder: Path) -> Setup:
-    able = bench.able if way.int8 is None else Capabilities(**(bench.able.__dict__ | {"int8": way.int8}))
+    able = bench.able if way.int8 is None else replace(bench.able, int8=way.int8)
     return Setup(
         folder=folder,
         cache=bench.work / "cache",

@@ -9,7 +9,7 @@ import pandas
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from benchmarks.compression.front import Corner, Set
 
@@ -26,7 +26,7 @@ COLOURS = {
 
 def draw(found: Sequence[Set], rows: pandas.DataFrame, origin: Corner, file: Path) -> None:
     """Writes test accuracy against latency as PNG: every candidate a dot, what each set's front covers a line."""
-    figure = Figure(figsize=(8.4, 5.2), dpi=110, layout="constrained")
+    figure = Figure(figsize=(8.4, 5.6), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.plot(rows.rank_ms, rows.test, ".", color="#b6bcc4", markersize=5, label="every candidate", zorder=1)
@@ -34,16 +34,17 @@ def draw(found: Sequence[Set], rows: pandas.DataFrame, origin: Corner, file: Pat
         _front(axes, one, origin)
     axes.plot([origin.ms], [origin.points], "x", color="#7A7A7A", label="corner")
     axes.set_xscale("log")
-    for axis in (axes.xaxis,):
-        axis.set_major_formatter(ScalarFormatter())
-        axis.set_minor_formatter(ScalarFormatter())
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.set_ylim(origin.points - 1, 100.5)
     axes.set_xlabel("latency, ms (ratio to the reference timed beside it)")
     axes.set_ylabel("test accuracy, %")
     axes.grid(True, color="#e6e9ed", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower right", frameon=False, fontsize=9)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     figure.savefig(file, format="png", metadata={"Software": None})
 
 

@@ -62,25 +62,60 @@ def test_areas_by_hand():
     assert found["pruning"].joint_area < found["joint"].area
 
 
-def test_what_int8_loses_is_judged(tmp_path):
-    def line(network, how, correct, count, rungs=""):
-        words = ["neu_cls", network, 96, how, 0, 0, "fp32", 3, 1.0, 2.0, 0.9, correct, count, rungs, None, 1.0]
-        return dict(zip([*report.KEY, *NAMES], words, strict=True))
+def scored(network, how, correct, count, image_px=96, rungs="", **more):
+    """A line of results.csv."""
+    plain = {"prune": 0.0, "lowrank": 0.0, "precision": "fp32", "epochs": 3, "macs_m": 1.0, "size_mb": 2.0}
+    line = dict(zip(report.KEY, ("neu_cls", network, image_px, how), strict=True)) | plain
+    told = {"validation": correct / count, "correct": correct, "count": count, "rungs": rungs, "failed": None}
+    return line | told | more
 
-    NAMES = ["prune", "lowrank", "precision", "epochs", "macs_m", "size_mb", "validation", "correct", "count"]
-    NAMES += ["rungs", "failed", "seconds"]
-    lines = [line("mobilenet_v2", "fp32", 9900, 10000), line("mobilenet_v2", "int8 PTQ", 9000, 10000)]
-    rungs = "fp32 0.9900; int8 min-max 0.9000 kept; equalised 0.8900; bias corrected 0.9800 kept"
-    lines += [line("mobilenet_v2", "int8 ladder", 9790, 10000, rungs), line("timm?", "fp32", 1, 2)]
-    few = "tf_mobilenetv3_small_100"
-    lines += [line(few, "fp32", 90, 100), line(few, "int8 ladder", 88, 100)]
+
+def test_what_int8_loses_is_judged(tmp_path):
+    few, rungs = (
+        "tf_mobilenetv3_small_100",
+        "fp32 0.9900; int8 min-max 0.9000 kept; equalised 0.8900; bias corrected 1 kept",
+    )
+    lines = [
+        scored("mobilenet_v2", "fp32", 9900, 10000),
+        scored("mobilenet_v2", "int8 PTQ", 9000, 10000),
+        scored("mobilenet_v2", "int8 ladder", 9790, 10000, rungs=rungs),
+        scored("another", "fp32", 1, 2),
+        scored(few, "fp32", 90, 100),
+        scored(few, "int8 ladder", 88, 100),
+        scored(few, "prune 0.3", 70, 100, failed="unbuildable: no"),
+    ]
     pandas.DataFrame(lines).to_csv(tmp_path / "results.csv", index=False)
     report.write(tmp_path, tmp_path / "short.md")
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "| neu_cls | mobilenet_v2 | 99.0 | 9.0 | 1.1 | 1.0 | NO | int8 min-max, bias corrected |" in text
     assert f"| neu_cls | {few} | 90.0 |  | 2.0 | 3.1 | yes |  |" in text, "two of a hundred are noise"
-    assert "timm?" not in text and not (tmp_path / "front.png").exists()
+    assert "another" not in text and "prune 0.3" not in text and not (tmp_path / "front.png").exists()
     assert "| neu_cls | mobilenet_v2 | 99.0 %,  ms | 90.0 %,  ms |" in (tmp_path / "short.md").read_text()
+
+
+def test_the_latest_timing_counts_and_fronts_are_drawn(tmp_path):
+    lines = [
+        scored("mobilenet_v2", "fp32", 356, 360),
+        scored("mobilenet_v2", "prune 0.5", 348, 360, prune=0.5),
+        scored("mobilenet_v2", "int8 ladder", 355, 360, precision="int8"),
+        scored("tf_efficientnet_lite0", "fp32", 352, 360),
+        scored("tf_efficientnet_lite0", "lowrank 0.5", 340, 360, lowrank=0.5),
+    ]
+    timings = [
+        {name: line[name] for name in report.KEY}
+        | {"median_ms": ms, "p95_ms": 1.1 * ms, "rank_ms": ms, "peak_mb": 60.0, "disturbed": word}
+        for ms_of_all, word in (((9.0,) * 5, "other load"), ((4.0, 2.0, 3.0, 1.0, 0.5), None))
+        for line, ms in zip(lines, ms_of_all, strict=True)
+    ]
+    pandas.DataFrame(lines).to_csv(tmp_path / "results.csv", index=False)
+    pandas.DataFrame(timings).to_csv(tmp_path / "timings.csv", index=False)
+    report.write(tmp_path, None)
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "| mobilenet_v2 96px | fp32 | 98.9 ± 0.7 | 4 | 4.4 | 60 | 2.00 | 1.0 |" in text and "other load" not in text
+    assert "| pruning | mobilenet_v2 | 2 |" in text and "| family | all | 2 |" in text
+    assert "From the corner 88.9 %, 4.4 ms." in text
+    with Image.open(tmp_path / "front.png") as picture:
+        assert picture.size[0] > 800 and len(set(picture.convert("L").resize((60, 40)).tobytes())) > 20
 
 
 @dataclass
