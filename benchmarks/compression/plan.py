@@ -41,10 +41,10 @@ INT8 = Treatment("int8 ladder", precision="int8")
 INT8_TENSORRT = Treatment("int8 ladder, for TensorRT", precision="int8", way=TENSORRT)
 AS_IT_IS = (FP32, FP16, INT8_PTQ, INT8)
 PRUNED = tuple(Treatment(f"prune {amount}", (("prune", amount),)) for amount in (0.3, 0.5, 0.7))
-PRUNED_INT8 = tuple(Treatment(f"{t.name} + int8", t.steps, "int8") for t in PRUNED)
+PRUNED_INT8 = tuple(Treatment(f"{t.name} + int8", t.steps, "int8") for t in PRUNED[:2])
 LOW_RANK = Treatment("lowrank 0.5", (("lowrank", 0.5),))
-TABLE = (*AS_IT_IS, *PRUNED, *PRUNED_INT8[:2], LOW_RANK)
-GRID = (FP32, INT8, *PRUNED, *PRUNED_INT8)  # of the joint front, at every size
+TABLE = (*AS_IT_IS, *PRUNED, *PRUNED_INT8, LOW_RANK)
+GRID = (FP32, INT8, *PRUNED[:2], *PRUNED_INT8)  # of the joint front, at smaller sizes
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,6 @@ class Task:
     plain_epochs: int  # of fine-tuning what was not
     treatments: tuple[Treatment, ...] = TABLE
     smaller: tuple[tuple[int, tuple[Treatment, ...]], ...] = ()  # sizes besides the nets' own, and what is done there
-    own_size_too: tuple[Treatment, ...] = ()  # at the nets' own size, for the joint front alone
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,6 @@ TASKS = {
         epochs=3,
         plain_epochs=3,
         smaller=((72, GRID), (84, (FP32,))),
-        own_size_too=PRUNED_INT8[2:],
     ),
     "cifar10_subset": Task(
         "cifar10_subset",
@@ -138,7 +136,7 @@ def front_rows(task: Task) -> list[Row]:
     return [
         _row(task, net, image_px, treatment)
         for net in task.nets
-        for image_px, treatments in ((net.image_px, task.own_size_too), *task.smaller)
+        for image_px, treatments in task.smaller
         for treatment in treatments
     ]
 
