@@ -99,8 +99,8 @@ def _losses(lines: Sequence[Line]) -> str:
                 plain["data"],
                 plain["network"] + how.removeprefix(INT8.name),
                 f"{plain['test']:.1f}",
-                f"{plain['test'] - by[INT8_PTQ.name]['test']:.1f}" if own else "",
-                f"{lost:.1f}",
+                _points(plain["test"] - by[INT8_PTQ.name]["test"]) if own else "",
+                _points(lost),
                 f"{allowed:.1f}",
                 "yes" if lost <= allowed + 1e-9 else "NO",
                 _took(str(by[how]["rungs"])),
@@ -146,9 +146,18 @@ def _short(lines: Sequence[Line]) -> str:
     told = ["| set | network | " + " | ".join(SHORT) + " |", "|---|---|" + "---|" * len(SHORT)]
     for by in _networks(lines):
         first = next(iter(by.values()))
-        cells = [f"{by[how]['test']:.1f} %, {_number(by[how]['p95_ms'])} ms" if how in by else "" for how in SHORT]
+        cells = [_cell(by[how]) if how in by else "" for how in SHORT]
         told.append(f"| {first['data']} | {first['network']} | {' | '.join(cells)} |")
     return "\n".join([*told, "", "Test accuracy and p95 latency."])
+
+
+def _cell(line: Line) -> str:
+    timed = "" if math.isnan(line["p95_ms"]) else f", {_number(line['p95_ms'])} ms"
+    return f"{line['test']:.1f} %{timed}"
+
+
+def _points(lost: float) -> str:
+    return f"{round(lost, 1) + 0.0:.1f}"  # no minus before a zero
 
 
 def _number(value: float, form: str = ".3g") -> str:
