@@ -94,6 +94,17 @@ def test_mirrored_images_have_logits_of_their_own(few, cache, tmp_path):
     assert not torch.allclose(kept[:, 0], kept[:, 1], atol=1e-3)
 
 
+def test_weights_that_know_the_classes_can_stay_as_they_are(few, cache, tmp_path):
+    net = build(FAMILY, VARIANT, 10, PX)
+    torch.save(net.state_dict(), tmp_path / f"{VARIANT}.pth")
+    out, recipe = tmp_path / "parent.pt", Recipe(parent_epochs=0, threads=1)
+    done = train_parent(ParentJob(few, cache, FAMILY, VARIANT, PX, recipe, out, weights=tmp_path))
+    assert (done.steps, done.epochs, done.start) == (0, 0, f"{VARIANT}.pth")
+    kept = torch.load(out, weights_only=True)
+    assert all(torch.equal(value, net.state_dict()[name]) for name, value in kept["state"].items())
+    assert len(kept["logits"]) == len(few.splits[TRAIN]), "they teach all the same"
+
+
 def test_fine_tuning_gives_back_what_the_cut_cost(parent, digits, cache, tmp_path):
     started = candidate(digits, cache, parent.path, tmp_path / "0.pt")
     first = tune(digits, cache, parent.path, started.path, tmp_path / "1.pt")

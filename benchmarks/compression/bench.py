@@ -1,0 +1,166 @@
+"""Rows measured by the product: its board evaluator trains, converts and scores, its agent times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from benchmarks.compression.plan import LADDER, Row, Task, Way
+from benchmarks.compression.sets import opened
+from evaluators.board import Board, Setup
+from evaluators.dataset import Dataset
+from evaluators.latency import Rules, Target, calibrate, reduce_blocks, time_block
+from evaluators.measurement import Accuracy, Block, Failure, Latency, Structure
+from evaluators.reference import reference_model
+from evaluators.stopwatch import Stopwatch
+from evaluators.worker import Worker
+from remote.connect import connect
+from remote.device import Capabilities, capabilities
+from remote.patient import Patient
+from remote.session import Job
+
+RUNTIME, PERCENTILE = "onnxruntime", 95.0
+RULES = Rules()
+Figures = dict[str, object]
+
+
+@dataclass
+class Bench:
+    """What one run of the command has open."""
+
+    work: Path
+    data: Path
+    weights: Path
+    session: Patient
+    able: Capabilities
+    version: str
+    worker: Worker
+    datasets: dict[str, Dataset] = field(default_factory=dict)
+    boards: dict[tuple[str, str, int], Board] = field(default_factory=dict)
+
+
+@contextmanager
+def bench(work: Path, data: Path, weights: Path) -> Iterator[Bench]:
+    """A bench on this machine. Raises DeviceError."""
+    with ExitStack() as stack:
+        session, _, _ = connect("local")
+        stack.enter_context(session)
+        able = capabilities(session.facts, [RUNTIME])
+        worker = stack.enter_context(Worker(work / "worker.log"))
+        yield Bench(work, data, weights, Patient(session), able, session.facts.runtimes[RUNTIME], worker)
+
+
+def score(bench: Bench, task: Task, row: Row) -> Figures:
+    """Accuracy on validation and test, size, and what it took; `failed` says why where there is none."""
+    board = _board(bench, task, row)
+    # other precisions have the same layers
+    structure = board.structure(row.candidate) if row.candidate.precision == "fp32" else None
+    validation = board.accuracy(row.candidate, row.epochs)
+    test = validation if isinstance(validation, Failure) else board.test(row.candidate, row.epochs)
+    for stage in (structure, validation, test):
+        if isinstance(stage, Failure):
+            return {"failed": f"{stage.kind}: {stage.reason}"}
+    assert isinstance(validation, Accuracy) and isinstance(test, Accuracy)
+    return {
+        "macs_m": round(structure.macs / 1e6, 3) if isinstance(structure, Structure) else None,
+        "size_mb": round(model(bench, task, row).stat().st_size / 1e6, 4),
+        "validation": round(validation.top1, 5),
+        "correct": test.correct,
+        "count": test.count,
+        "rungs": "; ".join(f"{rung.name} {rung.top1:.4f}{' kept' * rung.kept}" for rung in validation.rungs),
+    }
+
+
+def model(bench: Bench, task: Task, row: Row) -> Path:
+    """The file that was scored."""
+    return _folder(bench, row) / _board(bench, task, row).model_path(row.candidate, row.epochs)
+
+
+def reference_ms(bench: Bench) -> tuple[float, str]:
+    """Milliseconds of the reference model on the device as it is now, and why it may not be calm."""
+    return calibrate(bench.session, bench.session.put(reference_model()), Job(RUNTIME), RULES)
+
+
+def timed(bench: Bench, models: Sequence[tuple[Path, str]], yardstick_ms: float, rounds: int) -> list[Latency]:
+    """Latency of each model (file, precision): a block of each in turn, so many rounds, disturbed ones once more."""
+    reference = bench.session.put(reference_model())
+    targets = [
+        Target(
+            bench.session.put(file),
+            reference,
+            Job(RUNTIME, precision=precision),
+            bench.version,
+            PERCENTILE,
+            yardstick_ms,
+        )
+        for file, precision in models
+    ]
+    blocks: list[list[Block]] = [[] for _ in targets]
+    repeated = [0] * len(targets)
+    for _ in range(rounds):
+        for place, target in enumerate(targets):
+            block = time_block(bench.session, target, RULES)
+            if block.disturbed and repeated[place] < RULES.repeats_max:
+                repeated[place] += 1
+                block = time_block(bench.session, target, RULES)
+            blocks[place].append(block)
+    return [reduce_blocks(*each) for each in zip(blocks, targets, repeated, strict=True)]
+
+
+def _board(bench: Bench, task: Task, row: Row) -> Board:
+    """The evaluator of a set, a way to int8 and so many epochs."""
+    way = row.treatment.way
+    name = (row.data, way.folder, row.epochs)
+    if name not in bench.boards:
+        folder = _folder(bench, row)
+        folder.mkdir(parents=True, exist_ok=True)
+        if way is not LADDER and not (folder / "nets").exists():  # trained networks serve every way
+            (folder.parent / LADDER.folder / "nets").mkdir(parents=True, exist_ok=True)
+            (folder / "nets").symlink_to(Path("..") / LADDER.folder / "nets")
+        bench.boards[name] = Board(
+            _setup(bench, task, way, row.epochs, folder),
+            bench.session,
+            bench.worker,
+            _dataset(bench, row.data),
+            Stopwatch(),
+            lambda what, share: None,
+        )
+    return bench.boards[name]
+
+
+def _setup(bench: Bench, task: Task, way: Way, epochs: int, folder: Path) -> Setup:
+    able = bench.able if way.int8 is None else replace(bench.able, int8=way.int8)
+    return Setup(
+        folder=folder,
+        cache=bench.work / "cache",
+        able=able,
+        versions={RUNTIME: bench.version},
+        workspace_mb=256,
+        references={},  # nothing is timed by the board: variants are timed in turn, by `timed`
+        reference_ms={},
+        percentile=PERCENTILE,
+        rules=RULES,
+        rungs=tuple(sorted({0, epochs})),
+        weights=bench.weights if bench.weights.is_dir() else None,
+        download=False,
+        parent_epochs=task.parent_epochs,
+        parent_px={net.family: net.image_px for net in task.nets},
+        variants={},
+        teacher="parent",
+        distillation=None,
+        temperature=None,
+        seed=0,
+        ladder=way.ladder,
+    )
+
+
+def _folder(bench: Bench, row: Row) -> Path:
+    return bench.work / row.data / row.treatment.way.folder
+
+
+def _dataset(bench: Bench, name: str) -> Dataset:
+    if name not in bench.datasets:
+        bench.datasets[name] = opened(name, bench.data, bench.work)
+    return bench.datasets[name]

@@ -1,0 +1,146 @@
+"""What is measured: data sets, the networks of each, and what is done to a network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from evaluators.jobs import Ladder
+from remote.device import Int8Recipe
+from spaces.candidate import Candidate
+
+WHOLE_LADDER = Ladder()
+FIRST_RUNG = Ladder(methods=("min-max",), correct=False, floating_macs=0.0, qat_epochs=0)
+
+
+@dataclass(frozen=True)
+class Way:
+    """How int8 graphs are made. Each has a folder of its own, as the board names files by candidates alone."""
+
+    folder: str
+    ladder: Ladder = WHOLE_LADDER
+    int8: Int8Recipe | None = None  # None: the device's own
+
+
+LADDER, PTQ = Way("ladder"), Way("ptq", FIRST_RUNG)
+TENSORRT = Way("tensorrt", int8=Int8Recipe("int8", symmetric=True, weight_bits=8))
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """What is done to a network, and its name in the tables."""
+
+    name: str
+    steps: tuple[tuple[str, float], ...] = ()
+    precision: str = "fp32"
+    way: Way = LADDER
+
+
+FP32, FP16 = Treatment("fp32"), Treatment("fp16", precision="fp16")
+INT8_PTQ = Treatment("int8 PTQ", precision="int8", way=PTQ)
+INT8 = Treatment("int8 ladder", precision="int8")
+INT8_TENSORRT = Treatment("int8 ladder, for TensorRT", precision="int8", way=TENSORRT)
+AS_IT_IS = (FP32, FP16, INT8_PTQ, INT8)
+PRUNED = tuple(Treatment(f"prune {amount}", (("prune", amount),)) for amount in (0.3, 0.5, 0.7))
+PRUNED_INT8 = tuple(Treatment(f"{t.name} + int8", t.steps, "int8") for t in PRUNED[:2])
+LOW_RANK = Treatment("lowrank 0.5", (("lowrank", 0.5),))
+TABLE = (*AS_IT_IS, *PRUNED, *PRUNED_INT8, LOW_RANK)
+GRID = (FP32, INT8, *PRUNED[:2], *PRUNED_INT8)  # of the joint front, at smaller sizes
+
+
+@dataclass(frozen=True)
+class Net:
+    """A network at the size its parent is trained at."""
+
+    family: str
+    variant: str
+    image_px: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """A data set, its networks, and how long they are trained."""
+
+    data: str
+    nets: tuple[Net, ...]
+    parent_epochs: int  # 0: the weights know these very classes
+    epochs: int  # of fine-tuning what was cut
+    plain_epochs: int  # of fine-tuning what was not
+    treatments: tuple[Treatment, ...] = TABLE
+    smaller: tuple[tuple[int, tuple[Treatment, ...]], ...] = ()  # sizes besides the nets' own, and what is done there
+
+
+@dataclass(frozen=True)
+class Row:
+    """One candidate to be measured."""
+
+    data: str
+    treatment: Treatment
+    candidate: Candidate
+    epochs: int
+
+    @property
+    def key(self) -> tuple[str, str, int, str]:
+        """What names it in the results."""
+        return self.data, self.candidate.variant, self.candidate.image_px, self.treatment.name
+
+
+TASKS = {
+    "neu_cls": Task(
+        "neu_cls",
+        (
+            Net("mobilenet_v2", "mobilenet_v2", 96),
+            Net("timm", "tf_mobilenetv3_small_100", 96),
+            Net("timm", "tf_efficientnet_lite0", 96),
+        ),
+        parent_epochs=3,
+        epochs=3,
+        plain_epochs=3,
+        smaller=((72, GRID), (84, (FP32,))),
+    ),
+    "cifar10_subset": Task(
+        "cifar10_subset",
+        tuple(Net("cifar_resnet", f"cifar_resnet{depth}", 32) for depth in (20, 32, 44, 56)),
+        parent_epochs=0,
+        epochs=1,
+        plain_epochs=0,
+    ),
+    "imagenet_val700": Task(
+        "imagenet_val700",
+        (
+            Net("mobilenet_v2", "mobilenet_v2", 224),
+            Net("timm", "tf_mobilenetv3_small_100", 224),
+            Net("timm", "tf_efficientnet_lite0", 224),
+        ),
+        parent_epochs=0,
+        epochs=0,
+        plain_epochs=0,
+        treatments=(*AS_IT_IS, INT8_TENSORRT),
+    ),
+    "digits": Task(  # the small form, made of embedded images
+        "digits",
+        (Net("tiny_resnet", "res8_w8_s2", 24),),
+        parent_epochs=2,
+        epochs=1,
+        plain_epochs=1,
+    ),
+}
+
+
+def table_rows(task: Task) -> list[Row]:
+    """What the table shows, network by network."""
+    return [_row(task, net, net.image_px, treatment) for net in task.nets for treatment in task.treatments]
+
+
+def front_rows(task: Task) -> list[Row]:
+    """What the joint front has besides."""
+    return [
+        _row(task, net, image_px, treatment)
+        for net in task.nets
+        for image_px, treatments in task.smaller
+        for treatment in treatments
+    ]
+
+
+def _row(task: Task, net: Net, image_px: int, treatment: Treatment) -> Row:
+    candidate = Candidate(net.family, net.variant, image_px, treatment.steps, treatment.precision)
+    return Row(task.data, treatment, candidate, task.epochs if treatment.steps else task.plain_epochs)
