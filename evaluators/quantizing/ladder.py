@@ -108,7 +108,7 @@ class _Way:
         graph = plan.graph()
         right = self.exam.right(graph)
         top1 = float(right.mean())
-        allowed = max(self.ladder.allowed_drop, paired_error(self.right, right))
+        allowed = max(self.ladder.allowed_drop, paired_error(self.right.tolist(), right.tolist()))
         found = Found(plan, graph, top1, self.fp32 - top1 <= allowed + 1e-9)
         better = self.best is None or (found.good if leaner else (found.good, top1) > (self.best.good, self.best.top1))
         if better:

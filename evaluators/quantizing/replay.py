@@ -72,7 +72,7 @@ class Replay:
             x, scale, zero = (values[name] for name in node.input)
             if node.input[0] in self.ends:
                 low, high = self.ends[node.input[0]]
-                return Between.apply(x, low, high, zero.dtype == torch.uint8)  # type: ignore[no-any-return]
+                return Between.apply(x, low, high, zero.dtype == torch.uint8)
             return fake_quantized(x, scale, zero)
         if node.op_type == "DequantizeLinear":
             return self._dequantized(node, attributes, values)
