@@ -17,7 +17,7 @@ class Settings:
     """What it costs and how far it looks. Counts are per full training."""
 
     timings: int = 10  # latencies asked for, those asked for again included
-    tries: int = 6  # low-fidelity trainings; 0 without a low fidelity
+    tries: int = 4  # low-fidelity trainings; 0 without a low fidelity
     start_timings: int = 64
     start_tries: int = 60
     start_trainings: int = 8
