@@ -65,7 +65,7 @@ def kept(folder: Path) -> Kept:
     for trial in trials:
         key = Candidate.from_dict(trial.user_attrs["candidate"]).key()
         rows.append((last_s[key], trial.values[0], trial.values[1]))
-    return Kept(*numpy.array(sorted(rows)).T)
+    return Kept(*numpy.array(sorted(rows)).reshape(-1, 3).T)
 
 
 def main() -> int:
@@ -89,6 +89,8 @@ def main() -> int:
     shares = []
     for seed in range(args.seeds):
         tpe, ours = (runs[sampler, seed] for sampler in SAMPLERS)
+        if not len(tpe.at_s):
+            sys.exit(f"seed {seed}: TPE kept nothing, so there is nothing to reach: give it more time")
         target = tpe.reached(goal)[-1]
         there = [run.at_s[run.reached(goal) >= target - 1e-12] for run in (tpe, ours)]
         needed, whole = there[0][0], tpe.at_s[-1]
