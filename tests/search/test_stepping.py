@@ -116,7 +116,7 @@ def test_a_network_whose_ladder_fails_is_pruned_as_declared(tmp_path):
 
 
 def test_ladders_may_take_a_share_of_the_run():
-    limits = serial.Limits(20, lambda: math.inf, lambda s: 0.0, lambda: Costs(2.0, None, 8.0))
+    limits = serial.Limits(20, lambda: math.inf, lambda: 0.0, lambda: Costs(2.0, None, 8.0))
     assert probing_s(Settings(budget_ms=1.0, trials=20), limits) == pytest.approx(20.0)
     assert probing_s(Settings(budget_ms=1.0, time_limit_s=600.0, probe_share=0.05), limits) == pytest.approx(30.0)
     assert probing_s(Settings(budget_ms=1.0, trials=20, probe_share=0.0), limits) == 0.0
@@ -130,7 +130,7 @@ def test_whatever_asks_no_cut_is_trained_that_brought_nothing(tmp_path, sampler)
     axes = SPACE.axes | {"image_px": (32,), "precision": ("fp32",)}
     space = replace(SPACE, variants={"tiny_resnet": ("res8_w8_s2",)}, axes=axes)
     study = open_study(tmp_path / "run", sampler, 0, space, budget)
-    limits = serial.Limits(5, lambda: math.inf, lambda s: 0.0, lambda: Costs(1.0, None, 100.0))
+    limits = serial.Limits(5, lambda: math.inf, lambda: 0.0, lambda: Costs(1.0, None, 100.0))
     gates = Gates(budget, (0, 1), less_cut=space.less_cut)
     found = serial.run(study, space, run.evaluator, gates, limits, View(Console(quiet=True), budget, 5, None))
     became = {m.candidate.amount("prune"): m for m in found.measurements}

@@ -98,7 +98,7 @@ def test_a_whole_space_ends_the_search(tmp_path):
 def test_the_time_limit_leaves_time_for_the_end(tmp_path):
     left = iter([100.0, 100.0, 4.0, 0.0])
     study = open_study(tmp_path, "random", 0, SPACE, BUDGET)
-    limits = serial.Limits(1000, lambda: next(left), lambda spent: 5.0)
+    limits = serial.Limits(1000, lambda: next(left), lambda: 5.0)
     view = View(Console(quiet=True), BUDGET, 1000, None)
     evaluator = Remembered(Analytic(), Ledger(tmp_path / "l.jsonl"), Stopwatch())
     searched = serial.run(study, SPACE, evaluator, Gates(BUDGET), limits, view)

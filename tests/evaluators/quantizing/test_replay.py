@@ -59,7 +59,7 @@ def test_free_weights_get_gradients_and_int8_ones_change_in_steps(tmp_path):
 def test_what_is_seen_can_be_replaced(tmp_path):
     plain = plain_graph(tmp_path)
     last = plain.graph.node[-1].name
-    out = Replay(plain, CPU)(torch.from_numpy(images(2)), lambda n, x: torch.zeros_like(x) if n.name == last else x)
+    out = Replay(plain, CPU)(torch.from_numpy(images(2)), lambda n, x, _: torch.zeros_like(x) if n.name == last else x)
     assert not out.any()
 
 

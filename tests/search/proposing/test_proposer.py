@@ -157,7 +157,7 @@ def test_counts_follow_what_the_stages_cost():
     assert settings_for(60.0, 300.0, 600.0).timings == 1
     assert settings_for(1.0, None, 600.0).tries == 0
     some = settings_for(12.0, 120.0, 600.0)
-    assert (some.timings, some.tries) == (5, 2) and some.start_timings == 32 and some.start_tries == 20
+    assert (some.timings, some.tries) == (5, 2) and some.start_timings == 32 and some.start_tries == 30
 
 
 def test_what_is_over_the_budget_is_tried_for_what_it_tells_and_never_trained():
