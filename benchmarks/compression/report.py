@@ -148,7 +148,9 @@ def _short(lines: Sequence[Line]) -> str:
         first = next(iter(by.values()))
         cells = [_cell(by[how]) if how in by else "" for how in SHORT]
         told.append(f"| {first['data']} | {first['network']} | {' | '.join(cells)} |")
-    return "\n".join([*told, "", "Test accuracy and p95 latency."])
+    untimed = any(math.isnan(line["p95_ms"]) for line in lines)
+    end = " Where one is missing, the row is scored and not yet timed, or not yet run." if untimed else ""
+    return "\n".join([*told, "", f"Test accuracy and p95 latency.{end}"])
 
 
 def _cell(line: Line) -> str:
