@@ -49,9 +49,13 @@ def to_precision(
 
 
 def layout(path: Path) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """What of a graph its latency hangs on: its operators in order, and how many inputs and outputs each has."""
+    """What of a graph its latency hangs on: its operators in order, and how many inputs and outputs each has.
+
+    Identity is none: the exporter has it where two tensors of weights are equal, as the zero biases of an untrained
+    network are, and every runtime folds it.
+    """
     nodes = onnx.load(path, load_external_data=False).graph.node
-    return tuple((node.op_type, (len(node.input), len(node.output))) for node in nodes)
+    return tuple((node.op_type, (len(node.input), len(node.output))) for node in nodes if node.op_type != "Identity")
 
 
 def _halve(fp32_path: Path, out_path: Path, images: np.ndarray | None) -> None:

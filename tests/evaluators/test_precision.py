@@ -174,3 +174,16 @@ def test_random_and_other_weights_have_one_layout(family, recipe, images, tmp_pa
         shown = images[8 * seed : 8 * seed + 4] * np.float32(1 + seed)
         to_precision(tmp_path / "fp32.onnx", tmp_path / f"{seed}.onnx", "int8", recipe, shown)
     assert layout(tmp_path / "0.onnx") == layout(tmp_path / "1.onnx") != layout(tmp_path / "fp32.onnx")
+
+
+def test_zero_biases_change_no_layout(tmp_path):
+    """As an untrained squeezenet has: the exporter writes one tensor, and an Identity for each of the others."""
+    for name, equal in (("untrained", True), ("trained", False)):
+        torch.manual_seed(0)
+        net = torch.nn.Sequential(*(torch.nn.Conv2d(3, 3, 1) for _ in range(3)), torch.nn.Flatten())
+        for layer in list(net)[:3]:
+            torch.nn.init.zeros_(layer.bias) if equal else torch.nn.init.normal_(layer.bias)
+        export(net.eval(), 8, tmp_path / f"{name}.onnx")
+    operators = {node.op_type for node in onnx.load(tmp_path / "untrained.onnx").graph.node}
+    assert "Identity" in operators, "else there is nothing to see"
+    assert layout(tmp_path / "untrained.onnx") == layout(tmp_path / "trained.onnx")
