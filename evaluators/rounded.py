@@ -10,10 +10,9 @@ from evaluators.coverage import Coverage
 from evaluators.evaluator import Evaluator, Sees
 from evaluators.measurement import Accuracy, Agreement, Failure, Latency, Structure
 from spaces.candidate import Candidate
-from spaces.declared import operations
+from spaces.declared import DECLARED
 
 PRUNE, AXIS = "prune", "prune_to"
-DECLARED = operations()[PRUNE].measured["to"]
 
 
 class Shows(Evaluator, Sees, Protocol):

@@ -18,6 +18,7 @@ from evaluators.ceiling import Unsupported, check
 from evaluators.export import INPUT, export, opset_of, quiet
 from evaluators.measurement import Structure
 from evaluators.precision import to_precision
+from evaluators.rounded import AXIS
 from remote.device import Int8Recipe
 from spaces.candidate import Candidate
 from spaces.network import Plan, Unbuildable, compressed, count_macs, head_name
@@ -72,7 +73,7 @@ def measure(
         exporter=exporter,
         opset=opset_of(path),
         granularity=granularity(net),
-        rounded_to=dict(candidate.options).get("prune_to", ""),
+        rounded_to=dict(candidate.options).get(AXIS, ""),
     )
     return structure, path
 

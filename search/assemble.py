@@ -45,7 +45,7 @@ from search.proposing.known import Earlier
 from search.remembered import Remembered, Seen
 from search.result import Result
 from search.settings import Settings, SettingsError
-from search.stepping import Steps, Terms
+from search.steps import Steps, Terms
 from search.study import open_study, samplers
 from spaces.space import Space, load
 

@@ -37,16 +37,17 @@ class Cell:
         path); and for each operation, edges it is on that data flows through, paths through it, and how often the
         path that has it most has it.
         """
-        ways = [values[:, list(path)] for path in self.paths()]
-        whole = numpy.stack([(way != self.absent).all(axis=1) for way in ways], axis=1)  # (N, paths)
+        paths = self.paths()
+        there = values != self.absent
+        whole = numpy.stack([there[:, list(path)].all(axis=1) for path in paths], axis=1)  # (N, paths)
         flows = numpy.zeros(values.shape, dtype=bool)
-        for path, there in zip(self.paths(), whole.T, strict=True):
-            flows[:, list(path)] |= there[:, None]
-        computing = _along(ways, lambda way: (way != self.absent) & (way != self.passes))
+        for path, open_ in zip(paths, whole.T, strict=True):
+            flows[:, list(path)] |= open_[:, None]
+        computing = _along(paths, there & (values != self.passes))
         fewest = numpy.where(whole, computing, values.shape[1]).min(axis=1)
-        numbers = [whole.sum(axis=1), numpy.where(whole, computing, 0).max(axis=1), fewest]
+        numbers = [whole.sum(axis=1), (computing * whole).max(axis=1), fewest]
         for operation in sorted(set(values.flat) - {self.absent}):
-            had = numpy.where(whole, _along(ways, lambda way: way == operation), 0)  # noqa: B023  called at once
+            had = _along(paths, values == operation) * whole
             numbers += [(flows & (values == operation)).sum(axis=1), (had > 0).sum(axis=1), had.max(axis=1)]
         return [number.astype(float) for number in numbers]
 
@@ -58,6 +59,6 @@ class Cell:
                 yield from ((place, *rest) for rest in self._onwards(to, last))
 
 
-def _along(ways: Sequence[NDArray[Any]], which: Any) -> NDArray[numpy.int64]:
-    """(N, paths) how many edges of each path are such."""
-    return numpy.stack([which(way).sum(axis=1) for way in ways], axis=1)
+def _along(paths: Sequence[tuple[int, ...]], marked: NDArray[numpy.bool_]) -> NDArray[numpy.int64]:
+    """(N, paths) how many edges of each path are marked (N, edges)."""
+    return numpy.stack([marked[:, list(path)].sum(axis=1) for path in paths], axis=1)

@@ -9,22 +9,24 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+DECLARED = "declared"  # what the device decides, where it was not asked: as the operation has it
 OPERATIONS = Path(__file__).parent / "operations"
 
 
 @dataclass(frozen=True)
 class Declared:
-    """The literals `OPTIONS`, `MEASURED` and `EXCLUDED` of a file in `spaces/operations/`.
+    """The literals `OPTIONS`, `MEASURED`, `EXCLUDED` and `LAST` of a file in `spaces/operations/`.
 
     `options`: name -> values, the default first; no value occurs twice in an operation, so that it needs no name
     where people read it. `excluded`: (family, value) -> why this family can't have this value of an option, or, where
     the value is empty, can't have the operation at all. `measured`: name -> default of what no space names, since the
-    device decides it.
+    device decides it. `last`: no other operation may come after it.
     """
 
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     excluded: Mapping[tuple[str, str], str] = field(default_factory=dict)
     measured: Mapping[str, str] = field(default_factory=dict)
+    last: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,8 @@ def options() -> Mapping[str, Option]:
 
 
 def _read(path: Path) -> Declared:
-    found: dict[str, Any] = {"OPTIONS": {}, "EXCLUDED": {}, "MEASURED": {}}
+    found: dict[str, Any] = {"OPTIONS": {}, "EXCLUDED": {}, "MEASURED": {}, "LAST": False}
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id in found:
             found[node.targets[0].id] = ast.literal_eval(node.value)
-    return Declared(found["OPTIONS"], found["EXCLUDED"], found["MEASURED"])
+    return Declared(found["OPTIONS"], found["EXCLUDED"], found["MEASURED"], found["LAST"])

@@ -16,7 +16,7 @@ from statistics import median
 
 from torch import nn
 
-DECLARED = "declared"
+from spaces.declared import DECLARED
 
 
 @dataclass(frozen=True)

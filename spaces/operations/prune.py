@@ -30,8 +30,9 @@ import torch_pruning
 from torch import nn
 
 from spaces.candidate import NoGain
+from spaces.declared import DECLARED
 from spaces.network import Gradients, Unbuildable, count_macs, head_name
-from spaces.widths import DECLARED, granularity, kept, rounding
+from spaces.widths import granularity, kept, rounding
 
 OPTIONS = {"by": ("magnitude", "batchnorm", "taylor"), "where": ("even", "early", "late")}
 MEASURED = {"to": "declared"}

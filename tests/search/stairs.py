@@ -9,7 +9,8 @@ from math import ceil
 
 from evaluators.measurement import Failure, Interval, Latency, Structure
 from spaces.candidate import Candidate
-from spaces.widths import DECLARED, kept, rounding
+from spaces.declared import DECLARED
+from spaces.widths import kept, rounding
 from tests.search.analytic import Analytic
 
 STEP, WIDTHS = 8, (64, 128, 256)

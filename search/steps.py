@@ -9,12 +9,13 @@ from pathlib import Path
 from statistics import mean
 
 from evaluators.measurement import Failure
-from evaluators.rounded import DECLARED, PRUNE, rounded
+from evaluators.rounded import PRUNE, rounded
 from evaluators.stopwatch import Stopwatch
 from search.ledger import Ledger
 from search.remembered import Remembered
 from search.staircase import RUNGS, Rung, Staircase, from_dict
 from spaces.candidate import Candidate
+from spaces.declared import DECLARED
 from spaces.space import Space
 
 STAGE = "steps"

@@ -21,7 +21,7 @@ from search.live import View
 from search.remembered import Remembered
 from search.settings import Settings
 from search.staircase import RUNGS
-from search.stepping import Steps, Terms
+from search.steps import Steps, Terms
 from search.study import open_study
 from spaces.candidate import Candidate
 from spaces.space import load
