@@ -45,8 +45,9 @@ class Turn(object):
         return newest
 
     def wait(self, alone, waiting, cancelled):
-        """The locked descriptor. `waiting(holder)` is called now and every 5 s while it is not our turn."""
-        fd, told_s = self.open(), -5.0
+        """The locked descriptor. `waiting(holder)` is called at once and every 5 s while it is not our turn."""
+        fd, tell_s = self.open(), time.monotonic()
+        unsigned_s = tell_s + 0.2  # whoever has just got the lock signs a moment later
         while True:
             try:
                 fcntl.flock(fd, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
@@ -55,9 +56,12 @@ class Turn(object):
                 if cancelled.is_set():
                     os.close(fd)
                     raise Refused("cancelled", "cancelled while waiting for the device")
-            if time.monotonic() - told_s >= 5.0:
-                told_s = time.monotonic()
-                waiting(self.holder())
+            now_s = time.monotonic()
+            if now_s >= tell_s:
+                holder = self.holder()
+                if holder or now_s >= unsigned_s:
+                    tell_s = now_s + 5.0
+                    waiting(holder)
             time.sleep(0.02)
 
     def sign(self, who):

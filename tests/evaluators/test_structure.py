@@ -130,15 +130,15 @@ def test_an_older_opset_is_used_where_the_device_asks_for_it(tmp_path):
     assert structure.opset == 11 and np.isfinite(run(path, noise())).all()
 
 
-class Noisy(torch.nn.Module):
-    """Adds noise that the exported graph cannot repeat."""
+class Otherwise(torch.nn.Module):
+    """Computes something else where it is exported."""
 
     def __init__(self):
         super().__init__()
         self.conv = torch.nn.Conv2d(3, CLASSES, 1)
 
     def forward(self, x):
-        return self.conv(x + torch.rand_like(x)).mean((2, 3))
+        return self.conv(x).mean((2, 3)) * (2.0 if torch.onnx.is_in_onnx_export() else 1.0)
 
 
 class Attention(torch.nn.Module):
@@ -161,7 +161,7 @@ def family_of(monkeypatch):
 
 
 def test_a_graph_that_computes_something_else_is_found_out(tmp_path, family_of):
-    family_of(Noisy)
+    family_of(Otherwise)
     lost = failure(Candidate("tiny_mobile", "mb_w8", PX), tmp_path)
     assert lost.kind == ParityLost.kind == "parity" and "is off by" in lost.reason
 

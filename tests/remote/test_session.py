@@ -221,7 +221,7 @@ def test_two_sessions_never_time_at_once(home, graphs):
                     "reference": session.put(graphs["linear"]),
                     "runtime": "onnxruntime",
                     "threads": 1,
-                    "pairs": 3,
+                    "pairs": 200,
                     "seconds_max": 2.0,
                     "deadline_s": 30.0,
                 }
