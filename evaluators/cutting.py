@@ -14,4 +14,5 @@ def cut_to(space: Space, facts: Facts, runtime: str) -> tuple[Space, Capabilitie
     named = [str(name) for name in space.axes["runtime"]] if space.names_runtimes else [runtime]
     able = capabilities(facts, [name for name in named if name in facts.runtimes] or [runtime])
     precisions = dict.fromkeys(able.precisions) | able.why_not
-    return cut(space, precisions, tuple(facts.runtimes), able.threads_max, runtime), able
+    refused = {"sparse": able.no_sparsity}
+    return cut(space, precisions, tuple(facts.runtimes), able.threads_max, runtime, refused), able

@@ -31,6 +31,7 @@ ON_CPU = ("onnxruntime", "openvino", "onnxruntime:openvino", "ncnn", "litert")
 # table of hardware and precision: 6.1 (GTX 10xx, P4) computes fp16 at 1/64 of its speed, but has DP4A.
 SLOW_FP16 = ((6, 1),)
 EARLY_INT8 = ((6, 1),)
+SPARSE_SM = (8, 0)  # whose tensor cores skip two of four weights, and all after it
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Capabilities:
     threads_max: int
     opset_max: int
     runtimes: tuple[str, ...]  # the ones this holds for
+    no_sparsity: str = ""  # why 2:4 sparse weights can't pay here, one line; empty where they can
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,7 @@ class Fit:
     why_not: dict[str, str]
     int8: Int8Recipe | None
     opset_max: int
+    no_sparsity: str
 
 
 def capabilities(facts: Facts, runtimes: Sequence[str]) -> Capabilities:
@@ -172,6 +175,7 @@ def capabilities(facts: Facts, runtimes: Sequence[str]) -> Capabilities:
         threads_max=1 if runtimes and all(name in ON_GPU for name in runtimes) else facts.cores,
         opset_max=min(fit.opset_max for fit in fits),
         runtimes=tuple(runtimes),
+        no_sparsity=next((fit.no_sparsity for fit in fits if fit.no_sparsity), ""),
     )
 
 
@@ -179,15 +183,17 @@ def _fit(facts: Facts, runtime: str) -> Fit:
     opset_max = _opset(facts, runtime)
     if runtime in ON_GPU:
         why_not = _gpu_refusals(facts.gpu, runtime)
-        return Fit(why_not, None if "int8" in why_not else Int8Recipe("int8", symmetric=True, weight_bits=8), opset_max)
+        recipe = None if "int8" in why_not else Int8Recipe("int8", symmetric=True, weight_bits=8)
+        return Fit(why_not, recipe, opset_max, _sparsity_refusal(facts, runtime))
     if runtime not in ON_CPU:
         return _unfit(f"what {runtime} can do is not known")
     why_not = _cpu_refusals(facts, runtime)
-    return Fit(why_not, None if "int8" in why_not else _cpu_int8(facts), opset_max)
+    dense = f"{runtime} computes on a CPU, where zeros cost as much as other weights"
+    return Fit(why_not, None if "int8" in why_not else _cpu_int8(facts), opset_max, dense)
 
 
 def _unfit(reason: str) -> Fit:
-    return Fit({"fp16": reason, "int8": reason}, None, OPSET_ANYWHERE)
+    return Fit({"fp16": reason, "int8": reason}, None, OPSET_ANYWHERE, reason)
 
 
 def _gpu_refusals(gpu: Gpu | None, runtime: str) -> dict[str, str]:
@@ -202,6 +208,16 @@ def _gpu_refusals(gpu: Gpu | None, runtime: str) -> dict[str, str]:
     elif runtime == "onnxruntime:cuda":  # it has no kernel for QLinearConv: such nodes go to the CPU and back
         refused["int8"] = "ONNX Runtime's CUDA provider has no int8 convolution; tensorrt and onnxruntime:tensorrt do"
     return refused
+
+
+def _sparsity_refusal(facts: Facts, runtime: str) -> str:
+    if facts.gpu is None:
+        return f"the device shows no CUDA GPU, which {runtime} runs on"
+    if runtime == "onnxruntime:cuda":
+        return "ONNX Runtime's CUDA provider skips no zeros; tensorrt and onnxruntime:tensorrt do"
+    if version_of(facts.gpu.sm) < SPARSE_SM:
+        return f"{facts.gpu.name} (sm {facts.gpu.sm}) has no sparse tensor cores, which are from sm 8.0 on"
+    return "a simulated board computes every zero" if facts.simulated else ""
 
 
 def _cpu_refusals(facts: Facts, runtime: str) -> dict[str, str]:

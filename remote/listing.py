@@ -85,6 +85,7 @@ def _told(settled: Device, facts: Facts) -> dict[str, str]:
     """What the connected device says of itself, and what follows."""
     able = capabilities(facts, [settled.runtime] if settled.runtime else [])
     gpu = f"{facts.gpu.name} (sm {facts.gpu.sm}, {facts.gpu.memory_mb} MB)" if facts.gpu else "no CUDA GPU"
+    fast = [*able.precisions, *([] if able.no_sparsity else ["2:4 sparsity"])]
     refused = [f"no {precision}: {why}" for precision, why in able.why_not.items()]
     return {
         "it is": board_of(facts, settled.profile),
@@ -93,7 +94,7 @@ def _told(settled: Device, facts: Facts) -> dict[str, str]:
         "GPU": gpu,
         "runtimes": "\n".join(f"{name} {version}" for name, version in sorted(facts.runtimes.items())),
         "used": f"{settled.runtime}, up to ONNX opset {able.opset_max}",
-        "precisions": "\n".join([", ".join(able.precisions), *refused]),
+        "precisions": "\n".join([", ".join(fast), *refused]),
     }
 
 

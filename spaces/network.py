@@ -3,7 +3,7 @@
 A family file has `VARIANTS: dict[str, Variant]` and `build(variant, classes, image_px) -> nn.Module`, a net that
 takes float (N, 3, image_px, image_px) to (N, classes); one with weights of its own to fetch has `pretrained(variant)`
 too. An operation file has `apply(net, amount, example, classes, options, gradients) -> nn.Module`, whose shapes must
-not depend on the weights or on the gradients, and may declare `OPTIONS`, `MEASURED` and `EXCLUDED`
+not depend on the weights or on the gradients, and may declare `OPTIONS`, `MEASURED`, `EXCLUDED` and `LAST`
 (`spaces/declared.py`).
 """
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import pairwise, product
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from spaces.candidate import Candidate
@@ -200,10 +201,12 @@ def cut(
     runtimes: tuple[str, ...],
     threads_max: int,
     runtime: str = "onnxruntime",
+    refused: Mapping[str, str] = MappingProxyType({}),
 ) -> Space:
     """The space without what a device can't do. `precisions`: name -> None, or why it is left out.
 
-    `runtime` is the one the device is used with, for spaces that name none.
+    `refused`: operation -> why the device gains nothing from it, or empty if it may. `runtime` is the one the device
+    is used with, for spaces that name none.
     """
     if not space.names_runtimes:
         space = replace(space, axes={**space.axes, "runtime": (runtime,)})
@@ -211,7 +214,7 @@ def cut(
         "precision": lambda value: precisions.get(value, "the device does not know it"),
         "runtime": lambda value: None if value in runtimes else "not installed on the device",
         "threads": lambda value: None if int(value) <= threads_max else f"the device has {threads_max} cores",
-    }
+    } | {step: lambda value, why=why: why if value else None for step, why in refused.items()}
     left_out: list[str] = []
 
     def kept(axis: str, values: tuple[Value, ...]) -> tuple[Value, ...]:
@@ -284,6 +287,10 @@ def _check(space: Space, path: Path) -> Space:
             raise SpaceError(f"{path}: no axis {axis!r}; there are {', '.join(there)}")
         if axis in options() and options()[axis].operation not in space.axes:
             raise SpaceError(f"{path}: {axis} needs the axis {options()[axis].operation}")
+    steps = [axis for axis in space.axes if axis in operations()]
+    for step in steps[:-1]:
+        if operations()[step].last:
+            raise SpaceError(f"{path}: {step} comes before {steps[-1]}, which would undo it: write it below")
     for axis, values in [*space.axes.items(), *(i for own in space.own_axes.values() for i in own.items())]:
         if not values or len(set(values)) != len(values):
             raise SpaceError(f"{path}: {axis} = {list(values)} must name at least one value, each once")

@@ -21,6 +21,7 @@ from evaluators.quantizing.qdq import WEIGHTED, Plan, initializers, quantized
 from evaluators.quantizing.replay import Replay
 from evaluators.training import distillation, train
 from remote.device import Int8Recipe
+from spaces.operations.sparse import hold_zeros, is_sparse
 
 # Adam moves every parameter by about the learning rate, whatever its gradient: weights by a small part of themselves,
 # and the logarithm of a range's end by this many times as much.
@@ -37,6 +38,8 @@ class Student(nn.Module):
         self.names = list(values)
         self.values = nn.ParameterList(torch.from_numpy(values[name].copy()) for name in self.names)
         graph = plan.graph()
+        for weight in filter(is_sparse, self.values):
+            hold_zeros(weight)
         self.replay = Replay(graph, device(), steps=largest_step(plan.recipe))
         self.cut = [name for name in quantized(graph) if name in plan.ranges]
         self.register_buffer("whole", torch.tensor([plan.ranges[name] for name in self.cut]).reshape(-1, 2))

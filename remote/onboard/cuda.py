@@ -235,6 +235,11 @@ def fast_fp16(sm):
     return capability(sm) in ((5, 3), (6, 0), (6, 2)) or capability(sm) >= (7, 0)
 
 
+def sparse(sm):
+    """True if tensor cores skip two of every four weights that are zero: from Ampere on."""
+    return capability(sm) >= (8, 0)
+
+
 def fast_int8(sm):
     """True if there is int8 arithmetic: sm 6.1 and all from Volta on, but neither Tegra X1 nor X2.
 

@@ -177,14 +177,21 @@ def provider_options(ort, wanted, job, path):
             "trt_fp16_enable": str(job["precision"] == "fp16"),
             "trt_int8_enable": str(job["precision"] == "int8"),
         }
+        gpu = part("cuda").gpu()
+        if gpu and part("cuda").sparse(gpu["sm"]) and version(ort) >= (1, 15):  # which takes the option first
+            found["trt_sparsity_enable"] = "True"
         if job.get("cache"):
             found["trt_engine_cache_enable"] = "True"
             found["trt_engine_cache_path"] = engine_folder(job["cache"], path)
         return found
     if wanted == PROVIDERS["openvino"]:
-        new = tuple(int(number) for number in re.findall(r"\d+", ort.__version__)[:2]) >= (1, 17)
-        return {"device_type": "CPU" if new else "CPU_FP32", "num_of_threads": str(job["threads"])}
+        return {"device_type": "CPU" if version(ort) >= (1, 17) else "CPU_FP32", "num_of_threads": str(job["threads"])}
     return {}
+
+
+def version(ort):
+    """(1, 17) of 1.17.3."""
+    return tuple(int(number) for number in re.findall(r"\d+", ort.__version__)[:2])
 
 
 def engine_folder(cache, path):

@@ -173,6 +173,9 @@ def configure(trt, builder, config, job):
         config.set_flag(trt.BuilderFlag.INT8)
         if builder.platform_has_fast_fp16:  # for the layers that are not quantized
             config.set_flag(trt.BuilderFlag.FP16)
+    gpu = part("cuda").gpu()
+    if gpu and part("cuda").sparse(gpu["sm"]):  # looks at the weights; dense ones are run as ever
+        config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
     if "optimization_level" in job and hasattr(config, "builder_optimization_level"):  # from 8.6 on
         config.builder_optimization_level = int(job["optimization_level"])
 

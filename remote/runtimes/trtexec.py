@@ -104,13 +104,15 @@ def build_arguments(version, job, path, out, cache):
     arguments.append("--skipInference" if version >= (8, 6) else "--buildOnly")
     if version >= (8, 2):  # else an engine tells no more than its layers' names
         arguments.append("--profilingVerbosity=detailed")
+    gpu = part("cuda").gpu()
     if version < (11,):  # 11 takes the graph's types and refuses these; before, types must also be allowed
         arguments += ["--inputIOFormats=fp32:chw", "--outputIOFormats=fp32:chw"]
-        gpu = part("cuda").gpu()
         if job["precision"] == "int8":
             arguments.append("--int8")
         if job["precision"] == "fp16" or job["precision"] == "int8" and gpu and part("cuda").fast_fp16(gpu["sm"]):
             arguments.append("--fp16")
+    if gpu and part("cuda").sparse(gpu["sm"]):  # looks at the weights; dense ones are run as ever
+        arguments.append("--sparsity=enable")
     if cache:
         arguments.append("--timingCacheFile=" + cache)
     if "optimization_level" in job and version >= (8, 6):

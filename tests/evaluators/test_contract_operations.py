@@ -21,7 +21,7 @@ CLASSES, PX = 7, 32
 CPU = Int8Recipe("uint8", symmetric=False, weight_bits=7)
 PRECISIONS = ("fp32", "fp16", "int8")
 OWN = {"cifar_resnet", "mobilenet_v1", "tiny_mobile", "tiny_resnet"}
-CUTS = {"none": (), "prune": (("prune", 0.3),), "lowrank": (("lowrank", 0.5),)}
+CUTS = {"none": (), "prune": (("prune", 0.3),), "lowrank": (("lowrank", 0.5),), "sparse": (("sparse", 0.5),)}
 BOTH = (*CUTS["prune"], *CUTS["lowrank"])
 DEEP = {"resnet101", "resnet152", "regnet_y_800mf", "regnet_y_1_6gf"}  # float32 itself is no better there
 AGREE = {"fp16": 0.95, "int8": 0.75}  # least share of images on which a graph must decide as the fp32 graph does

@@ -161,6 +161,20 @@ def test_what_a_gpu_lacks_is_said_in_one_line():
     assert found.why_not == {"fp16": "NVIDIA GeForce GTX 1060 (sm 6.1) has no fast fp16 arithmetic"}
 
 
+@pytest.mark.parametrize("runtime", ["tensorrt", "trtexec", "onnxruntime:tensorrt"])
+def test_sparse_weights_pay_from_ampere_on(runtime):
+    assert capabilities(gpu_facts("8.7"), [runtime]).no_sparsity == ""
+    assert "(sm 7.2) has no sparse tensor cores" in capabilities(gpu_facts("7.2"), [runtime]).no_sparsity
+    assert "no CUDA GPU" in capabilities(FACTS, [runtime]).no_sparsity
+    assert "simulated" in capabilities(replace(gpu_facts("8.7"), simulated=True), [runtime]).no_sparsity
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "onnxruntime:cuda", "openvino", "abacus"])
+def test_sparse_weights_pay_with_every_runtime_that_is_used_or_not_at_all(runtime):
+    found = capabilities(gpu_facts("8.7"), ["tensorrt", runtime]).no_sparsity
+    assert found == capabilities(gpu_facts("8.7"), [runtime]).no_sparsity != ""
+
+
 def test_the_cuda_provider_has_fp16_but_no_int8():
     found = capabilities(gpu_facts("8.7"), ["onnxruntime:cuda"])
     assert found.precisions == ("fp32", "fp16") and "tensorrt" in found.why_not["int8"]

@@ -8,7 +8,7 @@ from spaces.space import SpaceError, load
 from tests.lightest import every_family, lightest
 
 CLASSES, PX = 7, 32
-AMOUNT = {"prune": 0.3, "lowrank": 0.5}
+AMOUNT = {"prune": 0.3, "lowrank": 0.5, "sparse": 0.5}
 EXCLUDED = [(op, family, value) for op, declared in operations().items() for family, value in declared.excluded]
 
 

@@ -11,7 +11,7 @@ from spaces.network import Plan, compressed, packed, unpacked
 from tests.lightest import every_family
 
 CLASSES, PX = 7, 32
-AMOUNT = {"prune": 0.4, "lowrank": 0.5}
+AMOUNT = {"prune": 0.4, "lowrank": 0.5, "sparse": 0.5}
 STEPS = [*(((name, amount),) for name, amount in AMOUNT.items()), tuple(AMOUNT.items())]
 
 

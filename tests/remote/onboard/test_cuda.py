@@ -156,6 +156,13 @@ def test_what_is_fast(sm, fp16, int8):
     assert (cuda.fast_fp16(sm), cuda.fast_int8(sm)) == (fp16, int8)
 
 
+@pytest.mark.parametrize(
+    ("sm", "sparse"), [("5.3", False), ("7.5", False), ("8.0", True), ("8.7", True), ("10.3", True), ("?", False)]
+)
+def test_sparse_tensor_cores_are_from_ampere_on(sm, sparse):
+    assert cuda.sparse(sm) == sparse
+
+
 @pytest.mark.skipif(not LIBRARIES, reason="no libcudart on this machine")
 def test_the_real_libcudart_has_every_name():
     driver = cuda.Driver(ctypes.CDLL(str(LIBRARIES[-1])))

@@ -175,6 +175,16 @@ def test_tensorrt_is_told_the_precision_and_keeps_engines_apart(monkeypatch, tmp
     assert options["trt_int8_enable"] == "True" and "trt_engine_cache_path" not in options
 
 
+@pytest.mark.parametrize(
+    ("version", "sm", "sparse"),
+    [("1.14.1", "8.7", False), ("1.15.0", "7.2", False), ("1.15.0", "8.7", True), ("1.23.0", None, False)],
+)
+def test_tensorrt_looks_for_zeros_where_the_version_and_the_gpu_can(monkeypatch, version, sm, sparse):
+    monkeypatch.setattr(part("cuda"), "gpu", lambda: {"sm": sm} if sm else None)
+    options = asked(monkeypatch, Library(version, [TENSORRT, CUDA, CPU], [TENSORRT]), job("onnxruntime:tensorrt"))[0][1]
+    assert options.get("trt_sparsity_enable") == ("True" if sparse else None)
+
+
 def test_the_oldest_engines_go(tmp_path):
     for index in range(20):
         folder = Path(runtime.engine_folder(str(tmp_path), f"/blobs/{index}"))

@@ -175,10 +175,17 @@ def test_without_an_asynchronous_call_there_is_no_gpu_time(board, tmp_path, monk
 )
 def test_a_typed_graph_is_built_as_it_is(board, tmp_path, version, precision, kinds, flags):
     """Up to 10 its types are to be allowed; 11 has neither the flags nor the need."""
-    board(version)
+    board(version, sm=(7, 2))
     made = plan(tmp_path, JOB | {"precision": precision, "workspace_mb": 100}, kinds=kinds)
     assert made["flags"] == ([] if version == ELEVEN else flags)
     assert made["workspace"] == 100 << 20
+
+
+@EACH
+@pytest.mark.parametrize(("sm", "flags"), [((7, 2), []), ((8, 7), ["SPARSE_WEIGHTS"])])
+def test_weights_are_looked_at_for_zeros_where_they_can_be_skipped(board, tmp_path, version, sm, flags):
+    board(version, sm=sm)
+    assert plan(tmp_path)["flags"] == flags
 
 
 @EACH

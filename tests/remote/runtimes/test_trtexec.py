@@ -177,6 +177,12 @@ def test_the_optimization_level_is_left_alone_unless_given(board, tmp_path):
     assert "builderOptimizationLevel" not in plan(tmp_path)["options"]
 
 
+@pytest.mark.parametrize(("sm", "sparse"), [((5, 3), False), ((8, 7), True)])
+def test_weights_are_looked_at_for_zeros_where_they_can_be_skipped(board, tmp_path, sm, sparse):
+    board(TEN, sm=sm)
+    assert (plan(tmp_path)["options"].get("sparsity") == "enable") == sparse
+
+
 def test_int8_does_not_ask_for_fp16_where_that_is_slow(board, tmp_path):
     board(TEN, sm=(6, 1))
     options = plan(tmp_path, JOB | {"precision": "int8"})["options"]
