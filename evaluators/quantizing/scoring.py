@@ -27,8 +27,11 @@ class Exam:
         return float(self.right(model).mean())
 
     def right(self, model: Any) -> np.ndarray:
-        """bool (N,): whether the greatest logit is the label's; not a number counts as wrong."""
-        out = logits(model, self.images)
+        """bool (N,): whether the greatest logit is the label's."""
+        return self.graded(logits(model, self.images))
+
+    def graded(self, out: np.ndarray) -> np.ndarray:
+        """The same of logits (N, classes); not a number counts as wrong."""
         right: np.ndarray = (out.argmax(axis=1) == self.labels) & np.isfinite(out).all(axis=1)
         return right
 
@@ -51,6 +54,8 @@ def open_session(model: Any) -> onnxruntime.InferenceSession:
 
 
 def decibels(whole: np.ndarray, quantized: np.ndarray) -> float:
-    """Signal to quantization noise of logits."""
+    """Signal to quantization noise of logits; -inf where any is not a number."""
     noise = float(((whole - quantized) ** 2).sum())
+    if not np.isfinite(noise):
+        return -np.inf
     return float(10 * np.log10(max(float((whole**2).sum()), 1e-30) / max(noise, 1e-30)))
