@@ -1,10 +1,9 @@
 """python -m benchmarks.peers: against what a user would run instead, Olive's and NNCF's post-training quantization.
 
-The same parent, calibration images, machine and minute. Half of the validation images judge: ours is the fastest of
-what this project makes (input sizes, fp32, int8 after the ladder, two runtimes) that loses no more on them than the
-ladder allows: 1 point against fp32, or one standard error of the difference where that is more. The other half is the
-test, of which the table's accuracies are. Times are interleaved; the ratio is the median over rounds of ours / theirs
-in the same round, with its 95 % interval.
+Every peer gets the same parent, calibration images, machine and minute. Against each stands the fastest of what this
+project made of the parent that has at least as many validation images right as the peer; the table's accuracies are of
+test images, and their difference is paired. Times are interleaved; the ratio is the median over rounds of ours / theirs
+in the same round, with its 95 % interval. Ours are what `python -m benchmarks.compression --only score` left.
 """
 
 from __future__ import annotations
@@ -12,115 +11,138 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.int8_ladder import NETS
+from benchmarks.compression.__main__ import SHARED
+from benchmarks.compression.bench import Bench, bench
 from benchmarks.peers.environment import cache, python, run
-from benchmarks.peers.ours import JUDGED, SHOWN, Entry, Parent, calibration, candidates
-from evaluators.jobs import Ladder
+from benchmarks.peers.ours import Entry, Parent, entries, parents
+from benchmarks.search_quality.summary import renew
+from evaluators.dataset import TEST, VALIDATION
 from evaluators.measurement import paired_error, standard_error
 from evaluators.statistics import quantile_interval
-from remote.connect import connect
-from remote.device import capabilities
 
-RUNTIMES = ("onnxruntime", "openvino")
-Answer = dict[str, dict[str, np.ndarray]]  # "answers" | "ms" -> by name
+HERE = Path(__file__).parent
+SETS = ("neu_cls", "imagenet_val700")
 
 
-def contest(interpreter: Path, entries: list[Entry], part: str, folder: Path, rounds: int) -> Answer:
-    """Classes and milliseconds of every entry."""
-    models = [[e.name, e.runtime, str(e.path), str(folder / f"{part}_{e.image_px}.npy")] for e in entries]
-    job, answer = folder / f"{part}-job.json", folder / f"{part}-answer.json"
-    job.write_text(json.dumps({"models": models, "rounds": rounds, "seed": 0}))
-    run(interpreter, "contest.py", job, answer, log=folder / f"{part}.log")
+@dataclass(frozen=True)
+class Told:
+    """Of every model by name: which images it has right, and its milliseconds by round."""
+
+    right: dict[str, np.ndarray]
+    ms: dict[str, np.ndarray]
+
+    def median_ms(self, entry: Entry) -> float:
+        """Of one query."""
+        return float(np.median(self.ms[entry.name]))
+
+
+def contest(interpreter: Path, models: list[Entry], split: str, labels: np.ndarray, folder: Path, rounds: int) -> Told:
+    """All models on one split, timed in turn."""
+    words = [[e.name, e.runtime, str(e.path), str(folder / f"{split}_{e.image_px}.npy")] for e in models]
+    job, answer = folder / f"{split}-job.json", folder / f"{split}-answer.json"
+    job.write_text(json.dumps({"models": words, "rounds": rounds, "seed": 0}))
+    run(interpreter, "contest.py", job, answer, log=folder / f"{split}.log")
     told = json.loads(answer.read_text())
-    return {kind: {name: np.array(values) for name, values in told[kind].items()} for kind in ("answers", "ms")}
+    return Told(
+        {name: np.array(values) == labels for name, values in told["answers"].items()},
+        {name: np.array(values) for name, values in told["ms"].items()},
+    )
 
 
-def peers(interpreter: Path, parent: Parent, folder: Path) -> list[Entry]:
+def peers(interpreter: Path, parent: Parent, fp32: Path, folder: Path) -> list[Entry]:
     """What Olive and NNCF made of the parent, each for the runtime that its users take."""
-    fp32, images = folder / f"ours_{parent.image_px}_fp32.onnx", folder / "calibration.npy"
+    np.save(folder / "calibration.npy", parent.calibration())
     (folder / "peers").mkdir()
-    run(interpreter, "quantizers.py", fp32, images, folder / "peers", log=folder / "quantizers.log")
+    run(interpreter, "quantizers.py", fp32, folder / "calibration.npy", folder / "peers", log=folder / "quantizers.log")
     for name, why in json.loads((folder / "peers" / "failed.json").read_text()).items():
         print(f"  {name} could not be made: {why}")
     files = sorted((*(folder / "peers").glob("*.onnx"), *(folder / "peers").glob("*.xml")))
-    made = [(path.stem.replace("_", " "), path) for path in files]
     return [
-        Entry(name, "onnxruntime" if path.suffix == ".onnx" else "openvino", path, parent.image_px)
-        for name, path in made
+        Entry(path.stem.replace("_", " "), "onnxruntime" if path.suffix == ".onnx" else "openvino", path, px)
+        for path in files
+        for px in [parent.net.image_px]
     ]
 
 
-def chosen(told: Answer, labels: np.ndarray, parent: Entry, ours: list[Entry]) -> Entry:
-    """The fastest of ours that loses no more than the ladder allows against the parent in fp32."""
-    right = {entry.name: told["answers"][entry.name] == labels for entry in ours}
-    whole, drop = right[parent.name], Ladder().allowed_drop
-    enough = [
-        entry
-        for entry in ours
-        if whole.mean() - right[entry.name].mean() <= max(drop, paired_error(whole, right[entry.name])) + 1e-9
+def chosen(judged: Told, peer: Entry, ours: list[Entry]) -> Entry | None:
+    """The fastest of ours with no fewer validation images right than the peer; None where there is none."""
+    enough = [entry for entry in ours if judged.right[entry.name].sum() >= judged.right[peer.name].sum()]
+    return min(enough, key=judged.median_ms, default=None)
+
+
+def table(told: Told, against: dict[Entry, Entry | None]) -> list[str]:
+    """A row a peer in Markdown: its accuracy and latency, ours and theirs compared."""
+    lines = [
+        "| | test % | median ms | p95 ms | ours | test % | ours less it, points | median ms | ours / it |",
+        "|---|--:|--:|--:|---|--:|--:|--:|---|",
     ]
-    return min(enough, key=lambda entry: float(np.median(told["ms"][entry.name])))
-
-
-def table(told: Answer, labels: np.ndarray, entries: list[Entry], ours: Entry) -> list[str]:
-    """Rows in Markdown: accuracy, latency, and ours against each."""
-    count, best = len(labels), told["answers"][ours.name] == labels
-    lines = ["| | top-1 | ours less it, points | median ms | p95 ms | ours / it |", "|---|---|---|---|---|---|"]
-    for entry in entries:
-        right, ms = told["answers"][entry.name] == labels, told["ms"][entry.name]
-        noise = 100 * standard_error(int(right.sum()), count)
-        gain, error = 100 * (best.mean() - right.mean()), 100 * paired_error(best, right)
-        ratio = quantile_interval(told["ms"][ours.name] / ms, 50)
-        against = ("", "") if entry == ours else (
-            f"{gain:+.1f} ± {error:.1f}", f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
-        )  # fmt: skip
+    for peer, ours in against.items():
+        row = f"| {peer.name} | {_percent(told, peer)} | {told.median_ms(peer):.2f} "
+        row += f"| {np.percentile(told.ms[peer.name], 95):.2f} "
+        if ours is None:
+            lines.append(row + "| none has as many validation images right |  |  |  |  |")
+            continue
+        first, second = told.right[ours.name].tolist(), told.right[peer.name].tolist()
+        gain, error = 100 * (np.mean(first) - np.mean(second)), 100 * paired_error(first, second)
+        ratio = quantile_interval(told.ms[ours.name] / told.ms[peer.name], 50)
         lines.append(
-            f"| {entry.name} | {100 * right.mean():.1f} ± {noise:.1f} | {against[0]} | {np.median(ms):.2f} "
-            f"| {np.percentile(ms, 95):.2f} | {against[1]} |"
+            f"{row}| {ours.name} | {_percent(told, ours)} | {gain:+.1f} ± {error:.1f} | {told.median_ms(ours):.2f} "
+            f"| {ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}] |"
         )
     return lines
 
 
-def compared(parent: Parent, interpreter: Path, folder: Path, args: argparse.Namespace) -> list[str]:
+def _percent(told: Told, entry: Entry) -> str:
+    right = told.right[entry.name]
+    return f"{100 * right.mean():.1f} ± {100 * standard_error(int(right.sum()), len(right)):.1f}"
+
+
+def compared(opened: Bench, parent: Parent, interpreter: Path, folder: Path, args: argparse.Namespace) -> list[str]:
     """The table of one parent."""
-    session, _, _ = connect("local")
-    with session:
-        able = capabilities(session.facts, RUNTIMES)
-    if able.int8 is None:
-        raise SystemExit(f"int8 cannot be compared here: {able.why_not.get('int8', '')}")
-    ours = list(candidates(parent, folder, able.int8, args.int8_sizes, RUNTIMES))
-    train, shown = parent.pictures(parent.image_px)
-    norm = parent.exported(parent.image_px, folder / f"ours_{parent.image_px}_fp32.onnx")
-    np.save(folder / "calibration.npy", calibration(train, norm))
-    theirs = peers(interpreter, parent, folder)
-    judged = contest(interpreter, ours, "judge", folder, args.rounds // 4)
-    plain = [entry for entry in ours if entry.path == folder / f"ours_{parent.image_px}_fp32.onnx"]
-    best = chosen(judged, shown.labels[JUDGED], plain[0], ours)
-    shortlist = [best, *theirs, *(entry for entry in plain if entry != best)]
-    told = contest(interpreter, shortlist, "test", folder, args.rounds)
-    return table(told, shown.labels[SHOWN], shortlist, best)
+    rows = parent.rows(args.results)
+    if not rows or rows[0].treatment.name != "fp32":
+        return ["not scored: run `python -m benchmarks.compression --only score` first"]
+    ours = entries(opened, parent, rows, folder)
+    plain = [entry for entry in ours if entry.path == ours[0].path]
+    theirs = [*peers(interpreter, parent, ours[0].path, folder), *plain]
+    labels = {split: parent.pictures(split, parent.net.image_px)[1] for split in (VALIDATION, TEST)}
+    judged = contest(
+        interpreter, [*ours, *theirs[: -len(plain)]], VALIDATION, labels[VALIDATION], folder, args.rounds // 4
+    )
+    against = {peer: chosen(judged, peer, ours) for peer in theirs}
+    shortlist = dict.fromkeys([*theirs, *(entry for entry in against.values() if entry)])
+    return table(contest(interpreter, list(shortlist), TEST, labels[TEST], folder, args.rounds), against)
 
 
 def main() -> None:
-    """A table a network."""
+    """A table a network, printed and written below the README's mark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="+", default=list(NETS), choices=list(NETS))
+    parser.add_argument("--sets", nargs="+", default=list(SETS))
+    parser.add_argument("--networks", nargs="+", metavar="NAME", help="of these sets; all unless named")
     parser.add_argument("--rounds", type=int, default=300, help="timings of each model, interleaved")
-    parser.add_argument(
-        "--int8-sizes", type=int, default=2, help="input sizes at which int8 is made, the largest first"
-    )
+    parser.add_argument("--work", type=Path, default=Path("runs/compression"), help="folder of networks and graphs")
+    parser.add_argument("--results", type=Path, default=HERE.parent / "compression" / "results.csv")
+    parser.add_argument("--data", type=Path, default=SHARED / "data", help="folder of the data sets")
+    parser.add_argument("--weights", type=Path, default=SHARED / "weights", help="folder of the weights")
     parser.add_argument("--environment", type=Path, default=cache(), help="folder of the peers' packages")
+    parser.add_argument("--readme", type=Path, help="a README that gets the tables")
     args = parser.parse_args()
-    interpreter = python(args.environment)
-    for name in args.networks:
-        print(f"{name}", flush=True)
-        with tempfile.TemporaryDirectory() as folder:
-            for line in compared(Parent(name), interpreter, Path(folder), args):
-                print(line, flush=True)
+    interpreter, parts = python(args.environment), []
+    with bench(args.work, args.data, args.weights) as opened:
+        for parent in [parent for data in args.sets for parent in parents(opened, data)]:
+            if args.networks and parent.net.variant not in args.networks:
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                lines = compared(opened, parent, interpreter, Path(folder), args)
+            parts.append("\n".join([f"### {parent.name}", "", *lines]))
+            print(parts[-1], flush=True)
+    if args.readme is not None:
+        renew(args.readme, "\n\n".join(parts))
 
 
 if __name__ == "__main__":

@@ -1,55 +1,24 @@
-"""What this project makes of a parent without training it: input sizes, precisions and runtimes that can pay here."""
+"""What this project made of a parent: the rows that the benchmark of compression scored, each in every runtime."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.int8_ladder import NETS, Norm, Pictures, imagenet, network
-from evaluators.ceiling import check
-from evaluators.export import export, save
-from evaluators.feed import Feed
-from evaluators.jobs import Ladder, Recipe
-from evaluators.quantizing.ladder import climb
-from evaluators.quantizing.qdq import macs, prepared
-from evaluators.quantizing.scoring import Exam
-from evaluators.quantizing.tuning import tuned
-from remote.device import Int8Recipe
+from benchmarks.compression.__main__ import keys
+from benchmarks.compression.bench import Bench, model
+from benchmarks.compression.plan import FP16, INT8_PTQ, INT8_TENSORRT, TASKS, Net, Row, Task, front_rows, table_rows
+from benchmarks.compression.sets import opened
+from evaluators.data import arrays, calibration_images
+from evaluators.dataset import TEST, TRAIN, VALIDATION, Dataset
+from evaluators.images import normalise
+from spaces.network import normalisation
 
-SIZES = (1.0, 13 / 14, 6 / 7, 11 / 14)  # of the parent's input: 224, 208, 192, 176 px
+RUNTIMES = ("onnxruntime", "openvino")
+NOT_OFFERED = (FP16, INT8_PTQ, INT8_TENSORRT)  # made for the tables: a search on this machine would not choose them
 CALIBRATION = 64
-OPSET = 13
-EVERY, JUDGED, SHOWN = slice(None), slice(0, None, 2), slice(1, None, 2)
-
-
-@dataclass(frozen=True)
-class Parent:
-    """A trained network, and pictures at any size: half of the validation images judge, the others are the test."""
-
-    name: str
-
-    @property
-    def image_px(self) -> int:
-        """That it was trained at."""
-        return NETS[self.name][1]
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Input sizes to try, its own first."""
-        return tuple(round(self.image_px * share) for share in SIZES)
-
-    def exported(self, image_px: int, path: Path) -> Norm:
-        """The normalisation of the network, which is written as fp32."""
-        net, norm = network(self.name, NETS[self.name][0], image_px)
-        export(net, image_px, path, OPSET)
-        return norm
-
-    def pictures(self, image_px: int) -> tuple[Pictures, Pictures]:
-        """(for calibration and tuning, for validation)."""
-        return imagenet("imagenet_calib500", image_px, True), imagenet("imagenet_val700", image_px, False)
 
 
 @dataclass(frozen=True)
@@ -62,39 +31,51 @@ class Entry:
     image_px: int
 
 
-def calibration(train: Pictures, norm: Norm) -> np.ndarray:
-    """Normalised float32 (CALIBRATION, 3, H, W), evenly drawn."""
-    return train.exam(norm, slice(None, None, max(1, len(train.labels) // CALIBRATION))).images[:CALIBRATION]
+@dataclass(frozen=True)
+class Parent:
+    """A trained network of one set, what was made of it, and pictures at any size: validation judges, test is shown."""
+
+    task: Task
+    net: Net
+    dataset: Dataset
+    cache: Path
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.net.variant}, {self.task.data}"
+
+    def rows(self, results: Path) -> list[Row]:
+        """Everything of it that was scored and that a search would offer; the plain network first."""
+        scored = keys(results, whole=True)
+        rows = [*table_rows(self.task), *front_rows(self.task)]
+        mine = [row for row in rows if row.candidate.variant == self.net.variant and row.key in scored]
+        return [row for row in mine if row.treatment not in NOT_OFFERED]
+
+    def pictures(self, split: str, image_px: int) -> tuple[np.ndarray, np.ndarray]:
+        """Normalised float32 (N, 3, px, px), and labels (N,)."""
+        images, labels = arrays(self.dataset, split, image_px, self.cache)
+        return normalise(images, *normalisation(self.net.family, self.net.variant)), labels
+
+    def calibration(self) -> np.ndarray:
+        """The images that the ladder calibrates with, normalised, at the parent's size."""
+        return self.pictures(TRAIN, self.net.image_px)[0][calibration_images(self.dataset, CALIBRATION, 0)]
 
 
-def candidates(
-    parent: Parent, folder: Path, recipe: Int8Recipe, int8_sizes: int, runtimes: tuple[str, ...]
-) -> Iterator[Entry]:
-    """Each made graph in each runtime. What int8 took is printed."""
-    for place, image_px in enumerate(parent.sizes):
-        plain_path = folder / f"ours_{image_px}_fp32.onnx"
-        norm = parent.exported(image_px, plain_path)
-        paths = {"fp32": plain_path}
-        train, shown = parent.pictures(image_px)
-        for part, images in (("judge", shown.exam(norm, JUDGED)), ("test", shown.exam(norm, SHOWN))):
-            np.save(folder / f"{part}_{image_px}.npy", images.images)
-        if place < int8_sizes:
-            paths["int8"] = folder / f"ours_{image_px}_int8.onnx"
-            _quantize(plain_path, paths["int8"], recipe, shown.exam(norm, JUDGED), train, norm)
-        for precision, path in paths.items():
-            check(path, OPSET, runtimes, parent.name)
-            for runtime in runtimes:
-                yield Entry(f"ours {image_px}px {precision} {runtime}", runtime, path, image_px)
+def parents(bench: Bench, data: str) -> list[Parent]:
+    """Of a set. Raises DataError."""
+    dataset = opened(data, bench.data, bench.work)
+    return [Parent(TASKS[data], net, dataset, bench.work / "cache") for net in TASKS[data].nets]
 
 
-def _quantize(fp32: Path, out: Path, recipe: Int8Recipe, exam: Exam, train: Pictures, norm: Norm) -> None:
-    plain, ladder = prepared(fp32), Ladder()
-    feed = Feed(train.pixels, train.labels.astype(np.int64), norm, Recipe(epoch_images=len(train.labels)))
-    climbed = climb(
-        plain, recipe, exam, calibration(train, norm), ladder, lambda plan: tuned(plan, plain, feed, ladder)
-    )
-    save(climbed.graph, out)
-    whole = sum(macs(plain).values())
-    left = sum(count for name, count in macs(plain).items() if name in climbed.plan.floating)
-    kept = [rung.name for rung in climbed.rungs if rung.kept]
-    print(f"  {out.stem}: {', '.join(kept)}; {1 - left / whole:.0%} of the work in int8", flush=True)
+def entries(bench: Bench, parent: Parent, rows: list[Row], folder: Path) -> list[Entry]:
+    """Each row in each runtime; the images of every size are written to `folder`, by split."""
+    for image_px in {row.candidate.image_px for row in rows}:
+        for split in (VALIDATION, TEST):
+            np.save(folder / f"{split}_{image_px}.npy", parent.pictures(split, image_px)[0])
+    return [
+        Entry(f"{row.treatment.name} {row.candidate.image_px}px {runtime}", runtime, path, row.candidate.image_px)
+        for row in rows
+        for path in [model(bench, parent.task, row).resolve()]
+        for runtime in RUNTIMES
+    ]

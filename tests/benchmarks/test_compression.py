@@ -32,7 +32,7 @@ def test_rows_are_named_once():
     rows = [row for task in TASKS.values() for row in (*table_rows(task), *front_rows(task))]
     assert len({row.key for row in rows}) == len(rows)
     steel = [row.candidate for row in front_rows(TASKS["neu_cls"])]
-    assert {c.image_px for c in steel} == {72, 84} and any(c.steps and c.precision == "int8" for c in steel)
+    assert {c.image_px for c in steel} == {60, 72, 84} and any(c.steps and c.precision == "int8" for c in steel)
     for task in TASKS.values():
         fine_tuned = {bool(row.candidate.steps): row.epochs for row in table_rows(task)}
         assert fine_tuned.get(False) == task.plain_epochs and fine_tuned.get(True, task.epochs) == task.epochs

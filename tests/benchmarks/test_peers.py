@@ -5,45 +5,74 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import torch
 
+from benchmarks.compression.__main__ import main as compression
+from benchmarks.compression.bench import bench
 from benchmarks.peers import environment
-from benchmarks.peers.__main__ import chosen, table
-from benchmarks.peers.ours import Entry
+from benchmarks.peers.__main__ import Told, chosen, contest, table
+from benchmarks.peers.ours import RUNTIMES, Entry, entries, parents
+from evaluators.dataset import VALIDATION
 from evaluators.export import export
 from evaluators.structure import random_net
 from spaces.candidate import Candidate
 
-LABELS = np.zeros(400, dtype=int)
+COUNT = 400
 
 
 def told(**models):
     """Of each model, how many of the images it has wrong, the first ones, and its milliseconds."""
-    answers = {name: (np.arange(400) < wrong).astype(int) for name, (wrong, _) in models.items()}
+    right = {name: np.arange(COUNT) >= wrong for name, (wrong, _) in models.items()}
     noise = np.random.default_rng(0).uniform(0.99, 1.01, 100)
-    return {"answers": answers, "ms": {name: ms * noise for name, (_, ms) in models.items()}}
+    return Told(right, {name: ms * noise for name, (_, ms) in models.items()})
 
 
 def entry(name):
     return Entry(name, "onnxruntime", Path(name), 224)
 
 
-def test_the_fastest_that_loses_little_is_chosen():
-    seen = told(fp32=(80, 10.0), small=(84, 5.0), smaller=(100, 3.0), slow=(80, 20.0))
-    ours = [entry(name) for name in seen["ms"]]
-    assert chosen(seen, LABELS, ours[0], ours).name == "small", "20 more of 400 are too many"
-    assert chosen(seen, LABELS, ours[0], [ours[0], ours[2], ours[3]]).name == "fp32"
+def test_the_fastest_that_has_as_many_right_is_chosen():
+    seen = told(fp32=(80, 10.0), small=(84, 5.0), smaller=(100, 3.0), slow=(79, 20.0), peer=(84, 4.0))
+    ours = [entry(name) for name in seen.ms if name != "peer"]
+    assert chosen(seen, entry("peer"), ours) == entry("small"), "faster or not: the ratio is to tell"
+    assert chosen(seen, entry("fp32"), ours) == entry("fp32")
+    assert chosen(seen, entry("slow"), ours[:3]) is None
 
 
 def test_the_table_tells_difference_and_ratio():
-    seen = told(mine=(80, 5.0), theirs=(88, 10.0))
-    head, _, mine, theirs = table(seen, LABELS, [entry("mine"), entry("theirs")], entry("mine"))
-    assert head.count("|") == mine.count("|") == theirs.count("|")
+    seen = told(mine=(80, 5.0), theirs=(88, 10.0), best=(70, 1.0))
+    head, _, theirs, best = table(seen, {entry("theirs"): entry("mine"), entry("best"): None})
+    assert head.count("|") == theirs.count("|") == best.count("|")
     cells = [cell.strip() for cell in theirs.split("|")[1:-1]]
-    assert cells[0] == "theirs" and cells[1].startswith("78.0 ± 2.")
-    assert cells[2].startswith("+2.0 ± 0.") and cells[5] == "0.50 [0.50, 0.50]"
-    assert [cell.strip() for cell in mine.split("|")[1:-1]][2::3] == ["", ""]
+    assert cells[0] == "theirs" and cells[1].startswith("78.0 ± 2.") and cells[4] == "mine"
+    assert cells[6].startswith("+2.0 ± 0.") and cells[8] == "0.50 [0.50, 0.50]"
+    assert "none has as many" in best
+
+
+@pytest.mark.slow
+def test_what_compression_scored_is_what_enters(tmp_path):
+    """Its small form, in every runtime, with the images of both splits; what a search would not offer stays out."""
+    folders = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
+    made = ["--rows", "fp32", "fp16", "int8 PTQ", "int8 ladder"]
+    assert compression(["--sets", "digits", "--only", "score", *folders, *made]) == 0
+    with bench(tmp_path / "work", tmp_path, tmp_path) as opened:
+        (parent,) = parents(opened, "digits")
+        rows = parent.rows(tmp_path / "out" / "results.csv")
+        assert [row.treatment.name for row in rows] == ["fp32", "int8 ladder"]
+        found = entries(opened, parent, rows, tmp_path)
+    assert [one.name for one in found] == [f"{how} 24px {r}" for how in ("fp32", "int8 ladder") for r in RUNTIMES]
+    assert all(one.path.is_absolute() and one.path.exists() for one in found)
+    images, labels = parent.pictures(VALIDATION, 24)
+    assert np.array_equal(np.load(tmp_path / "validation_24.npy"), images) and len(images) == len(labels) > 100
+    assert parent.calibration().shape == (64, 3, 24, 24)
+    models = [one for one in found if one.runtime == "onnxruntime"]
+    seen = contest(Path(sys.executable), models, VALIDATION, labels, tmp_path, 4)
+    scored = pandas.read_csv(tmp_path / "out" / "results.csv").set_index("how").validation
+    for one in models:
+        how = one.name.removesuffix(" 24px onnxruntime")
+        assert abs(seen.right[one.name].mean() - scored[how]) < 0.01
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
