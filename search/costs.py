@@ -13,6 +13,7 @@ from search.ledger import Ledger
 from search.settings import Settings
 
 SEEING_S = 2.0  # a process that profiles a finalist's layers
+LOOKS_A_TRAINING = 10  # what a training is taken to cost until one has passed every gate
 
 
 def limits_of(settings: Settings, ledger: Ledger, watch: Stopwatch) -> Limits:
@@ -39,13 +40,19 @@ def probing_s(settings: Settings, limits: Limits) -> float:
 
 
 def brief_epochs(settings: Settings) -> int | None:
-    """The last rung before the full one: what it shows is kept, as the full training goes on from it."""
-    before = settings.rungs[-2] if len(settings.rungs) > 1 else 0
-    return before or None  # without an epoch a cut network shows nothing
+    """The first rung, which a full training goes on from: as a rule no epoch at all.
+
+    What a network does with its parent's weights, once BatchNorm has statistics of its own, foretells what it does
+    when trained (Li et al. 2020, EagleEye).
+    """
+    return settings.rungs[0] if len(settings.rungs) > 1 else None
 
 
 def costs_of(settings: Settings, ledger: Ledger, seconds_left: float) -> Costs:
-    """What a candidate's timing and trainings have taken so far, scoring included."""
+    """What a candidate's timing and trainings have taken so far, scoring included.
+
+    Plain networks, which come first and are trained already, tell what a first look costs, not what a training does.
+    """
     timings = [sum(entry.spent_s.values()) for entry in ledger.entries("latency")]
     low = brief_epochs(settings)
     brief: defaultdict[str, float] = defaultdict(float)
@@ -56,14 +63,13 @@ def costs_of(settings: Settings, ledger: Ledger, seconds_left: float) -> Costs:
         full[key] += sum(entry.spent_s.values())
         if int(epochs) == settings.rungs[-1]:
             through.add(key)
-        if low and int(epochs) <= low:
+        if low is not None and int(epochs) <= low:
             brief[key] += sum(entry.spent_s.values())
-    return Costs(
-        mean(timings or [1.0]),
-        mean(brief.values() or [1.0]) if low else None,
-        mean([full[key] for key in through] or full.values() or [1.0]),
-        seconds_left,
-    )
+    look_s = mean(brief.values() or [1.0])
+    if low is not None and not through:
+        return Costs(mean(timings or [1.0]), look_s, LOOKS_A_TRAINING * look_s, seconds_left)
+    training_s = mean([full[key] for key in through] or full.values() or [1.0])
+    return Costs(mean(timings or [1.0]), look_s if low is not None else None, training_s, seconds_left)
 
 
 def finishing_s(ledger: Ledger) -> float:

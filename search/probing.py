@@ -50,7 +50,7 @@ def probe(
         if before_training(candidate, evaluator, gates, view.doing).outcome not in (KEPT, OVER_BUDGET):
             sampler.excluded(candidate.key())
             continue
-        view.doing(f"training {candidate.describe()} briefly: it may be worth more")
+        view.doing(f"first look at {candidate.describe()}: it may be worth a training")
         evaluator.accuracy(candidate, gates.brief_epochs)
 
 

@@ -39,6 +39,7 @@ class Goal:
     latency_high_ms: float
     budget_ms: float | None
     budget_weight: float
+    accuracy_high: float = np.inf  # more is not possible
 
 
 def front(accuracy: Array, latency_ms: Array) -> Indices:
@@ -64,7 +65,9 @@ def expected_gain(belief: Belief, accuracy: Array, latency_ms: Array, goal: Goal
     hypervolume (Zitzler et al. 2007), scaled by the length of the latency axis so that both parts are areas.
     """
     latency, level = _steps(accuracy, latency_ms, goal)
-    rise = _improvement(belief, level)  # (m, steps)
+    rise = _improvement(belief, np.minimum(level, goal.accuracy_high))  # (m, steps)
+    if np.isfinite(goal.accuracy_high):  # what is believed beyond counts as just that
+        rise -= _improvement(belief, np.array([goal.accuracy_high]))
     length = np.diff(_put(belief, np.r_[latency, goal.latency_high_ms]), axis=1, prepend=0.0)
     gain: Array = (rise * length).sum(axis=1)
     if goal.budget_ms is None:

@@ -70,8 +70,14 @@ class Known:
         return self.trained() | (self.closed & ~self.beyond & np.isfinite(self.brief))
 
     def waiting(self) -> Mask:
-        """Timed and not trained."""
-        return self.timed() & np.isnan(self.accuracy) & ~self.closed
+        """Timed, not trained, and may still add to the front."""
+        return self.timed() & np.isnan(self.accuracy) & ~self.closed & ~self.beaten()
+
+    def beaten(self) -> Mask:
+        """Timed, and no faster than one that has every answer right."""
+        whole = self.trained() & (self.accuracy >= 1.0)
+        limit_ms = self.latency_ms[whole].min() if whole.any() else np.inf
+        return self.timed() & (self.latency_ms >= limit_ms)
 
     def untimed(self) -> Mask:
         """Open to a first timing."""

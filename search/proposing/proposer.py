@@ -66,9 +66,9 @@ class Proposer:
         """Trainings within the budget."""
         return int((known.ended() & ~known.beyond).sum())
 
-    def start_time(self, known: Known) -> Indices:
-        """Candidates far apart, in part those that an earlier study points to."""
-        return start.to_time(self.encoding.columns, known, self.settings, self.hints, self.random)
+    def start_time(self, known: Known, first: Mask | None = None) -> Indices:
+        """Candidates far apart, in part those that an earlier study points to; of these `first` while there are any."""
+        return start.to_time(self.encoding.columns, known, self.settings, self.hints, self.random, first)
 
     def start_try(self, known: Known) -> Indices:
         """Timed ones for a first look at low fidelity."""
@@ -217,7 +217,7 @@ class Proposer:
         beyond = np.mean(belief.log_ms[any_] > np.log(self.budget_ms)) if self.budget_ms is not None else 0.0
         low = float(np.median(belief.accuracy[any_]))
         weight = max(self.settings.budget_weight * float(beyond), self.settings.least_weight)
-        return Goal(low, high, self.budget_ms, weight)
+        return Goal(low, high, self.budget_ms, weight, accuracy_high=1.0)
 
     def _choice(self, known: Known) -> Indices:
         """The most accurate within the budget if its latency was asked for once only."""

@@ -10,6 +10,7 @@ from search.proposing.known import Known, Settings
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 
 def far_apart(x: Array, count: int, taken: Array, random: np.random.Generator) -> Indices:
@@ -30,9 +31,21 @@ def far_apart(x: Array, count: int, taken: Array, random: np.random.Generator) -
     return np.array(chosen, dtype=np.int64)
 
 
-def to_time(columns: Array, known: Known, settings: Settings, hints: Hints, random: np.random.Generator) -> Indices:
-    """Those an earlier study points to, as many as it is to be trusted; the others far from them and each other."""
+def to_time(
+    columns: Array,
+    known: Known,
+    settings: Settings,
+    hints: Hints,
+    random: np.random.Generator,
+    first: Mask | None = None,
+) -> Indices:
+    """Those an earlier study points to, as many as it is to be trusted; the others far from them and each other.
+
+    All of those that come `first` before any other.
+    """
     free = np.flatnonzero(known.untimed())
+    if first is not None and first[free].any():
+        free = free[first[free]]
     count = min(settings.start_timings, len(free))
     led = hints.leaders(free, int(settings.earlier_share * hints.skill * count)) if hints.skill else free[:0]
     rest = np.setdiff1d(free, led)

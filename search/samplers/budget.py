@@ -27,6 +27,7 @@ from search.whole import WholeSampler
 from spaces.candidate import Candidate
 from spaces.space import Points
 
+LEAST_SHARE = 4  # a lower precision leaves one part in so many of the latency, at best
 FEW = 4  # latencies asked for at a time until one is within the budget
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -39,7 +40,9 @@ class BudgetSampler(WholeSampler):
         self._points, self._candidates = points, [space.candidate(point) for point in points]
         self._places = {candidate.key(): place for place, candidate in enumerate(self._candidates)}
         self._structures = numpy.array([candidate.structure_key() for candidate in self._candidates])
+        self._whole_places = [place for place, candidate in enumerate(self._candidates) if not candidate.steps]
         self._plain = frozenset(space.parents())
+        self._plain_places = [self._places[c.key()] for c in self._plain if c.key() in self._places]
         self._space, self._budget, self._random = space, budget, numpy.random.default_rng(seed)
         self._seed, self._encoding = seed, encode(_codes(points), numpy.array(space.numbers(), dtype=float))
         self._known = Known.nothing(len(points))
@@ -102,15 +105,14 @@ class BudgetSampler(WholeSampler):
             settings,
             timings=int(numpy.clip(due, 1, settings.timings)),  # a start that took many is made up for
             # at least a few while none is there to be trained
-            start_timings=max(
-                0 if known.waiting().any() else FEW, settings.start_timings - int((known.looks > 0).sum())
-            ),
+            start_timings=max(0 if known.waiting().any() else FEW, settings.start_timings - self._looked()),
             start_tries=max(0, settings.start_tries - int(numpy.isfinite(known.brief).sum())),
         )
         if not ((known.looks == 0) & ~known.closed).any():
             return []
         with self._threads.limit(limits=1):
-            return self._named(proposer.start_time(known) if self._early(proposer) else proposer.to_time(known))
+            early = self._early(proposer)
+            return self._named(proposer.start_time(known, self._first()) if early else proposer.to_time(known))
 
     def to_time_again(self) -> list[Candidate]:
         """The choice as it stands, and whose latency is too good to be believed at the first look."""
@@ -175,6 +177,35 @@ class BudgetSampler(WholeSampler):
         settings = settings_for(costs.latency_s, costs.brief_s, costs.training_s, self._at_first_s)
         return replace(settings, within=True, per_second=limited)
 
+    def _looked(self) -> int:
+        """Timed so far, but for the plain networks, which every search begins with."""
+        return int((self._known.looks > 0).sum() - (self._known.looks[self._plain_places] > 0).sum())
+
+    def _first(self) -> numpy.ndarray | None:
+        """Which candidates the search begins with: whole networks that may keep the budget.
+
+        They have their parent's accuracy but for size and precision, so their first look tells most, and what is cut of
+        them must be faster than they are. Latency grows with the input's area, by less than the area itself; a lower
+        precision moves a quarter of the data at best.
+        """
+        if not self._plain_places:
+            return None
+        first = numpy.zeros(len(self._candidates), dtype=bool)
+        first[self._whole_places] = [self._may_keep(self._candidates[place]) for place in self._whole_places]
+        return first
+
+    def _may_keep(self, whole: Candidate) -> bool:
+        known, limit_ms = self._known, self._budget.latency_ms
+        for place in self._plain_places:
+            plain = self._candidates[place]
+            if (plain.variant, plain.runtime) == (whole.variant, whole.runtime):
+                parts = (1 if whole.precision == plain.precision else LEAST_SHARE) * whole.threads / plain.threads
+                if known.latency_ms[place] * (whole.image_px / plain.image_px) ** 2 / parts > limit_ms:
+                    return False
+        over = (self._candidates[place] for place in self._whole_places if known.beyond[place])
+        smaller = (other for other in over if other.image_px <= whole.image_px)
+        return not any(replace(other, image_px=whole.image_px) == whole for other in smaller)
+
     def _ready(self, settings: Settings | None = None) -> Proposer:
         if self._proposer is None:  # what is asked for here is trained here: without a search, no low fidelity
             settings = replace(settings or Settings(tries=0), within=True)
@@ -199,7 +230,8 @@ class BudgetSampler(WholeSampler):
             return int(left[0])
         gone = known.closed | known.failed
         gone[open_] = True
-        rest = numpy.flatnonzero(~gone)
+        useless = gone | known.beaten()
+        rest = numpy.flatnonzero(~gone if useless.all() else ~useless)
         return int(self._random.choice(rest if len(rest) else len(self._points)))
 
     def _named(self, places: numpy.ndarray) -> list[Candidate]:

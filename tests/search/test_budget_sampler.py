@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 
 import numpy
 import pytest
 from rich.console import Console
 
-from evaluators.measurement import KEPT, OVER_BUDGET
+from evaluators.measurement import KEPT, OVER_BUDGET, Interval
 from evaluators.stopwatch import Stopwatch
 from evaluators.tabular import Table
 from search.budget import Budget
@@ -18,6 +20,7 @@ from search.heeding import Costs
 from search.ledger import Ledger
 from search.live import View
 from search.remembered import Remembered
+from search.samplers.budget import LEAST_SHARE
 from search.study import open_study
 from spaces.space import load
 from spaces.table import load_table
@@ -50,6 +53,38 @@ def test_what_is_known_to_be_too_slow_is_not_asked_for_again(tmp_path):
     assert not [m for m in asked if m.outcome == OVER_BUDGET], "its latency was asked for before"
     timed = {key for stage, key in evaluator.calls if stage == "latency"}
     assert len(timed) > 100, "many latencies"
+
+
+def whole(candidate):
+    return not candidate.steps
+
+
+def test_it_begins_with_whole_networks_that_may_keep_the_budget(tmp_path):
+    evaluator, parents = Analytic(), SPACE.parents()
+    go(tmp_path, evaluator, SPACE, Budget(1.5), len(parents) + 1)
+    candidates = {c.key(): c for c in map(SPACE.candidate, SPACE.params())}
+    timed = dict.fromkeys(key for stage, key in evaluator.calls if stage == "latency")
+    asked = [candidates[key] for key in timed][len(parents) :]
+    first = list(takewhile(whole, asked))
+    assert len(first) >= 4 and set(filter(whole, asked)) == set(first)
+    for candidate in first:
+        as_fp32 = evaluator.cost(replace(candidate, precision="fp32"))
+        assert as_fp32 <= 1.5 * (1 if candidate.precision == "fp32" else LEAST_SHARE)
+
+
+def test_it_does_not_begin_with_a_larger_input_than_one_that_was_too_slow(tmp_path):
+    evaluator, study = Analytic(), open_study(tmp_path, "budget", 0, SPACE, Budget(1.5))
+    slow = next(c for c in map(SPACE.candidate, SPACE.params()) if c.precision == "int8" and c.image_px == 24)
+    for candidate in SPACE.parents():
+        study.sampler.timed(candidate.key(), evaluator.latency(candidate, None))
+    costs = Costs(1.0, 100.0, 1000.0)
+    before = set(study.sampler.to_time(study, costs))
+    study.sampler.timed(slow.key(), replace(evaluator.latency(slow, None), rank_ms=Interval(9.0, 8.9, 9.1),
+                                            percentile_ms=Interval(9.0, 8.9, 9.1)))  # fmt: skip
+    after = set(study.sampler.to_time(study, costs))
+    larger = {replace(slow, image_px=px) for px in (24, 32, 40)}
+    assert before & larger, "else this shows nothing"
+    assert after and not after & larger and all(map(whole, after))
 
 
 def test_a_second_session_goes_on_with_other_candidates(tmp_path):

@@ -11,6 +11,8 @@ from rich.console import Console
 from search.run import search
 from search.settings import Settings
 
+pytestmark = pytest.mark.alone
+
 SPACE = """
 title = "one network, cut so that it is faster, and taken apart so that it is slower"
 [variants]

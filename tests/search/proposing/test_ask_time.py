@@ -13,6 +13,7 @@ from tests.search.proposing.tables import make, start
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_five_hundred_rounds_at_a_fifth_of_a_second():
     run = start(make(axes=6, values=5), settings=Settings(), budget_ms=5.0)
     took_s = []

@@ -22,18 +22,27 @@ def test_hypervolume_by_hand():
     assert hypervolume(ACCURACY[:0], LATENCY[:0], goal) == 0.0
 
 
+@pytest.mark.parametrize("accuracy_high", [np.inf, 0.78])
 @pytest.mark.parametrize("log_ms_sd", [0.0, 0.3])
-def test_expected_gain_is_what_draws_from_the_belief_add_on_average(log_ms_sd):
-    goal = Goal(0.4, 5.0, None, 0.0)
+def test_expected_gain_is_what_draws_from_the_belief_add_on_average(log_ms_sd, accuracy_high):
+    goal = Goal(0.4, 5.0, None, 0.0, accuracy_high)
     belief = Belief(np.array([0.75]), np.array([0.08]), np.log([2.5]), np.array([log_ms_sd]))
     random = np.random.default_rng(0)
-    accuracy = random.normal(0.75, 0.08, 4_000)
+    accuracy = random.normal(0.75, 0.08, 4_000).clip(max=accuracy_high)
     latency = np.exp(random.normal(np.log(2.5), log_ms_sd, 4_000))
     before = hypervolume(ACCURACY, LATENCY, goal)
     pairs = zip(accuracy, latency, strict=True)
     drawn = [hypervolume(np.r_[ACCURACY, a], np.r_[LATENCY, m], goal) - before for a, m in pairs]
     told = expected_gain(belief, ACCURACY, LATENCY, goal)[0]
     assert told == pytest.approx(np.mean(drawn), abs=4 * np.std(drawn) / np.sqrt(len(drawn)))
+
+
+def test_nothing_is_expected_behind_what_cannot_be_bettered():
+    belief = Belief(np.array([0.97]), np.array([0.05]), np.log([2.5]), np.array([0.0]))
+    goal = Goal(0.4, 5.0, 4.5, 0.5, accuracy_high=1.0)
+    known = np.r_[ACCURACY, 1.0]
+    assert expected_gain(belief, known, np.r_[LATENCY, 2.4], goal)[0] == pytest.approx(0.0, abs=1e-12)
+    assert expected_gain(belief, known, np.r_[LATENCY, 2.6], goal)[0] > 0.001
 
 
 def test_weight_at_the_budget_draws_to_what_would_be_chosen():

@@ -122,6 +122,22 @@ def test_closed_candidates_are_never_proposed():
     assert not [i for i in run.order[SMALL.start_trainings :] if i % 3 == 0]
 
 
+def test_nothing_waits_that_is_slower_than_one_with_every_answer_right():
+    known = Known.nothing(4)
+    known.latency_ms[:], known.looks[:] = [1.0, 2.0, 3.0, np.nan], [1, 1, 1, 0]
+    known.accuracy[1] = 0.99
+    assert known.waiting().tolist() == [True, False, True, False] and not known.beaten().any()
+    known.accuracy[1] = 1.0
+    assert known.waiting().tolist() == [True, False, False, False] and known.beaten().tolist() == [
+        False,
+        True,
+        True,
+        False,
+    ]
+    known.failed[1] = True
+    assert known.waiting().tolist() == [True, False, True, False], "it was no measurement after all"
+
+
 def test_all_closed_is_nothing_to_do():
     run = start(TABLE)
     run.known.closed[:] = True
