@@ -24,10 +24,10 @@ demo: install
 	$(RUN) -m search.run --budget-ms 0.15 --device local --trials 40 --time-limit 4m30s --out runs/demo
 
 test: install
-	$(RUN) -m pytest
+	$(RUN) -m tests
 
 test-fast: install
-	$(RUN) -m pytest -m "not slow"
+	$(RUN) -m tests --fast
 
 check: install
 	$(VENV)/bin/ruff check .
