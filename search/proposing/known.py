@@ -97,11 +97,11 @@ def settings_for(
 ) -> Settings:
     """Counts such that the cheap stages together take no more than about as long as the trainings they save.
 
-    Timing may take a tenth of the trainings' time, low fidelity 0.4 of it; each at most what the default says. Of
+    Timing may take a quarter of the trainings' time, low fidelity 0.4 of it; each at most what the default says. Of
     limited time the start may take a third.
     """
     plain = Settings()
-    timings = int(np.clip(0.1 * accuracy_s / max(latency_s, 1e-9), 1, plain.timings))
+    timings = int(np.clip(0.25 * accuracy_s / max(latency_s, 1e-9), 1, plain.timings))
     tries = int(min(0.4 * accuracy_s / max(brief_s, 1e-9), plain.tries)) if brief_s else 0
 
     def start(count: int, fewest: int, share: float, each_s: float | None) -> int:

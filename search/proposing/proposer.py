@@ -162,8 +162,8 @@ class Proposer:
         return waiting[chosen]
 
     def _just_beyond(self, known: Known) -> Indices:
-        """Over the budget, and not so far that relatives within are out of sight."""
-        if self.budget_ms is None:
+        """Over the budget, and not so far that relatives within are out of sight; none where seconds are counted."""
+        if self.budget_ms is None or self.settings.per_second:
             return np.zeros(0, dtype=np.int64)
         limit_ms = self.budget_ms * np.exp(2 * self.settings.beyond_log_sd)
         return np.flatnonzero(known.beyond & np.isnan(known.accuracy) & (known.latency_ms <= limit_ms))

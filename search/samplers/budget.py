@@ -27,7 +27,7 @@ from search.whole import WholeSampler
 from spaces.candidate import Candidate
 from spaces.space import Points
 
-LEAST_SHARE = 4  # a lower precision leaves one part in so many of the latency, at best
+LEAST_SHARE = 2  # a lower precision rarely leaves less than one part in so many of the latency
 FEW = 4  # latencies asked for at a time until one is within the budget
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -185,8 +185,7 @@ class BudgetSampler(WholeSampler):
         """Which candidates the search begins with: whole networks that may keep the budget.
 
         They have their parent's accuracy but for size and precision, so their first look tells most, and what is cut of
-        them must be faster than they are. Latency grows with the input's area, by less than the area itself; a lower
-        precision moves a quarter of the data at best.
+        them must be faster than they are. Latency grows with the input's area, by less than the area itself.
         """
         if not self._plain_places:
             return None
