@@ -31,7 +31,7 @@ class Settings:
     space: str | None = None  # None: tiny for images up to 64 px, edge for larger ones
     table: str | None = None  # folder of a table that is looked up instead of measuring
     weights: str | None = None
-    sampler: str = "tpe"
+    sampler: str = "budget"
     warm_start: str | None = None  # folder of an earlier run
     trials: int | None = None  # None: TRIALS, or with a time limit as many as it allows
     time_limit_s: float | None = None

@@ -29,6 +29,7 @@ budget_ms = 50.0
 space = "{folder}/two.toml"
 cache = "{folder}/cache"
 trials = {trials}
+sampler = "tpe"  # ours looks at some latencies again, on purpose
 rungs = [0, 1]
 parent_epochs = 1
 """
