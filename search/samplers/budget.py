@@ -187,7 +187,7 @@ class BudgetSampler(WholeSampler):
         They have their parent's accuracy but for size and precision, so their first look tells most, and what is cut of
         them must be faster than they are. Latency grows with the input's area, by less than the area itself.
         """
-        if not self._plain_places:
+        if len(self._whole_places) == len(self._candidates):  # nothing is cut anywhere, so nothing is whole
             return None
         first = numpy.zeros(len(self._candidates), dtype=bool)
         first[self._whole_places] = [self._may_keep(self._candidates[place]) for place in self._whole_places]
@@ -202,8 +202,8 @@ class BudgetSampler(WholeSampler):
                 if known.latency_ms[place] * (whole.image_px / plain.image_px) ** 2 / parts > limit_ms:
                     return False
         over = (self._candidates[place] for place in self._whole_places if known.beyond[place])
-        smaller = (other for other in over if other.image_px <= whole.image_px)
-        return not any(replace(other, image_px=whole.image_px) == whole for other in smaller)
+        kin = (other for other in over if other.variant == whole.variant and other.image_px <= whole.image_px)
+        return not any(replace(other, image_px=whole.image_px) == whole for other in kin)
 
     def _ready(self, settings: Settings | None = None) -> Proposer:
         if self._proposer is None:  # what is asked for here is trained here: without a search, no low fidelity

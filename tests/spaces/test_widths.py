@@ -38,7 +38,7 @@ def cut(family, variant, amount, to):
     return net, before, apply_steps(net, [("prune", amount)], PX, CLASSES, [("prune_to", to)])
 
 
-@given(WORDS, st.integers(1, 2048), st.floats(0, 0.99))
+@given(WORDS, st.integers(1, 2048), st.floats(0, 0.99, allow_subnormal=False))
 def test_counts_are_rounded_up_to_an_edge(to, width, amount):
     said, left = rounding(to), rounding(to).left(width, amount)
     assert width * (1 - amount) <= left + 1e-6 and left <= width
@@ -47,7 +47,7 @@ def test_counts_are_rounded_up_to_an_edge(to, width, amount):
     assert not [n for n in between if (n - 1) % said.period + 1 in said.at], "the nearest above"
 
 
-@given(WORDS, st.integers(1, 64), st.sampled_from([1, 2, 4, 8]), st.floats(0, 0.99))
+@given(WORDS, st.integers(1, 64), st.sampled_from([1, 2, 4, 8]), st.floats(0, 0.99, allow_subnormal=False))
 def test_parts_are_rounded_by_their_sum(to, width, parts, amount):
     left = rounding(to).left(width, amount, parts)
     assert left == width or (left * parts - 1) % rounding(to).period + 1 in rounding(to).at
