@@ -65,8 +65,8 @@ def largest_two(weight: torch.Tensor) -> torch.Tensor:
     return torch.zeros_like(fours).scatter_(2, fours.topk(2, dim=2).indices, 1.0).flatten(1, 2)
 
 
-def hold_zeros(weight: nn.Parameter) -> None:
-    """What is zero has no gradient from now on, so no optimizer moves it."""
+def hold_zeros(weight: torch.Tensor) -> None:
+    """What is zero of a parameter has no gradient from now on, so no optimizer moves it."""
     weight.register_hook(lambda gradient: gradient * (weight != 0))
 
 
