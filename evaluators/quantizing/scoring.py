@@ -22,16 +22,8 @@ class Exam:
     images: np.ndarray
     labels: np.ndarray
 
-    def top1(self, model: Any) -> float:
-        """Share of the images that a model has right."""
-        return float(self.right(model).mean())
-
-    def right(self, model: Any) -> np.ndarray:
-        """bool (N,): whether the greatest logit is the label's."""
-        return self.graded(logits(model, self.images))
-
     def graded(self, out: np.ndarray) -> np.ndarray:
-        """The same of logits (N, classes); not a number counts as wrong."""
+        """bool (N,): whether the greatest of the logits (N, classes) is the label's; not a number counts as wrong."""
         right: np.ndarray = (out.argmax(axis=1) == self.labels) & np.isfinite(out).all(axis=1)
         return right
 

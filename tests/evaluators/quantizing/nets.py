@@ -53,3 +53,13 @@ def exam_of(plain, count=200, seed=5):
     """Accuracy on it is agreement with the float32 graph, which has 1.0."""
     shown = images(count, seed)
     return Exam(shown, logits(plain, shown).argmax(axis=1))
+
+
+def right(exam: Exam, model) -> np.ndarray:
+    """bool (N,): which of the exam's images a graph has right."""
+    return exam.graded(logits(model, exam.images))
+
+
+def top1(exam: Exam, model) -> float:
+    """Share of them."""
+    return float(right(exam, model).mean())

@@ -7,7 +7,7 @@ from evaluators.quantizing.correcting import bias_corrected, equalised
 from evaluators.quantizing.qdq import Plan, initializers
 from evaluators.quantizing.ranges import extremes
 from evaluators.quantizing.scoring import logits
-from tests.evaluators.quantizing.nets import RECIPES, exam_of, images, plain_graph, unbalance
+from tests.evaluators.quantizing.nets import RECIPES, exam_of, images, plain_graph, top1, unbalance
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def test_equalisation_keeps_the_function_and_the_operators(uneven):
 def test_equalisation_brings_back_what_uneven_channels_cost(uneven, recipe):
     even, _ = equalised(uneven)
     exam = exam_of(uneven, 100)
-    before, after = (exam.top1(Plan(p, recipe, extremes(p, images(16))).graph()) for p in (uneven, even))
+    before, after = (top1(exam, Plan(p, recipe, extremes(p, images(16))).graph()) for p in (uneven, even))
     assert after > before + 0.05
 
 

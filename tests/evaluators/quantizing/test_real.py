@@ -17,16 +17,11 @@ from evaluators.quantizing.ladder import climb
 from evaluators.quantizing.qdq import prepared
 from evaluators.quantizing.scoring import Exam
 from evaluators.quantizing.tuning import tuned
-from remote.device import Int8Recipe
 from spaces import weights
 from spaces.network import build, normalisation
+from tests.evaluators.quantizing.nets import RECIPES, top1
 
 SHARED = Path(__file__).parents[4] / "shared"
-RECIPES = {
-    "TensorRT": Int8Recipe("int8", symmetric=True, weight_bits=8),
-    "CPU without VNNI": Int8Recipe("uint8", symmetric=False, weight_bits=7),
-}
-
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not (SHARED / "weights").is_dir(), reason=f"no pretrained weights and images in {SHARED}"),
@@ -52,6 +47,6 @@ def test_a_cifar_network_loses_a_point_at_most(target, tmp_path):
     feed = Feed(seen, known, norm, Recipe(epoch_images=500))
     calibration = normalise(seen[:64], *norm)
     climbed = climb(plain, RECIPES[target], judge, calibration, ladder, lambda plan: tuned(plan, plain, feed, ladder))
-    fp32, int8 = test.top1(plain), test.top1(climbed.graph)
+    fp32, int8 = top1(test, plain), top1(test, climbed.graph)
     noise = standard_error(round(fp32 * len(test.labels)), len(test.labels))
     assert fp32 - int8 <= max(0.01, noise), [(rung.name, rung.top1, rung.note) for rung in climbed.rungs]

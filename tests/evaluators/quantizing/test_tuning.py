@@ -15,7 +15,7 @@ from evaluators.quantizing.scoring import Exam
 from evaluators.quantizing.tuning import tuned
 from evaluators.training import train_parent
 from spaces.network import build, normalisation
-from tests.evaluators.quantizing.nets import RECIPES
+from tests.evaluators.quantizing.nets import RECIPES, top1
 
 FAMILY, VARIANT, PX = "tiny_resnet", "res8_w16_s2", 24
 NORMALISATION = normalisation(FAMILY, VARIANT)
@@ -44,8 +44,8 @@ def test_it_gives_back_what_narrow_ranges_cost(trained, recipe):
     plain, feed, exam, chosen = trained
     cut = {name: (low / 2.5, high / 2.5) for name, (low, high) in extremes(plain, chosen).items()}
     plan = Plan(plain, recipe, cut)
-    fp32, before = exam.top1(plain), exam.top1(plan.graph())
-    after = exam.top1(tuned(plan, plain, feed, Ladder(qat_epochs=2, qat_lr=1e-3)).graph())
+    fp32, before = top1(exam, plain), top1(exam, plan.graph())
+    after = top1(exam, tuned(plan, plain, feed, Ladder(qat_epochs=2, qat_lr=1e-3)).graph())
     assert before < fp32 - 0.1 and after > before + 0.5 * (fp32 - before), (fp32, before, after)
 
 
