@@ -90,24 +90,24 @@ def main() -> int:
     parser.add_argument("--config", default="examples/steel.toml")
     parser.add_argument("--budget-ms", type=float, default=0.6)
     parser.add_argument("--time-limit", default="4m")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="SEED", help="one pair of runs each")
     args = parser.parse_args()
     words = ["--config", args.config, "--budget-ms", str(args.budget_ms), "--trials", "100000"]
     words += ["--probe-share", "0"]  # else the first run would measure the steps for all that follow
     runs: dict[tuple[str, int], Kept] = {}
-    for seed in range(args.seeds):
-        for sampler in SAMPLERS if seed % 2 == 0 else SAMPLERS[::-1]:
+    for turn, seed in enumerate(args.seeds):
+        for sampler in SAMPLERS if turn % 2 == 0 else SAMPLERS[::-1]:
             more = ["--sampler", sampler, "--sampler-seed", str(seed), "--time-limit", args.time_limit]
             runs[sampler, seed] = search(args.out / f"{sampler}-{seed}", [*words, *more])
             print(f"{sampler} seed {seed}: {len(runs[sampler, seed].at_s)} kept", flush=True)
-    lows = numpy.quantile(numpy.concatenate([runs["tpe", seed].accuracy for seed in range(args.seeds)]), CORNERS)
+    lows = numpy.quantile(numpy.concatenate([runs["tpe", seed].accuracy for seed in args.seeds]), CORNERS)
     shares = {}
     for corner, low in zip(CORNERS, lows, strict=True):
         goal = Goal(float(low), args.budget_ms, None, 0.0)
-        told = [compared(runs["tpe", seed], runs["budget", seed], goal) for seed in range(args.seeds)]
+        told = [compared(runs["tpe", seed], runs["budget", seed], goal) for seed in args.seeds]
         shares[corner] = [share for share, _ in told]
         if corner == MEDIAN:
-            print("\n".join(f"seed {seed}: {line}" for seed, (_, line) in enumerate(told)))
+            print("\n".join(f"seed {seed}: {line}" for seed, (_, line) in zip(args.seeds, told, strict=True)))
     for corner, found in shares.items():
         each = ", ".join(f"{share:.2f}" for share in found)
         print(f"share of TPE's run, corner at its {corner:.0%} quantile: median {numpy.median(found):.2f} of {each}")

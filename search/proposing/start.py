@@ -53,12 +53,23 @@ def to_time(
     return np.r_[led, rest[far_apart(columns[rest], count - len(led), taken, random)]]
 
 
-def to_train(known: Known, wanted: int, hints: Hints, random: np.random.Generator) -> Indices:
+def to_train(
+    known: Known, wanted: int, hints: Hints, random: np.random.Generator, first: Mask | None = None
+) -> Indices:
     """One from each stretch of latencies: by turns the best as far as anything tells, and any.
 
-    Low fidelity tells, or an earlier study; where neither is there, the slowest is likely the least cut.
+    Low fidelity tells, or an earlier study; where neither is there, the slowest is likely the least cut. Before all of
+    them the fastest of those that come `first`: below it nothing is reached without loss.
     """
     free = np.flatnonzero(known.waiting())
+    if first is not None and wanted > 0 and first[free].any() and not known.trained()[first].any():
+        whole = free[first[free]]
+        fastest = whole[[np.argmin(known.latency_ms[whole])]]
+        return np.r_[fastest, _stretched(known, np.setdiff1d(free, fastest), wanted - 1, hints, random)]
+    return _stretched(known, free, wanted, hints, random)
+
+
+def _stretched(known: Known, free: Indices, wanted: int, hints: Hints, random: np.random.Generator) -> Indices:
     tried = free[np.isfinite(known.brief[free])]
     free = tried if len(tried) >= wanted else free
     wanted = min(wanted, len(free))

@@ -222,7 +222,7 @@ class BudgetSampler(WholeSampler):
         if not self._heeded:  # a study without a search around it: latency and accuracy come together
             places = proposer.start_time(known) if early else proposer.to_time(known, len(open_) + 1)
         elif early or proposer.goal is None:
-            places = proposer.start_train(known)
+            places = proposer.start_train(known, self._first())
         else:
             places = proposer.to_train(known, pending=open_)
         if len(left := places[~numpy.isin(places, open_)]):

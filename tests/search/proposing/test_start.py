@@ -61,6 +61,19 @@ def test_to_train_takes_the_slowest_of_a_stretch_where_nothing_tells_of_accuracy
     assert (chosen[0], chosen[2]) == (ordered[15], ordered[47]) and chosen[1] in ordered[16:32]
 
 
+def test_the_fastest_of_those_that_come_first_is_trained_before_all_and_once():
+    table, known = make(), Known.nothing(1024)
+    timed = np.arange(0, 1024, 16)
+    known.latency_ms[timed], known.looks[timed] = table.latency_ms[timed], 1
+    first = np.isin(np.arange(1024), timed[::4])
+    chosen = start.to_train(known, 4, NONE, np.random.default_rng(0), first)
+    assert chosen[0] == timed[::4][np.argmin(table.latency_ms[timed[::4]])] and len(set(chosen)) == 4
+    known.accuracy[chosen[0]] = 0.5
+    again = start.to_train(known, 3, NONE, np.random.default_rng(0), first)
+    assert set(again) == set(start.to_train(known, 3, NONE, np.random.default_rng(0)))  # as if nobody came first
+    assert not len(start.to_train(known, 0, NONE, np.random.default_rng(0), first))
+
+
 def test_a_start_counts_what_a_gate_ended_and_not_what_is_over_the_budget():
     table, run = make(), begun(make(), settings=replace(SMALL, start_trainings=3))
     known = Known.nothing(1024)
