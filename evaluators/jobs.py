@@ -96,6 +96,7 @@ class FineTuneJob:
 
 # How a quantized activation's range is found, the simpler first.
 CALIBRATIONS = ("min-max", "percentile 99.999", "percentile 99.99", "percentile 99.9", "entropy")
+QUICK = (CALIBRATIONS[0], CALIBRATIONS[2])  # of these one does for most networks
 FITTED = "fitted"  # tensor by tensor, by what its readers make of it
 
 
@@ -105,6 +106,7 @@ class Ladder:
 
     allowed_drop: float = 0.01  # against fp32, 0..1; one standard error of the difference where that is more
     methods: tuple[str, ...] = (*CALIBRATIONS, FITTED)
+    best: bool = True  # of the methods; else the first that will do
     correct: bool = True  # equalisation and bias correction
     # share of the multiply-accumulates that may go back to floating point before weights are tuned, and any share after
     floating_macs: float = 0.25
@@ -115,12 +117,15 @@ class Ladder:
     def at(self, epochs: int, epochs_max: int) -> Ladder:
         """The rungs that are worth climbing after `epochs` of a network's training.
 
-        What was just cut shows nothing yet, and layout and weights are decided when training has ended.
+        What was just cut shows nothing yet, halfway a method that will do is as good as the best one, and layout and
+        weights are decided when training has ended.
         """
         if epochs == epochs_max:
             return self
-        short = replace(self, floating_macs=0.0, qat_epochs=0)
-        return short if epochs else replace(short, methods=self.methods[:1], correct=False)
+        short = replace(self, floating_macs=0.0, qat_epochs=0, best=False)
+        if not epochs:
+            return replace(short, methods=self.methods[:1], correct=False)
+        return replace(short, methods=tuple(name for name in self.methods if name in QUICK))
 
 
 @dataclass(frozen=True)

@@ -155,9 +155,9 @@ def incidents(result: Result) -> list[tuple[str, int]]:
 
 
 def early(result: Result) -> str:
-    """How many over-budget trials cost no training."""
+    """How many of the over-budget ones cost no training."""
     before, over = result.early_stops
-    return f"{before} of {over} trials over the budget ended before one training step" if over else ""
+    return f"{before} of {over} candidates over the budget ended before one training step" if over else ""
 
 
 def _shape(reason: str) -> str:

@@ -20,7 +20,7 @@ from evaluators.dataset import Dataset
 from evaluators.formats import for_runtime, needs
 from evaluators.jobs import Ladder
 from evaluators.latency import Rules, calibrate
-from evaluators.measurement import OVER_BUDGET, Measurement, Seconds
+from evaluators.measurement import Seconds
 from evaluators.reference import IMAGE_PX as REFERENCE_PX
 from evaluators.reference import reference_model
 from evaluators.rounded import Rounded
@@ -41,6 +41,7 @@ from search.folder import code_version, command, held
 from search.funnel import Gates
 from search.ledger import Ledger
 from search.live import View
+from search.looks import early_stops, looks
 from search.proposing.known import Earlier
 from search.remembered import Remembered, Seen
 from search.result import Result
@@ -142,7 +143,9 @@ def _searched(rooms: Rooms, started: str) -> tuple[Result, dict[str, Any], tuple
     searched = serial.run(study, rooms.space, evaluator, gates, limits, view)
     plain = frozenset(rooms.space.parents())
     sees = Seen(built, rooms.ledger, rooms.watch)
-    ending = finish(searched.measurements, evaluator, settings.budget(), plain, view.doing, sees)
+    looked = looks(rooms.space, rooms.ledger, searched.measurements, settings.budget())
+    ending = finish(searched.measurements, evaluator, settings.budget(), plain, view.doing, sees, looked)
+    stops = early_stops([*ending.measurements, *looked], rooms.ledger)
     data = rooms.dataset
     warnings = [
         *rooms.dataset.left_out,
@@ -151,7 +154,7 @@ def _searched(rooms: Rooms, started: str) -> tuple[Result, dict[str, Any], tuple
         *(m.agreement.warning(m.candidate.describe()) for m in ending.measurements if m.agreement),
     ]
     told = {"teacher": board.teaching()} | {f"channels of {name}": line for name, line in steps.told().items()}
-    result = _result(rooms, ending, setup, started, told, tuple(filter(None, dict.fromkeys(warnings))))
+    result = _result(rooms, ending, stops, setup, started, told, tuple(filter(None, dict.fromkeys(warnings))))
     preprocessing = board.preprocessing(ending.choice.candidate) if ending.choice else {}
     return result, preprocessing, rooms.dataset.classes
 
@@ -240,14 +243,19 @@ def _first(space: Space, trials: int | None) -> dict[str, tuple[str, ...]]:
 
 
 def _result(
-    rooms: Rooms, ending: Ending, setup: Setup, started: str, told: dict[str, str], warnings: tuple[str, ...]
+    rooms: Rooms,
+    ending: Ending,
+    stops: tuple[int, int],
+    setup: Setup,
+    started: str,
+    told: dict[str, str],
+    warnings: tuple[str, ...],
 ) -> Result:
     settings, facts, ledger, data = rooms.settings, rooms.facts, rooms.ledger, rooms.dataset
     wall = ledger.earlier_wall_s() + rooms.watch.wall_s()
     kinds = {
         k: ledger.spent_s(k) + rooms.watch.spent_s.get(k, 0.0) for k in ("structure", "timing", "training", "scoring")
     }
-    over = [m for m in ending.measurements if m.outcome == OVER_BUDGET]
     return Result(
         folder=rooms.folder,
         command=command(settings),
@@ -292,12 +300,7 @@ def _result(
         seconds=Seconds(**kinds, wall=wall),
         reference_ms=next(iter(setup.reference_ms.values())),
         trials_asked=settings.trials_max(),
-        early_stops=(sum(1 for m in over if not _trained(m)), len(over)),
+        early_stops=stops,
         warnings=warnings,
         incidents=tuple(Counter(entry.value["kind"] for entry in ledger.entries("incident")).most_common()),
     )
-
-
-def _trained(measurement: Measurement) -> bool:
-    """True if training steps were spent on the candidate (a plain network's are its parent's)."""
-    return bool(measurement.accuracies)

@@ -34,10 +34,12 @@ def finish(
     plain: frozenset[Candidate],
     tell: Callable[[str], None],
     sees: Sees | None = None,
+    looks: Sequence[Measurement] = (),
 ) -> Ending:
     """Choice, baseline and front, confirmed and tested; with `sees` also what the device shows of choice and front.
 
-    The best within the budget is timed again with its trained weights; if that takes it over, the next one is.
+    The best within the budget is timed again with its trained weights; if that takes it over, the next one is. Where
+    nothing keeps the budget one of the `looks`, which were timed and nothing else, may come nearest.
     """
     known = {m.trial: m for m in measurements}
     greedy = baseline(measurements, plain)
@@ -63,7 +65,7 @@ def finish(
         tuple(known[m.trial] for m in found),
         known[choice.trial] if choice else None,
         known[greedy.trial] if greedy else None,
-        None if choice else nearest_miss(list(known.values()), budget, greedy),
+        None if choice else nearest_miss([*known.values(), *looks], budget, greedy),
     )
 
 

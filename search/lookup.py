@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from evaluators.measurement import OVER_BUDGET, Seconds
+from evaluators.measurement import Seconds
 from evaluators.stopwatch import Stopwatch
 from evaluators.tabular import Table
 from search.budget import Budget
@@ -23,6 +23,7 @@ from search.funnel import Gates
 from search.heeding import Costs
 from search.ledger import Ledger
 from search.live import View
+from search.looks import early_stops, looks
 from search.remembered import Remembered
 from search.result import Result
 from search.settings import Settings, SettingsError
@@ -53,8 +54,8 @@ def run(settings: Settings, console: Console) -> Result:
         gates = gates_of(space, settings.budget())
         searched = serial.run(study, space, evaluator, gates, limits, view)
         plain = frozenset(space.parents())
-        ending = finish(searched.measurements, evaluator, settings.budget(), plain, view.doing)
-        over = [m for m in ending.measurements if m.outcome == OVER_BUDGET]
+        looked = looks(space, ledger, searched.measurements, settings.budget())
+        ending = finish(searched.measurements, evaluator, settings.budget(), plain, view.doing, looks=looked)
         return Result(
             folder=folder,
             command=command(settings),
@@ -82,7 +83,7 @@ def run(settings: Settings, console: Console) -> Result:
             seconds=Seconds(wall=ledger.earlier_wall_s() + watch.wall_s()),
             reference_ms=0.0,
             trials_asked=settings.trials_max(),
-            early_stops=(sum(1 for m in over if not m.accuracies), len(over)),
+            early_stops=early_stops([*ending.measurements, *looked], ledger),
         )
 
 

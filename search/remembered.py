@@ -44,12 +44,12 @@ class Once:
 
     def _once(self, stage: str, key: str, measure: Callable[[], Any]) -> Any:
         known = self._ledger.get(stage, key)
-        return self._measure(stage, key, measure) if known is None else _decoded(known)
+        return self._measure(stage, key, measure) if known is None else decoded(known)
 
     def _measure(self, stage: str, key: str, measure: Callable[[], Any]) -> Any:
         value = measure()
         tagged = {"type": type(value).__name__} | asdict(value)
-        return _decoded(self._ledger.put(stage, key, tagged, self._watch.lap(), self._watch.wall_s()))
+        return decoded(self._ledger.put(stage, key, tagged, self._watch.lap(), self._watch.wall_s()))
 
 
 class Remembered(Once):
@@ -81,7 +81,7 @@ class Remembered(Once):
         """Calls `heard(stage, key, value)` for all that was measured, oldest first, and for all that will be."""
         for entry in self._ledger.entries():
             if entry.stage in STAGES:
-                heard(entry.stage, entry.key, _decoded(entry))
+                heard(entry.stage, entry.key, decoded(entry))
         self._heard = heard
 
     def training_s(self, candidate: Candidate) -> float | None:
@@ -126,7 +126,8 @@ class Seen(Once):
         return self._once("agreement", key, lambda: self._inner.agreement(candidate, epochs))
 
 
-def _decoded(entry: Entry) -> Any:
+def decoded(entry: Entry) -> Any:
+    """What was measured, as it was put."""
     data = {name: value for name, value in entry.value.items() if name != "type"}
     return DECODERS[entry.value["type"]](data)
 

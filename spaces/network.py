@@ -93,13 +93,15 @@ def apply_steps(
     options: Options = (),
     gradients: Gradients | None = None,
 ) -> nn.Module:
-    """`net` after every compression step in turn; changed in place. Raises Unbuildable.
+    """`net` after every compression step in turn; changed in place. An amount of 0 is no step. Raises Unbuildable.
 
     `gradients` are of the task the net is for; without them criteria that need them do as if there were none.
     """
     for name, amount in steps:
         if name not in operations():
             raise Unbuildable(f"no operation {name!r}; there are {', '.join(operation_names())}")
+        if amount == 0:
+            continue
         example = torch.zeros(1, 3, image_px, image_px, device=next(net.parameters()).device)
         apply = importlib.import_module(f"spaces.operations.{name}").apply
         net = apply(net, amount, example, classes, _chosen(name, options), gradients)

@@ -135,7 +135,10 @@ class _Way:
 
 
 def _calibrated(way: _Way, images: np.ndarray) -> str:
-    """The best method. Every one is tried in turn, but none after the first if that loses nothing."""
+    """The best method. Every one is tried in turn, but none after the first if that loses nothing.
+
+    Where the best is not asked for, none after one that will do.
+    """
     counts, best = None, ""
     for method in way.ladder.methods:
         if method == FITTED and way.good:
@@ -150,7 +153,7 @@ def _calibrated(way: _Way, images: np.ndarray) -> str:
             continue
         top1 = way.trial(f"int8 {method}", Plan(way.plain, way.recipe, cut)).top1
         best = best if way.best is before else method
-        if method == way.ladder.methods[0] and top1 >= way.fp32:
+        if (method == way.ladder.methods[0] and top1 >= way.fp32) or (way.good and not way.ladder.best):
             break
     return best
 

@@ -62,7 +62,7 @@ def to_train(
     them the fastest of those that come `first`: below it nothing is reached without loss.
     """
     free = np.flatnonzero(known.waiting())
-    if first is not None and wanted > 0 and first[free].any() and not known.trained()[first].any():
+    if first is not None and wanted > 0 and first[free].any() and not known.ended()[first].any():
         whole = free[first[free]]
         fastest = whole[[np.argmin(known.latency_ms[whole])]]
         return np.r_[fastest, _stretched(known, np.setdiff1d(free, fastest), wanted - 1, hints, random)]

@@ -23,12 +23,11 @@ from search.heeding import Costs
 from search.proposing.encoding import encode
 from search.proposing.known import Earlier, Known, Settings, settings_for
 from search.proposing.proposer import Proposer
+from search.uncut import FEW, Uncut
 from search.whole import WholeSampler
 from spaces.candidate import Candidate
 from spaces.space import Points
 
-LEAST_SHARE = 2  # a lower precision rarely leaves less than one part in so many of the latency
-FEW = 4  # latencies asked for at a time until one is within the budget
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -40,9 +39,9 @@ class BudgetSampler(WholeSampler):
         self._points, self._candidates = points, [space.candidate(point) for point in points]
         self._places = {candidate.key(): place for place, candidate in enumerate(self._candidates)}
         self._structures = numpy.array([candidate.structure_key() for candidate in self._candidates])
-        self._whole_places = [place for place, candidate in enumerate(self._candidates) if not candidate.steps]
         self._plain = frozenset(space.parents())
         self._plain_places = [self._places[c.key()] for c in self._plain if c.key() in self._places]
+        self._uncut = Uncut(self._candidates, self._plain, budget.latency_ms)
         self._space, self._budget, self._random = space, budget, numpy.random.default_rng(seed)
         self._seed, self._encoding = seed, encode(_codes(points), numpy.array(space.numbers(), dtype=float))
         self._known = Known.nothing(len(points))
@@ -110,6 +109,9 @@ class BudgetSampler(WholeSampler):
         )
         if not ((known.looks == 0) & ~known.closed).any():
             return []
+        surest = self._surest()
+        if surest is not None and len(surest) and not known.waiting().any():
+            return self._named(surest)
         with self._threads.limit(limits=1):
             early = self._early(proposer)
             return self._named(proposer.start_time(known, self._first()) if early else proposer.to_time(known))
@@ -122,6 +124,8 @@ class BudgetSampler(WholeSampler):
     def to_try(self) -> list[Candidate]:
         """Who should be trained briefly before the next trial."""
         proposer = self._ready()
+        if self._surest() is not None and self._known.waiting().any():
+            return []
         early = self._early(proposer)
         with self._threads.limit(limits=1):
             return self._named(proposer.start_try(self._known) if early else proposer.to_try(self._known))
@@ -182,28 +186,19 @@ class BudgetSampler(WholeSampler):
         return int((self._known.looks > 0).sum() - (self._known.looks[self._plain_places] > 0).sum())
 
     def _first(self) -> numpy.ndarray | None:
-        """Which candidates the search begins with: whole networks that may keep the budget.
+        """Which candidates the search begins with; None where all are of a kind."""
+        return None if self._uncut.all else self._uncut.may_keep(self._known)
 
-        They have their parent's accuracy but for size and precision, so their first look tells most, and what is cut of
-        them must be faster than they are. Latency grows with the input's area, by less than the area itself.
+    def _surest(self) -> numpy.ndarray | None:
+        """Whom to time before the first training, so that something is soon there that keeps the budget.
+
+        None when that is done, or nothing is whole.
         """
-        if len(self._whole_places) == len(self._candidates):  # nothing is cut anywhere, so nothing is whole
+        first = self._first()
+        if first is None or not first.any() or self._known.ended()[first].any():
             return None
-        first = numpy.zeros(len(self._candidates), dtype=bool)
-        first[self._whole_places] = [self._may_keep(self._candidates[place]) for place in self._whole_places]
-        return first
-
-    def _may_keep(self, whole: Candidate) -> bool:
-        known, limit_ms = self._known, self._budget.latency_ms
-        for place in self._plain_places:
-            plain = self._candidates[place]
-            if (plain.variant, plain.runtime) == (whole.variant, whole.runtime):
-                parts = (1 if whole.precision == plain.precision else LEAST_SHARE) * whole.threads / plain.threads
-                if known.latency_ms[place] * (whole.image_px / plain.image_px) ** 2 / parts > limit_ms:
-                    return False
-        over = (self._candidates[place] for place in self._whole_places if known.beyond[place])
-        kin = (other for other in over if other.variant == whole.variant and other.image_px <= whole.image_px)
-        return not any(replace(other, image_px=whole.image_px) == whole for other in kin)
+        likely = self._uncut.likely_fastest(self._known)
+        return likely[self._known.untimed()[likely]]
 
     def _ready(self, settings: Settings | None = None) -> Proposer:
         if self._proposer is None:  # what is asked for here is trained here: without a search, no low fidelity

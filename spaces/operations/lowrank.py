@@ -33,8 +33,6 @@ def apply(
 
     `example` is one input (1, 3, H, W). Raises NoGain, an Unbuildable, if nothing pays.
     """
-    if amount == 0:
-        return net
     if not 0 < amount < 1:
         raise Unbuildable(f"lowrank {amount:g} is not a fraction of ranks: name one from 0 up to 1")
     training = net.training

@@ -56,8 +56,6 @@ def apply(
     `example` is one input (1, 3, H, W). A net may name layers that keep their width in `fixed_layers`.
     Raises Unbuildable if the net can't be cut, its NoGain if it is no cheaper for it.
     """
-    if amount == 0:
-        return net
     if not 0 < amount < 1:
         raise Unbuildable(f"prune {amount:g} is not a fraction of channels: name one from 0 up to 1")
     if options["by"] == "batchnorm" and not any(isinstance(m, nn.BatchNorm2d) for m in net.modules()):

@@ -33,8 +33,6 @@ def apply(
 
     Raises Unbuildable for another amount than 0 and 0.5, its NoGain if there is no such layer.
     """
-    if amount == 0:
-        return net
     if amount != AMOUNT:
         raise Unbuildable(f"sparse {amount:g} is not what the hardware skips: name 0 or {AMOUNT:g}")
     found = eligible(net)

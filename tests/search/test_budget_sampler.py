@@ -10,7 +10,7 @@ import numpy
 import pytest
 from rich.console import Console
 
-from evaluators.measurement import KEPT, OVER_BUDGET, Interval
+from evaluators.measurement import KEPT, OVER_BUDGET
 from evaluators.stopwatch import Stopwatch
 from evaluators.tabular import Table
 from search.budget import Budget
@@ -20,8 +20,8 @@ from search.heeding import Costs
 from search.ledger import Ledger
 from search.live import View
 from search.remembered import Remembered
-from search.samplers.budget import LEAST_SHARE
 from search.study import open_study
+from search.uncut import FEW, LEAST_SHARE
 from spaces.space import load
 from spaces.table import load_table
 from tests.search.analytic import Analytic
@@ -72,19 +72,17 @@ def test_it_begins_with_whole_networks_that_may_keep_the_budget(tmp_path):
         assert as_fp32 <= 1.5 * (1 if candidate.precision == "fp32" else LEAST_SHARE)
 
 
-def test_it_does_not_begin_with_a_larger_input_than_one_that_was_too_slow(tmp_path):
-    evaluator, study = Analytic(), open_study(tmp_path, "budget", 0, SPACE, Budget(1.5))
-    slow = next(c for c in map(SPACE.candidate, SPACE.params()) if c.precision == "int8" and c.image_px == 24)
-    for candidate in SPACE.parents():
-        study.sampler.timed(candidate.key(), evaluator.latency(candidate, None))
-    costs = Costs(1.0, 100.0, 1000.0)
-    before = set(study.sampler.to_time(study, costs))
-    study.sampler.timed(slow.key(), replace(evaluator.latency(slow, None), rank_ms=Interval(9.0, 8.9, 9.1),
-                                            percentile_ms=Interval(9.0, 8.9, 9.1)))  # fmt: skip
-    after = set(study.sampler.to_time(study, costs))
-    larger = {replace(slow, image_px=px) for px in (24, 32, 40)}
-    assert before & larger, "else this shows nothing"
-    assert after and not after & larger and all(map(whole, after))
+def test_the_first_training_is_of_the_fastest_whole_network_after_few_timings(tmp_path):
+    evaluator, parents = Analytic(), SPACE.parents()
+    found = go(tmp_path, evaluator, SPACE, Budget(1.5), len(parents) + 1)
+    candidates = {c.key(): c for c in map(SPACE.candidate, SPACE.params())}
+    begun = [(stage, key) for stage, key in evaluator.calls if stage in ("latency", "accuracy")]
+    plain = {c.key() for c in parents}
+    after = [(stage, key) for stage, key in begun if key.partition("@")[0] not in plain]
+    timed = list(takewhile(lambda call: call[0] == "latency", after))
+    assert 1 <= len(timed) <= FEW and all(whole(candidates[key]) for _, key in timed)
+    fastest = min((candidates[key] for _, key in timed), key=evaluator.cost)
+    assert found[-1].candidate == fastest and found[-1].outcome == KEPT
 
 
 def test_a_second_session_goes_on_with_other_candidates(tmp_path):

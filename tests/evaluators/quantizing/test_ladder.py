@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from evaluators.jobs import CALIBRATIONS, FITTED, Ladder
+from evaluators.jobs import CALIBRATIONS, FITTED, QUICK, Ladder
 from evaluators.measurement import paired_error
 from evaluators.quantizing.ladder import Found, climb, sensitivity
 from evaluators.quantizing.qdq import Plan, initializers, layers, macs
@@ -54,6 +54,14 @@ def test_methods_are_all_tried_and_the_best_is_kept(plain):
     assert top1(exam, climbed.graph) == kept.top1
     best = max(rung.top1 for rung in tried)
     assert best - kept.top1 < 0.02 and near_db(kept) >= max(near_db(rung) for rung in tried if rung.top1 == best)
+
+
+def test_where_the_best_is_not_asked_for_the_first_method_that_will_do_is_kept(plain):
+    short = replace(STRICT, methods=("percentile 99.9", *CALIBRATIONS), best=False, allowed_drop=0.9)
+    climbed = climb(plain, RECIPE, exam_of(plain), images(16), short, None)
+    assert names(climbed) == ["fp32", "int8 percentile 99.9"] and climbed.rungs[-1].kept
+    whole = names(climb(plain, RECIPE, exam_of(plain), images(16), replace(short, best=True), None))
+    assert len(whole) > 2, "else this shows nothing"
 
 
 def near_db(rung):
@@ -209,5 +217,5 @@ def test_the_paired_error_counts_what_changed():
 def test_before_the_end_of_training_only_cheap_rungs_are_climbed():
     whole = Ladder()
     assert whole.at(3, 3) == whole
-    assert whole.at(1, 3) == replace(whole, floating_macs=0.0, qat_epochs=0)
+    assert whole.at(1, 3) == replace(whole, floating_macs=0.0, qat_epochs=0, methods=QUICK, best=False)
     assert whole.at(0, 3) == replace(whole.at(1, 3), methods=("min-max",), correct=False)

@@ -1,0 +1,74 @@
+"""Whole networks: what a search begins with where others are cut from them.
+
+They have their parent's accuracy but for size and precision, so their first look tells most, and what is cut of them
+must be faster than they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.proposing.known import Known
+from spaces.candidate import Candidate
+
+LEAST_SHARE = 2  # a lower precision rarely leaves less than one part in so many of the latency
+FEW = 4  # timed at a time until one is within the budget
+
+
+class Uncut:
+    """The whole ones among a space's candidates, and how slow they may be by what is known of the plain ones."""
+
+    def __init__(self, candidates: Sequence[Candidate], plain: Collection[Candidate], limit_ms: float) -> None:
+        self._candidates, self._limit_ms = candidates, limit_ms
+        self._places = [place for place, candidate in enumerate(candidates) if not candidate.steps]
+        self._plain = {(c.variant, c.runtime): place for place, c in enumerate(candidates) if c in plain}
+
+    @property
+    def all(self) -> bool:
+        """True where nothing is cut anywhere."""
+        return len(self._places) == len(self._candidates)
+
+    def may_keep(self, known: Known) -> NDArray[np.bool_]:
+        """(N,) whole, and within the budget for all that is known.
+
+        Latency grows with the input's area, by less than the area itself: what is larger than one that was too slow is
+        too slow as well.
+        """
+        found = np.zeros(len(self._candidates), dtype=bool)
+        slow: dict[Candidate, int] = {}
+        for too_slow in self._too_slow(known):
+            slow[_scaleless(too_slow)] = min(too_slow.image_px, slow.get(_scaleless(too_slow), too_slow.image_px))
+        for place in self._places:
+            whole = self._candidates[place]
+            found[place] = self._least_ms(whole, known) <= self._limit_ms and whole.image_px < slow.get(
+                _scaleless(whole), np.inf
+            )
+        return found
+
+    def likely_fastest(self, known: Known) -> NDArray[np.int64]:
+        """Of as many networks as there are few, the fastest form each may have, the fastest first."""
+        keep = [int(place) for place in np.flatnonzero(self.may_keep(known))]
+        best: dict[str, int] = {}
+        for place in sorted(keep, key=lambda place: self._least_ms(self._candidates[place], known)):
+            best.setdefault(self._candidates[place].variant, place)
+        return np.array(list(best.values())[:FEW], dtype=np.int64)
+
+    def _too_slow(self, known: Known) -> list[Candidate]:
+        return [self._candidates[place] for place in self._places if known.beyond[place]]
+
+    def _least_ms(self, whole: Candidate, known: Known) -> float:
+        """By the plain network; 0 where that is not known."""
+        place = self._plain.get((whole.variant, whole.runtime))
+        if place is None or not np.isfinite(known.latency_ms[place]):
+            return 0.0
+        plain = self._candidates[place]
+        parts = (1 if whole.precision == plain.precision else LEAST_SHARE) * whole.threads / plain.threads
+        return float(known.latency_ms[place]) * (whole.image_px / plain.image_px) ** 2 / parts
+
+
+def _scaleless(candidate: Candidate) -> Candidate:
+    return replace(candidate, image_px=0)

@@ -1,0 +1,64 @@
+"""What was only timed counts where nothing keeps the budget, and among what cost no training."""
+
+from __future__ import annotations
+
+from evaluators.measurement import KEPT, OVER_BUDGET
+from evaluators.stopwatch import Stopwatch
+from search.budget import Budget
+from search.finish import finish
+from search.ledger import Ledger
+from search.looks import early_stops, looks
+from search.remembered import Remembered
+from spaces.space import load
+from tests.search.analytic import Analytic
+from tests.search.test_budget_sampler import go
+
+SPACE = load("tiny")
+PLAIN = frozenset(SPACE.parents())
+
+
+def looked(folder, budget, trials):
+    """A search's measurements and looks, and its ledger."""
+    found = go(folder, Analytic(), SPACE, budget, trials)
+    ledger = Ledger(folder / "ledger.jsonl")
+    return found, looks(SPACE, ledger, found, budget), ledger
+
+
+def test_what_is_a_trial_is_no_look_and_all_else_that_was_timed_is(tmp_path):
+    budget = Budget(1.5)
+    found, looks_, ledger = looked(tmp_path, budget, 12)
+    timed = {entry.key for entry in ledger.entries("latency")}
+    assert {m.candidate.key() for m in [*found, *looks_]} == timed and len(looks_) > 12
+    assert {m.outcome for m in looks_} == {KEPT, OVER_BUDGET}
+    assert all((m.outcome == KEPT) == budget.keeps(m.latency) == (not m.reason) for m in looks_)
+
+
+def test_the_nearest_to_a_budget_nobody_keeps_may_be_a_look(tmp_path):
+    budget = Budget(0.01)
+    found, looks_, ledger = looked(tmp_path, budget, 8)
+    remembered = Remembered(Analytic(), ledger, Stopwatch())
+    without = finish(found, remembered, budget, PLAIN, lambda line: None)
+    ending = finish(found, remembered, budget, PLAIN, lambda line: None, looks=looks_)
+    fastest = min([*found, *looks_], key=lambda m: m.latency.percentile_ms.value)
+    assert ending.miss.measurement.candidate == fastest.candidate and "> 0.01" in ending.miss.over
+    assert fastest in looks_ and without.miss.measurement.candidate != fastest.candidate
+    assert ending.measurements == without.measurements, "a look is no trial"
+
+
+def test_looks_over_the_budget_cost_no_training_and_plain_networks_do(tmp_path):
+    found, looks_, ledger = looked(tmp_path, Budget(1.5), 12)
+    before, over = early_stops([*found, *looks_], ledger)
+    slow = [m for m in [*found, *looks_] if m.outcome == OVER_BUDGET]
+    trained = [m for m in slow if m.accuracies]
+    assert over == len(slow) > len([m for m in found if m.outcome == OVER_BUDGET])
+    assert trained and all(m.candidate in PLAIN for m in trained) and before < over
+    tried = {entry.key.partition("@")[0] for entry in ledger.entries("accuracy")}
+    key = next(k for m in looks_ if m.outcome == OVER_BUDGET and (k := m.candidate.key()) not in tried)
+    ledger.put("accuracy", f"{key}@0", None, {}, 0.0)
+    assert early_stops([*found, *looks_], ledger) == (before, over), "a score of the parent's weights is no training"
+    ledger.put("accuracy", f"{key}@1", None, {}, 0.0)
+    assert early_stops([*found, *looks_], ledger)[0] == before - 1
+
+
+def test_nothing_timed_no_looks(tmp_path):
+    assert looks(SPACE, Ledger(tmp_path / "ledger.jsonl"), [], Budget(1.0)) == []
