@@ -95,7 +95,7 @@ TASKS = {
         parent_epochs=3,
         epochs=3,
         plain_epochs=3,
-        smaller=((60, (FP32, INT8)), (72, GRID), (84, (FP32,))),
+        smaller=((60, (FP32, INT8)), (72, GRID), (84, (FP32, INT8))),
     ),
     "cifar10_subset": Task(
         "cifar10_subset",
