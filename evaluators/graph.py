@@ -68,14 +68,26 @@ def _climbed(job: GraphJob, part: Path) -> tuple[Rung, ...]:
         images, labels = arrays(job.dataset, TRAIN, job.candidate.image_px, job.cache)
         return tuned(plan, plain, Feed(images, labels, normalisation, job.recipe), job.ladder)
 
-    climbed = climb(plain, job.int8, _exam(job), _calibration(job), job.ladder, tune)
+    climbed = climb(plain, job.int8, _exam(job), _calibration(job), job.ladder, tune, lambda: _second(job))
     save(climbed.graph, part)
     return climbed.rungs
 
 
 def _exam(job: GraphJob) -> Exam:
     """The validation images that rungs are compared on: all, or the same share of them every time."""
-    images, labels = arrays(job.dataset, VALIDATION, job.candidate.image_px, job.cache)
-    chosen = np.sort(np.random.default_rng([job.recipe.seed, 3]).permutation(len(labels))[: job.ladder.images])
+    count = len(job.dataset.splits[VALIDATION].labels)
+    return _of(job, VALIDATION, np.random.default_rng([job.recipe.seed, 3]).permutation(count)[: job.ladder.images])
+
+
+def _second(job: GraphJob) -> Exam:
+    """Training images that none of the graph's ranges come from."""
+    used = calibration_images(job.dataset, job.calibration_images, job.recipe.seed)
+    others = np.setdiff1d(np.arange(len(job.dataset.splits[TRAIN].labels)), used)
+    return _of(job, TRAIN, np.random.default_rng([job.recipe.seed, 4]).permutation(others)[: job.ladder.second])
+
+
+def _of(job: GraphJob, split: str, chosen: np.ndarray) -> Exam:
+    images, labels = arrays(job.dataset, split, job.candidate.image_px, job.cache)
     normalisation = network.normalisation(job.candidate.family, job.candidate.variant)
+    chosen = np.sort(chosen)
     return Exam(normalise(images[chosen], *normalisation), labels[chosen])

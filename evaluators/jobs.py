@@ -113,6 +113,7 @@ class Ladder:
     qat_epochs: int = 2  # of quantization-aware fine-tuning; 0: none
     qat_lr: float = 1e-4  # peak: batch norm is folded by then, and the weights are nearly right
     images: int = 1000  # of the validation split that graphs are compared on, at most
+    second: int = 500  # training images on which a graph that loses little there must lose as little, at most
 
     def at(self, epochs: int, epochs_max: int) -> Ladder:
         """The rungs that are worth climbing after `epochs` of a network's training.
@@ -122,7 +123,7 @@ class Ladder:
         """
         if epochs == epochs_max:
             return self
-        short = replace(self, floating_macs=0.0, qat_epochs=0, best=False)
+        short = replace(self, floating_macs=0.0, qat_epochs=0, best=False, second=0)
         if not epochs:
             return replace(short, methods=self.methods[:1], correct=False)
         return replace(short, methods=tuple(name for name in self.methods if name in QUICK))

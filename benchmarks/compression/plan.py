@@ -9,7 +9,7 @@ from remote.device import Int8Recipe
 from spaces.candidate import Candidate
 
 WHOLE_LADDER = Ladder()
-FIRST_RUNG = Ladder(methods=("min-max",), correct=False, floating_macs=0.0, qat_epochs=0)
+FIRST_RUNG = Ladder(methods=("min-max",), correct=False, floating_macs=0.0, qat_epochs=0, second=0)
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def parents(bench: Bench, data: str) -> list[Parent]:
 def entries(bench: Bench, parent: Parent, rows: list[Row], folder: Path) -> list[Entry]:
     """Each row in each runtime; the images of every size are written to `folder`, by split."""
     for image_px in {row.candidate.image_px for row in rows}:
-        for split in (VALIDATION, TEST):
+        for split in (VALIDATION, TRAIN, TEST):
             np.save(folder / f"{split}_{image_px}.npy", parent.pictures(split, image_px)[0])
     return [
         Entry(f"{row.treatment.name} {row.candidate.image_px}px {runtime}", runtime, path, row.candidate.image_px)

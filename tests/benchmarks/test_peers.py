@@ -36,9 +36,11 @@ def entry(name):
 def test_the_fastest_that_has_as_many_right_is_chosen():
     seen = told(fp32=(80, 10.0), small=(84, 5.0), smaller=(100, 3.0), slow=(79, 20.0), peer=(84, 4.0))
     ours = [entry(name) for name in seen.ms if name != "peer"]
-    assert chosen(seen, entry("peer"), ours) == entry("small"), "faster or not: the ratio is to tell"
-    assert chosen(seen, entry("fp32"), ours) == entry("fp32")
-    assert chosen(seen, entry("slow"), ours[:3]) is None
+    assert chosen([seen], entry("peer"), ours) == entry("small"), "faster or not: the ratio is to tell"
+    assert chosen([seen], entry("fp32"), ours) == entry("fp32")
+    assert chosen([seen], entry("slow"), ours[:3]) is None
+    elsewhere = told(fp32=(10, 1.0), small=(30, 1.0), smaller=(10, 1.0), slow=(10, 1.0), peer=(20, 1.0))
+    assert chosen([seen, elsewhere], entry("peer"), ours) == entry("fp32"), "enough on both, and the times of the first"
 
 
 def test_the_table_tells_difference_and_ratio():

@@ -12,7 +12,7 @@ from evaluators.quantizing.ladder import Found, climb, sensitivity
 from evaluators.quantizing.qdq import Plan, initializers, layers, macs
 from evaluators.quantizing.ranges import extremes
 from evaluators.quantizing.replay import OPERATORS, NoSuchOperator
-from evaluators.quantizing.scoring import decibels
+from evaluators.quantizing.scoring import Exam, decibels, logits
 from tests.evaluators.quantizing.nets import RECIPES, exam_of, images, plain_graph, right, top1, unbalance
 
 RECIPE = RECIPES["TensorRT"]
@@ -62,6 +62,28 @@ def test_where_the_best_is_not_asked_for_the_first_method_that_will_do_is_kept(p
     assert names(climbed) == ["fp32", "int8 percentile 99.9"] and climbed.rungs[-1].kept
     whole = names(climb(plain, RECIPE, exam_of(plain), images(16), replace(short, best=True), None))
     assert len(whole) > 2, "else this shows nothing"
+
+
+def test_what_passes_by_luck_is_found_out_on_other_images(plain):
+    lenient, asked = replace(STRICT, allowed_drop=0.2, floating_macs=1.0, second=100), []
+    whole = exam_of(plain)
+    at_first = climb(plain, RECIPE, whole, images(16), lenient, None)
+    assert names(at_first)[1:] == ["int8 min-max"], "else this shows nothing"
+
+    def hard():
+        """An exam on which fp32 has everything right and int8 little: what they answer differently."""
+        asked.append(True)
+        shown = images(2000, 9)
+        answers = [logits(graph, shown).argmax(axis=1) for graph in (plain, at_first.graph)]
+        return Exam(shown[answers[0] != answers[1]], answers[0][answers[0] != answers[1]])
+
+    climbed = climb(plain, RECIPE, whole, images(16), lenient, None, hard)
+    assert "loses 100.0 points on" in climbed.rungs[1].note and "floating point" in climbed.rungs[-1].name
+    assert len(asked) == 1 and top1(hard(), climbed.graph) > 0.9
+    asked.clear()
+    climb(plain, RECIPE, whole, images(16), replace(lenient, second=0), None, hard)
+    nobody = climb(plain, RECIPE, whole, images(16), lenient, None, lambda: Exam(whole.images[:0], whole.labels[:0]))
+    assert not asked and names(nobody) == names(at_first)
 
 
 def near_db(rung):
@@ -217,5 +239,5 @@ def test_the_paired_error_counts_what_changed():
 def test_before_the_end_of_training_only_cheap_rungs_are_climbed():
     whole = Ladder()
     assert whole.at(3, 3) == whole
-    assert whole.at(1, 3) == replace(whole, floating_macs=0.0, qat_epochs=0, methods=QUICK, best=False)
+    assert whole.at(1, 3) == replace(whole, floating_macs=0.0, qat_epochs=0, methods=QUICK, best=False, second=0)
     assert whole.at(0, 3) == replace(whole.at(1, 3), methods=("min-max",), correct=False)
