@@ -79,7 +79,7 @@ def test_what_passes_by_luck_is_found_out_on_other_images(plain):
 
     climbed = climb(plain, RECIPE, whole, images(16), lenient, None, hard)
     assert "loses 100.0 points on" in climbed.rungs[1].note and "floating point" in climbed.rungs[-1].name
-    assert len(asked) == 1 and top1(hard(), climbed.graph) > 0.9
+    assert len(asked) == 1 and top1(hard(), climbed.graph) >= 1 - lenient.allowed_drop
     asked.clear()
     climb(plain, RECIPE, whole, images(16), replace(lenient, second=0), None, hard)
     nobody = climb(plain, RECIPE, whole, images(16), lenient, None, lambda: Exam(whole.images[:0], whole.labels[:0]))
