@@ -85,7 +85,7 @@ def test_the_page_says_what_the_device_really_runs(tmp_path):
 def test_the_page_says_what_it_rests_on(tmp_path):
     text = page(KINDS["usual"](tmp_path))
     rests_on = ("onnxruntime 1.31.1", "search saw training and validation images only", "tpe", "Exit code 0")
-    for fact in (*rests_on, "6 of 13 trials over the budget ended before", "2 broken images left out"):
+    for fact in (*rests_on, "6 of 13 candidates over the budget ended before", "2 broken images left out"):
         assert fact in text
     assert 'role="alert"' not in text
     noisy = page(KINDS["disturbed"](tmp_path))
