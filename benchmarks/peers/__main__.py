@@ -2,8 +2,8 @@
 
 Every peer gets the same parent, calibration images, machine and minute. Against each stands the fastest of what this
 project made of the parent that has at least as many images right as the peer, of the validation and of the training
-split; the table's accuracies are of test images, and their difference is paired. Times are interleaved; the ratio is the
-median over rounds of ours / theirs in the same round, with its 95 % interval. Ours are what
+split; the table's accuracies are of test images, and their difference is paired. Times are interleaved; the ratio is
+the median over rounds of ours / theirs in the same round, with its 95 % interval. Ours are what
 `python -m benchmarks.compression --only score` left.
 """
 
