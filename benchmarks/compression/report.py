@@ -150,12 +150,12 @@ def _short(lines: Sequence[Line]) -> str:
         told.append(f"| {first['data']} | {first['network']} | {' | '.join(cells)} |")
     untimed = any(math.isnan(line["p95_ms"]) for line in lines)
     end = " Where one is missing, the row is scored and not yet timed, or not yet run." if untimed else ""
-    return "\n".join([*told, "", f"Test accuracy and p95 latency.{end}"])
+    return "\n".join([*told, "", f"Test accuracy with its standard error, and p95 latency.{end}"])
 
 
 def _cell(line: Line) -> str:
     timed = "" if math.isnan(line["p95_ms"]) else f", {_number(line['p95_ms'])} ms"
-    return f"{line['test']:.1f} %{timed}"
+    return f"{line['test']:.1f} ± {line['error']:.1f} %{timed}"
 
 
 def _points(lost: float) -> str:
