@@ -110,7 +110,10 @@ def test_the_latest_timing_counts_and_fronts_are_drawn(tmp_path):
     pandas.DataFrame(lines).to_csv(tmp_path / "results.csv", index=False)
     pandas.DataFrame(timings).to_csv(tmp_path / "timings.csv", index=False)
     report.write(tmp_path, tmp_path / "short.md")
-    assert "| 98.9 ± 0.7 %, 4.4 ms |  | 98.6 ± 0.7 %, 3.3 ms | 96.7 ± 1.0 %, 2.2 ms |" in (tmp_path / "short.md").read_text()
+    assert (
+        "| 98.9 ± 0.7 %, 4.4 ms |  | 98.6 ± 0.7 %, 3.3 ms | 96.7 ± 1.0 %, 2.2 ms |"
+        in (tmp_path / "short.md").read_text()
+    )
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "| mobilenet_v2 96px | fp32 | 98.9 ± 0.7 | 4 | 4.4 | 60 | 2.00 | 1.0 |" in text and "other load" not in text
     assert "| pruning | mobilenet_v2 | 2 |" in text and "| family | all | 2 |" in text
