@@ -34,7 +34,7 @@ def train_parent(job: ParentJob) -> Trained:
     feed = _begin(job)
     net = network.build(job.family, job.variant, len(job.dataset.classes), job.image_px)
     start = weights.start(net, job.family, job.variant, job.weights, job.download)
-    net.to(device())
+    _laid_out(net.to(device()))
     recipe = job.recipe
     steps, loss = train(
         net,
@@ -75,7 +75,7 @@ def fine_tune(job: FineTuneJob) -> Trained:
     feed = _begin(job)
     saved = torch.load(job.net, weights_only=True)
     taught = torch.load(job.teacher, weights_only=True)["logits"].to(device())
-    net, before = network.unpacked(saved).to(device()), saved["epochs"]
+    net, before = _laid_out(network.unpacked(saved).to(device())), saved["epochs"]
     recipe = job.recipe
 
     def loss_of(out: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -88,6 +88,14 @@ def fine_tune(job: FineTuneJob) -> Trained:
     steps, loss = train(net, feed, loss_of, job.epochs, recipe.lr_candidate, random, progress)
     _save(saved | {"state": net.cpu().state_dict(), "epochs": before + job.epochs}, job.out)
     return Trained(job.out, steps, before + job.epochs, loss, time.monotonic() - began, "parent")
+
+
+def _laid_out(net: torch.nn.Module) -> torch.nn.Module:
+    """The net with its weights channels-last, which its convolutions then compute in: on CPUs nets with depthwise ones
+    train in two thirds of the time. Not where a 1x1 convolution has a stride: oneDNN's backward pass of it crashes."""
+    convs = [module for module in net.modules() if isinstance(module, torch.nn.Conv2d)]
+    strided = any(max(conv.kernel_size) == 1 and max(conv.stride) > 1 for conv in convs)
+    return net if strided or device().type != "cpu" else net.to(memory_format=torch.channels_last)
 
 
 def load_net(path: Path) -> torch.nn.Module:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from evaluators import training
 from evaluators.data import TEST, TRAIN, VALIDATION, Split, arrays, open_dataset
 from evaluators.feed import Feed, logits, renew_batchnorm
 from evaluators.jobs import CandidateJob, FineTuneJob, ParentJob, Recipe, TrainingFailed
@@ -148,6 +149,29 @@ def test_another_input_size_gets_batchnorm_statistics_of_its_own(parent, digits,
         assert torch.equal(value, kept[name])
     changed = {name for name, value in other.state_dict().items() if not torch.equal(value, kept[name])}
     assert changed and all("running" in name or "num_batches" in name for name in changed)
+
+
+@pytest.mark.parametrize(
+    ("family", "variant", "last"), [("tiny_mobile", "mb_w8", True), ("tiny_resnet", "res8_w8_s2", False)]
+)
+@pytest.mark.slow
+def test_nets_train_in_the_layout_that_is_fast_and_safe(few, cache, tmp_path, monkeypatch, family, variant, last):
+    """At 96 px oneDNN crashes on the residual net's 1x1 convolution of stride 2 if it is channels-last."""
+    laid_out, real = [], training.train
+
+    def train(net, *rest):
+        kernels = [m.weight for m in net.modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (3, 3)]
+        laid_out.extend(k.is_contiguous(memory_format=torch.channels_last) for k in kernels if k.shape[1] > 1)
+        return real(net, *rest)
+
+    monkeypatch.setattr(training, "train", train)
+    recipe = replace(Recipe.of(few, threads=1), parent_epochs=1)
+    job = (few, cache, family, variant, 96)
+    parent, start = tmp_path / "parent.pt", tmp_path / "start.pt"
+    train_parent(ParentJob(*job, recipe, parent))
+    start_candidate(CandidateJob(*job, PRUNED, recipe, parent, start, ()))
+    fine_tune(FineTuneJob(*job, 1, recipe, parent, start, tmp_path / "tuned.pt"))
+    assert laid_out and all(each == last for each in laid_out)
 
 
 def test_the_same_job_gives_the_same_network(parent, few, cache, tmp_path):
