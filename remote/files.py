@@ -1,0 +1,105 @@
+"""Write files so that each appears whole or not at all, whoever else writes it and however the process ends."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+FULL = (errno.ENOSPC, errno.EDQUOT)  # what a file system without room answers
+
+
+class HostError(Exception):
+    """Raised when this machine, not a device or a candidate, can't go on: no disk, no memory, no right to write.
+
+    The message is one line that says what was asked and what to do. Nothing is recorded of the candidate whose work it
+    interrupted: with room, the same command goes on.
+    """
+
+
+@contextlib.contextmanager
+def replace_file(path: Path) -> Iterator[Path]:
+    """Context manager that yields a new file to be written and puts it in the place of `path` when all went well.
+
+    The new file lies beside `path` under a name of its own, so that two processes that write the same file never share
+    a part of it: the last to end wins. It is on disk before it is renamed, and it is removed if the block raises.
+
+    Args:
+        path: The file to make or replace. Its folder is made where it is missing; a link stays a link.
+
+    Yields:
+        The path to write to. It exists and is empty.
+
+    Raises:
+        OSError: The folder can't be written, or has no room.
+    """
+    target = Path(os.path.realpath(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name[:100]}.{uuid.uuid4().hex[:12]}.part")
+    os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    try:
+        yield part
+        with part.open("rb+") as written:
+            os.fsync(written.fileno())
+        if target.exists():
+            shutil.copymode(target, part)
+        part.replace(target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write a whole file at once; text is UTF-8. See `replace_file`."""
+    with replace_file(path) as part:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def reserve(path: Path, size: int) -> None:
+    """Take `size` bytes of the disk for a file that will be mapped into memory.
+
+    A sparse file that is mapped raises no error when the disk is full: the process is killed by SIGBUS.
+
+    Raises:
+        OSError: With errno ENOSPC where there is no room.
+    """
+    with path.open("rb+") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, max(size, 1))
+            return
+        zeros = bytes(1 << 20)
+        for start in range(0, size, len(zeros)):
+            file.write(zeros[: size - start])
+
+
+def host_error(error: OSError, doing: str) -> HostError | None:
+    """Return what a failed write says of this machine, or None where it says nothing of it.
+
+    Args:
+        error: What a write, or the making of a file, raised.
+        doing: What was being done, as the beginning of a sentence: `writing runs/steel`.
+    """
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno in FULL:
+        return HostError(f"{doing}: no space left on the disk{where}; make room, and the same command goes on")
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return HostError(f"{doing}: not allowed to write{where}; make it writable or name another folder")
+    if error.errno in (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE):
+        return HostError(f"{doing}: {os.strerror(error.errno)}{where}; when that is mended, the same command goes on")
+    return None
+
+
+def read_or_none(path: Path, parse: Callable[[str], object]) -> object | None:
+    """Return what `parse` makes of a cached text file; None where it is missing or damaged.
+
+    For caches alone, whose unreadable entries are as good as absent ones.
+    """
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
