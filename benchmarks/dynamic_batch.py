@@ -9,16 +9,19 @@ after it, and the ratio's median over all pairs is what is told.
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 
 from evaluators.export import INPUT, export
 from spaces.network import build
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when it is imported
+import onnxruntime
 
 WARM_UP = 10
 

@@ -35,7 +35,9 @@ MODELS = [
     ("resnet", "resnet18", 160),
 ]
 BACK_TO_BACK = """
-import sys, time, statistics, numpy, onnxruntime
+import os, sys, time, statistics, numpy
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when it is imported
+import onnxruntime
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = 1
 session = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])

@@ -1,4 +1,4 @@
-"""Top-1 of an exported graph, run by the device's own runtime on prepared images."""
+"""Accuracy of an exported graph, run by the device's own runtime on prepared images."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Protocol
 
 import numpy
 
+from evaluators.confusion import count_errors
 from evaluators.data import Dataset, arrays, normalise
-from evaluators.measurement import Accuracy
+from evaluators.measurement import TOP1, Accuracy
 from remote.session import Job
 
 
@@ -31,9 +32,11 @@ def score(
     epochs: int,
     cache: Path,
     answers: Path | None = None,
+    metric: str = TOP1,
 ) -> Accuracy:
-    """Accuracy of the file `model` on one split, image by image at batch 1. The classes it gave go to `answers` (.npy).
+    """Return the accuracy of the file `model` on one split, image by image at batch 1, with what was wrong by class.
 
+    The classes it gave go to `answers` (.npy). `metric`, one of METRICS, is what the search compares.
     Raises what the session raises: CandidateError, DeviceError.
     """
     images, labels = arrays(dataset, split, image_px, cache)
@@ -46,4 +49,15 @@ def score(
         part = answers.with_suffix(".part.npy")
         numpy.save(part, predicted)
         part.replace(answers)
-    return Accuracy(correct / len(labels), correct, len(labels), epochs, split, sha256)
+    counts, errors = count_errors(labels, predicted, len(dataset.classes))
+    return Accuracy(
+        correct / len(labels),
+        correct,
+        len(labels),
+        epochs,
+        split,
+        sha256,
+        class_counts=counts,
+        errors=tuple(errors),
+        metric=metric,
+    )

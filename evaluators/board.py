@@ -29,7 +29,7 @@ from evaluators.jobs import (
     graph_from_json,
 )
 from evaluators.latency import Rules, Target, time_model
-from evaluators.measurement import Accuracy, Agreement, Block, Failure, Latency, Structure
+from evaluators.measurement import TOP1, Accuracy, Agreement, Block, Failure, Latency, Structure
 from evaluators.parents import Parents, School
 from evaluators.stopwatch import Stopwatch
 from evaluators.teacher import PARENT
@@ -71,6 +71,7 @@ class Setup:
     opset: int = 13  # what the oldest boards read
     calibration_images: int = 64
     simulated: bool = False
+    metric: str = TOP1  # what accuracies are compared by
     ladder: Ladder = field(default_factory=Ladder)  # of int8
 
 
@@ -251,6 +252,7 @@ class Board:
                     epochs,
                     self._images,
                     self._answers(candidate, epochs) if split == VALIDATION else None,
+                    self._setup.metric,
                 )
                 return replace(accuracy, rungs=graph.rungs, relaid=graph.relaid)
         except (CandidateError, Unbuildable) as error:
@@ -264,14 +266,7 @@ class Board:
         return for_runtime(graph, needs(candidate.runtime), candidate.image_px, self._graphs)
 
     def _keep(self, candidate: Candidate) -> Callable[[Block], None]:
-        """Adds a block, raw, to `samples.jsonl.gz`: one line a block, which pandas reads with `lines=True`."""
-
-        def keep(block: Block) -> None:
-            line = json.dumps({"candidate": candidate.key(), **asdict(block)}, default=dict) + "\n"
-            with gzip.open(self._setup.folder / "samples.jsonl.gz", "at", encoding="utf-8") as file:
-                file.write(line)
-
-        return keep
+        return partial(keep_block, self._setup.folder, candidate.key())
 
     def _answers(self, candidate: Candidate, epochs: int) -> Path:
         """The classes that the device gave the validation images."""
@@ -345,6 +340,19 @@ class Board:
 
         self._progress.unlink(missing_ok=True)
         return self._worker.call(f"evaluators.training:{function}", job, timeout_s=TRAINING_S_MAX, tick=tick)
+
+
+def keep_block(folder: Path, name: str, block: Block) -> None:
+    """Add a block, raw, to `samples.jsonl.gz` of a run folder: one line a block, read by pandas with `lines=True`.
+
+    Args:
+        folder: The run folder.
+        name: Key of the candidate, or `reference RUNTIME`.
+        block: What was timed.
+    """
+    line = json.dumps({"candidate": name, **asdict(block)}, default=dict) + "\n"
+    with gzip.open(folder / "samples.jsonl.gz", "at", encoding="utf-8") as file:
+        file.write(line)
 
 
 def share_done(progress: Path) -> float | None:

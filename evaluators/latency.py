@@ -170,15 +170,22 @@ def reduce_blocks(blocks: Sequence[Block], target: Target, repeated: int) -> Lat
     )
 
 
-def calibrate(session: Times, reference_sha256: str, job: Job, rules: Rules) -> tuple[float, str]:
-    """Wall median in ms of the reference on the calm device, and why it may not have been calm.
+def calibrate(
+    session: Times,
+    reference_sha256: str,
+    job: Job,
+    rules: Rules,
+    keep: Callable[[Block], None] = lambda block: None,
+) -> tuple[float, str]:
+    """Return the wall median in ms of the reference on the calm device, and why it may not have been calm.
 
-    The calmest of several blocks: other load only ever adds time.
+    The calmest of several blocks: other load only ever adds time. `keep` is given every block, raw.
     """
     target = Target(reference_sha256, reference_sha256, job, "", 50.0, 1.0)
     blocks = []
     for _ in range(5):
         blocks.append(time_block(session, target, replace(rules, reference_drift_max=float("inf"))))
+        keep(blocks[-1])
     calm = min(blocks, key=lambda block: median(block.reference_wall_ms))
     disturbed = [block.disturbed for block in blocks if block.disturbed]
     return median(calm.reference_wall_ms), disturbed[0] if len(disturbed) > len(blocks) / 2 else ""

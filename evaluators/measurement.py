@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
+from evaluators.confusion import Confusion, Error, errors_from_json
 from evaluators.coverage import Coverage
 from spaces.candidate import Candidate
+
+TOP1, BALANCED, MACRO_F1 = "top1", "balanced", "macro-f1"
+METRICS = {TOP1: "top-1 accuracy", BALANCED: "balanced accuracy", MACRO_F1: "macro-F1"}  # name: as people call it
 
 DISAGREEMENT = 0.005  # of top-1 between device and host: above it one of them computes something else
 
@@ -106,9 +111,11 @@ class Rung:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Top-1 of the exported graph, run by the device's runtime.
+    """How well the exported graph does on one split, run by the device's runtime.
 
     `epochs` is the fidelity: fine-tuning epochs spent on the structure (0: weights straight from the parent).
+    `score` is what a search compares: the value of `metric`. Entries of earlier versions have no `class_counts`, and
+    no metric but top-1.
     """
 
     top1: float
@@ -119,10 +126,47 @@ class Accuracy:
     model_sha256: str
     rungs: tuple[Rung, ...] = ()  # what int8 took, on the host; empty for other precisions
     relaid: bool = False  # the graph's operators are not those that were timed: its latency must be taken again
+    class_counts: tuple[int, ...] = ()  # images by class; empty where classes are not told apart
+    errors: tuple[Error, ...] = ()  # (label, predicted class, images) of what was wrong
+    metric: str = TOP1  # one of METRICS
+
+    @cached_property
+    def confusion(self) -> Confusion | None:
+        """The confusion matrix; None where classes are not told apart."""
+        return Confusion(self.class_counts, self.errors) if self.class_counts else None
+
+    @property
+    def score(self) -> float:
+        """The value of `metric`, 0..1."""
+        return self.value_of(self.metric)
+
+    def score_error(self) -> float:
+        """Return the standard error of `score`."""
+        return self.error_of(self.metric)
+
+    def value_of(self, metric: str) -> float:
+        """Return the value of one of METRICS, 0..1. Raises ValueError where only top-1 is known."""
+        return self._measured(metric)[0]
+
+    def error_of(self, metric: str) -> float:
+        """Return its standard error. Raises ValueError where only top-1 is known."""
+        return self._measured(metric)[1]
 
     def standard_error(self) -> float:
         """Of `top1`, Agresti-Coull style so that 0 and 1 do not claim certainty."""
         return standard_error(self.correct, self.count)
+
+    def _measured(self, metric: str) -> tuple[float, float]:
+        if metric == TOP1:
+            return self.top1, self.standard_error()
+        if self.confusion is None:
+            raise ValueError(f"no {METRICS[metric]}: which classes were wrong was not recorded, top-1 alone is known")
+        return self._by_class[metric]
+
+    @cached_property
+    def _by_class(self) -> dict[str, tuple[float, float]]:
+        assert self.confusion is not None
+        return {BALANCED: self.confusion.balanced(), MACRO_F1: self.confusion.macro_f1()}
 
 
 def standard_error(correct: int, count: int) -> float:
@@ -188,6 +232,8 @@ class Failure:
 # What became of a trial. KEPT: measured in full. The rest ended at the named gate.
 KEPT, OVER_BUDGET, NO_GAIN, UNPROMISING, FAILED = "kept", "over budget", "no gain", "unpromising", "failed"
 OUTCOMES = (KEPT, OVER_BUDGET, NO_GAIN, UNPROMISING, FAILED)
+# What became of a candidate that never was a trial: its latency was wanted, or a short training beside it.
+TIMED_ONLY, TRIED_BRIEFLY = "timed only", "tried briefly"
 
 
 @dataclass(frozen=True)
@@ -213,8 +259,11 @@ class Measurement:
         return self.accuracies[-1] if self.accuracies else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self) | {"candidate": self.candidate.to_dict()}
+        """Return plain JSON values: of each accuracy its score instead of its errors, which the ledger keeps."""
+        plain = asdict(self) | {"candidate": self.candidate.to_dict()}
+        plain["accuracies"] = [_summary(accuracy) for accuracy in self.accuracies]
+        plain["test"] = _summary(self.test) if self.test else None
+        return plain
 
 
 def latency_from_dict(data: dict[str, Any]) -> Latency:
@@ -225,7 +274,16 @@ def latency_from_dict(data: dict[str, Any]) -> Latency:
 
 def accuracy_from_dict(data: dict[str, Any]) -> Accuracy:
     """The Accuracy whose `asdict` was `data`."""
-    return Accuracy(**(data | {"rungs": tuple(Rung(**rung) for rung in data.get("rungs", ()))}))
+    rungs = tuple(Rung(**rung) for rung in data.get("rungs", ()))
+    counts = tuple(int(count) for count in data.get("class_counts", ()))
+    errors = errors_from_json(data.get("errors", ()))
+    return Accuracy(**(data | {"rungs": rungs, "class_counts": counts, "errors": errors}))
+
+
+def _summary(accuracy: Accuracy) -> dict[str, Any]:
+    """Return an accuracy as plain values without what grows with the number of classes."""
+    plain = {name: value for name, value in asdict(accuracy).items() if name not in ("class_counts", "errors")}
+    return plain | {"score": accuracy.score}
 
 
 @dataclass(frozen=True)

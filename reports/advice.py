@@ -34,7 +34,7 @@ class Prospect:
     latency_ms: float
     latency_high_ms: float
     peak_mb: float
-    top1: float | None
+    score: float | None  # validation accuracy by the run's metric
     closes: bool  # every limit would be kept
 
 
@@ -151,22 +151,22 @@ def _prospect(result: Result, missed: Measurement, lever: Lever, candidate: Cand
     assert latency is not None
     times = lever.time_ratio.value
     peak_mb = latency.peak_mb * lever.memory_ratio
-    top1 = None
+    score = None
     if missed.accuracy is not None and lever.accuracy_change is not None:
-        top1 = min(1.0, max(0.0, missed.accuracy.top1 + lever.accuracy_change))
+        score = min(1.0, max(0.0, missed.accuracy.score + lever.accuracy_change))
     closes = _upper(latency.percentile_ms) * times <= budget.latency_ms
     closes = closes and (budget.peak_mb is None or peak_mb <= budget.peak_mb)
     # an unknown accuracy does not rule a candidate out, unless accuracy is the very limit that was missed
     if budget.max_drop is not None and result.baseline is not None and result.baseline.accuracy is not None:
-        floor = result.baseline.accuracy.top1 - budget.max_drop
-        closes = closes and (top1 >= floor if top1 is not None else missed.accuracy is None)
+        floor = result.baseline.accuracy.score - budget.max_drop
+        closes = closes and (score >= floor if score is not None else missed.accuracy is None)
     return Prospect(
         lever=lever,
         candidate=candidate.describe(),
         latency_ms=latency.percentile_ms.value * times,
         latency_high_ms=_upper(latency.percentile_ms) * times,
         peak_mb=peak_mb,
-        top1=top1,
+        score=score,
         closes=closes,
     )
 

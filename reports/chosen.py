@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.measurement import Accuracy, Measurement
+from reports.classes import class_warnings, summary
 from search.result import Result
 
 # The preprocessing here is the search's own, step for step: tests compare the two.
 EXAMPLE = '''\
 """python predict.py IMAGE: the class and its probability. Needs onnxruntime, numpy and pillow."""
-import json, pathlib, sys
+import json, os, pathlib, sys
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import: onnxruntime sends what it is used for otherwise
 import numpy as np, onnxruntime
 from PIL import Image, ImageOps
 
@@ -89,8 +91,8 @@ def _config(
         "measured": {
             "latency": asdict(choice.latency) if choice.latency else None,
             "latency_of": "the trained model" if choice.confirmed else "the same graph with random weights",
-            "validation": _accuracy(choice.accuracy),
-            "test": _accuracy(choice.test),
+            "validation": _accuracy(choice.accuracy, classes),
+            "test": _accuracy(choice.test, classes),
             "coverage": asdict(choice.coverage) if choice.coverage else None,
             "agreement": asdict(choice.agreement) | {"same_answer": choice.agreement.share}
             if choice.agreement
@@ -103,9 +105,11 @@ def _config(
         "data": result.data,
         "provenance": result.provenance,
         "run": {"command": result.command, "started": result.started, "trial": choice.trial},
-        "warnings": list(result.warnings),
+        "warnings": [*class_warnings(result), *result.warnings],
     }
 
 
-def _accuracy(accuracy: Accuracy | None) -> dict[str, Any] | None:
-    return asdict(accuracy) | {"standard_error": accuracy.standard_error()} if accuracy else None
+def _accuracy(accuracy: Accuracy | None, classes: list[str]) -> dict[str, Any] | None:
+    if accuracy is None:
+        return None
+    return asdict(accuracy) | {"standard_error": accuracy.standard_error()} | summary(accuracy, classes)

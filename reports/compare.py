@@ -50,7 +50,7 @@ class Lever:
     time_ratio: Interval  # of rank_ms, after / before: the median pair, and the smallest and largest
     memory_ratio: float  # of peak_mb, the median pair
     accuracy_pairs: int  # pairs whose accuracy is known after the same number of epochs
-    accuracy_change: float | None  # validation top-1, after - before, the median pair
+    accuracy_change: float | None  # validation score, after - before, the median pair
 
     def reversed(self) -> Lever:
         """The same pairs told the other way round."""
@@ -171,7 +171,7 @@ def _change(before: Measurement, after: Measurement) -> list[float]:
 
     Before its first epoch a network that was just cut says nothing of what it will be.
     """
-    start, end = ({a.epochs: a.top1 for a in m.accuracies} for m in (before, after))
+    start, end = ({a.epochs: a.score for a in m.accuracies} for m in (before, after))
     shared = start.keys() & end.keys()
     if before.candidate.steps or after.candidate.steps:
         shared -= {0}
@@ -194,8 +194,8 @@ def _log(large: float, small: float) -> float:
 def _lost(choice: Accuracy | None, baseline: Accuracy | None) -> tuple[float | None, float | None, int | None]:
     if choice is None or baseline is None:
         return None, None, None
-    error = hypot(choice.standard_error(), baseline.standard_error())
-    return baseline.top1 - choice.top1, error, choice.count
+    error = hypot(choice.score_error(), baseline.score_error())
+    return baseline.score - choice.score, error, choice.count
 
 
 def _share(after_mb: float, before_mb: float) -> float:

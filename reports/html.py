@@ -11,19 +11,21 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from evaluators.measurement import OUTCOMES, Measurement
+from evaluators.measurement import METRICS, OUTCOMES, TIMED_ONLY, TRIED_BRIEFLY, Measurement
 from reports import words
 from reports.advice import bought, nearest
+from reports.classes import by_class
 from reports.compare import levers, saving
-from reports.front import rows, trials
+from reports.front import rows, screened, trials
 from search.result import Result
 
 # What the interactive front needs of each trial; the rest stands in the table and the CSV.
 _DRAWN = (
-    "trial candidate outcome reason variant family image_px prune precision threads latency_ms latency_low_ms "
-    "latency_high_ms rank_ms validation_top1 validation_se test_top1 test_se epochs peak_mb parameters macs "
-    "onnx_bytes keeps_budget disturbed on_front chosen baseline"
+    "id trial candidate outcome reason variant family image_px prune precision threads latency_ms latency_low_ms "
+    "latency_high_ms rank_ms validation_score validation_score_se test_score test_score_se epochs peak_mb parameters "
+    "macs onnx_bytes keeps_budget disturbed on_front chosen baseline"
 )
+SCREENED = (TIMED_ONLY, TRIED_BRIEFLY)
 _KEYS = ("device", "data", "provenance")
 
 
@@ -31,6 +33,8 @@ def page(result: Result) -> str:
     """The whole HTML document. Every name from the run is escaped, in the text as in the embedded data."""
     frame = rows(result)
     records: list[dict[str, Any]] = json.loads(frame.to_json(orient="records", double_precision=15))
+    for place, record in enumerate(records):
+        record["id"] = f"look-{place}" if record["trial"] is None else f"trial-{record['trial']}"
     drawn = [{name: record[name] for name in _DRAWN.split()} for record in records]
     return _environment().get_template("report.html").render(
         result=result,
@@ -41,18 +45,22 @@ def page(result: Result) -> str:
         bought=bought(result),
         levers=levers(result),
         outcomes=words.outcomes(result),
-        outcome_names=OUTCOMES,
+        outcome_names=[*OUTCOMES, *(name for name in SCREENED if any(r["outcome"] == name for r in records))],
+        by_class=by_class(result),
         split=words.split(result),
         early=words.early(result),
         incidents=words.incidents(result),
         finalists=words.finalists(result),
         laddered=words.laddered(result),
         measured=_measured(result),
-        trials=records,
+        trials=[record for record in records if record["trial"] is not None],
+        records=records,
+        metric=METRICS[result.budget.metric],
         facts={name: getattr(result, name) for name in _KEYS},
         drawn={"trials": drawn, "budget": {
             "latency_ms": result.budget.latency_ms, "peak_mb": result.budget.peak_mb,
             "percentile": result.budget.percentile,
+            "metric": METRICS[result.budget.metric],
         }},
         plotly=_plotly(),
     )  # fmt: skip
@@ -71,7 +79,8 @@ def _environment() -> Environment:
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "sort_keys": True}
     for name in ("ms", "number", "interval", "bound", "percent", "points", "duration"):
         environment.filters[name] = getattr(words, name)
-    environment.globals |= {"change": words.change, "runs_as": words.runs_as}
+    names = ("change", "runs_as", "accuracy_change", "latency_change", "metric_name")
+    environment.globals |= {name: getattr(words, name) for name in names}
     return environment
 
 
@@ -82,7 +91,7 @@ def _plotly() -> Markup:
 
 def _measured(result: Result) -> dict[str, str]:
     """How the timing went, for people."""
-    timed: list[Measurement] = [m for m in trials(result) if m.latency is not None]
+    timed: list[Measurement] = [m for m in (*trials(result), *screened(result)) if m.latency is not None]
     latencies = [m.latency for m in timed if m.latency is not None]
     samples, blocks = (sum(getattr(latency, name) for latency in latencies) for name in ("samples", "blocks"))
     again = sum(1 for m in timed if m.confirmed)

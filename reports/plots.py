@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from evaluators.measurement import Measurement
-from reports.front import same, trials
+from evaluators.measurement import METRICS, Measurement
+from reports.front import same, screened, trials
 from reports.words import shorten
 from search.result import Result
 
@@ -27,19 +27,21 @@ def draw(result: Result, file: Path) -> None:
     figure = Figure(figsize=(9, 5.6), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    timed = [m for m in trials(result) if m.latency is not None]
-    scored = [m for m in timed if m.accuracy is not None]
+    tried = [m for m in trials(result) if m.latency is not None]
+    scored = [m for m in tried if m.accuracy is not None]
+    looked = [m for m in screened(result) if m.latency is not None]
+    timed = [*tried, *looked]
     _limits(axes, timed, scored, result.budget.latency_ms)
     _budget(axes, result)
     _points(axes, [m for m in scored if not any(same(m, f) for f in result.front)], _KEPT, "measured")
     _line(axes, result.front)
     _points(axes, result.front, _FRONT, "front")
-    _rug(axes, [m for m in timed if m.accuracy is None])
+    _rug(axes, [*(m for m in tried if m.accuracy is None), *looked])
     if not same(result.baseline, result.choice):
         _name(axes, result.baseline, "D", _BASELINE, "baseline", 26 if _close(axes, result) else 12)
     _name(axes, result.choice, "*", _CHOSEN, "chosen", 12)
     axes.set_xlabel(f"p{result.budget.percentile:g} latency on {result.device.get('name', 'the device')}, ms")
-    axes.set_ylabel("validation top-1, %")
+    axes.set_ylabel(f"validation {METRICS[result.budget.metric]}, %")
     axes.set_title(
         f"{len(timed)} candidates timed, {len(scored)} scored; budget {result.budget.describe()}\n"
         "bars: 95 % interval of latency, one standard error of accuracy",
@@ -73,8 +75,8 @@ def _limits(axes: Axes, timed: Sequence[Measurement], scored: Sequence[Measureme
     else:
         axes.set_xlim(max(0.0, low - 0.1 * (high - low) - 0.01 * high), high + 0.1 * (high - low) + 0.01 * high)
     # from what is shown, with room for the names above and the rug below
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda top1, _: f"{top1:g}" if 0 <= top1 <= 100 else ""))
-    tops = [100 * m.accuracy.top1 for m in scored if m.accuracy] or [0.0, 100.0]
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda score, _: f"{score:g}" if 0 <= score <= 100 else ""))
+    tops = [100 * m.accuracy.score for m in scored if m.accuracy] or [0.0, 100.0]
     room = max(1.0, max(tops) - min(tops))
     axes.set_ylim(min(tops) - 0.18 * room, max(tops) + 0.16 * room)
 
@@ -93,10 +95,10 @@ def _points(axes: Axes, measurements: Sequence[Measurement], colour: str, label:
         assert m.latency is not None and m.accuracy is not None
         estimate = m.latency.percentile_ms
         x.append(estimate.value)
-        y.append(100 * m.accuracy.top1)
+        y.append(100 * m.accuracy.score)
         left.append(max(0.0, estimate.value - estimate.low))
         right.append(max(0.0, estimate.high - estimate.value) if isfinite(estimate.high) else 0.0)
-        error.append(100 * m.accuracy.standard_error())
+        error.append(100 * m.accuracy.score_error())
     axes.errorbar(
         x, y, xerr=[left, right], yerr=error, fmt="o", markersize=5, color=colour, ecolor=colour, elinewidth=0.9,
         alpha=0.9, label=label,
@@ -108,8 +110,8 @@ def _line(axes: Axes, front: Sequence[Measurement]) -> None:
     best, x, y = -1.0, [], []
     for m in sorted(front, key=lambda m: m.latency.percentile_ms.value if m.latency else 0.0):
         assert m.latency is not None and m.accuracy is not None
-        if m.accuracy.top1 > best:
-            best = m.accuracy.top1
+        if m.accuracy.score > best:
+            best = m.accuracy.score
             x.append(m.latency.percentile_ms.value)
             y.append(100 * best)
     axes.step(x, y, where="post", color=_FRONT, linewidth=1.2, alpha=0.6)
@@ -120,12 +122,21 @@ def _rug(axes: Axes, unscored: Sequence[Measurement]) -> None:
         return
     x = [m.latency.percentile_ms.value for m in unscored if m.latency]
     place = axes.get_xaxis_transform()  # x in ms, y in parts of the axis
-    axes.plot(x, [0.025] * len(x), "|", transform=place, color=_OVER, markersize=11, label="timed only, never trained")
+    axes.plot(
+        x,
+        [0.025] * len(x),
+        "|",
+        transform=place,
+        color=_OVER,
+        markersize=11,
+        alpha=0.6,
+        label="timed, never trained in full",
+    )
 
 
 def _close(axes: Axes, result: Result) -> bool:
     """True if the names of choice and baseline would be written at the same height."""
-    accuracies = [m.accuracy.top1 for m in (result.choice, result.baseline) if m and m.accuracy]
+    accuracies = [m.accuracy.score for m in (result.choice, result.baseline) if m and m.accuracy]
     low, high = axes.get_ylim()
     return len(accuracies) == 2 and 100 * abs(accuracies[0] - accuracies[1]) < 0.05 * (high - low)
 
@@ -133,7 +144,7 @@ def _close(axes: Axes, result: Result) -> bool:
 def _name(axes: Axes, m: Measurement | None, marker: str, colour: str, what: str, lift: float) -> None:
     if m is None or m.latency is None or m.accuracy is None:
         return
-    x, y = m.latency.percentile_ms.value, 100 * m.accuracy.top1
+    x, y = m.latency.percentile_ms.value, 100 * m.accuracy.score
     size = 17 if marker == "*" else 9
     axes.plot(x, y, marker, color=colour, markersize=size, markeredgecolor="white", zorder=5, label=what)
     across = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))[0]

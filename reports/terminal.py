@@ -6,19 +6,21 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from evaluators.measurement import Measurement
+from evaluators.measurement import TOP1, Measurement
 from reports.advice import nearest
 from reports.compare import saving
 from reports.front import same
 from reports.words import (
+    accuracy_change,
     duration,
     early,
     headline,
     incidents,
     interval,
+    latency_change,
+    metric_name,
     number,
     outcomes,
-    percent,
     runs_as,
     split,
     trust,
@@ -47,6 +49,8 @@ def _front(result: Result) -> Table:
     table = Table(title="front  (* chosen, b greedy baseline)", title_justify="left", box=None, pad_edge=False)
     table.add_column("", width=1)
     table.add_column("candidate", overflow="fold")
+    if result.budget.metric != TOP1:
+        table.title = f"{table.title}; val and test: {metric_name(result.budget.metric)}"
     for name in (f"p{result.budget.percentile:g} ms", "val %", "test %", "MB"):
         table.add_column(name, justify="right", no_wrap=True)
     for measurement in dict.fromkeys(shown):
@@ -58,7 +62,7 @@ def _cells(result: Result, m: Measurement) -> list[Text]:
     mark = "*" if same(m, result.choice) else "b" if same(m, result.baseline) else ""
     latency = interval(m.latency.percentile_ms) if m.latency else "–"
     peak = f"{m.latency.peak_mb:.0f}" if m.latency else "–"
-    accuracies = [f"{100 * a.top1:.1f}" if a else "–" for a in (m.accuracy, m.test)]
+    accuracies = [f"{100 * a.score:.1f}" if a else "–" for a in (m.accuracy, m.test)]
     return [Text(cell) for cell in (mark, m.candidate.describe(), latency, *accuracies, peak)]
 
 
@@ -82,12 +86,12 @@ def _lines(result: Result) -> list[tuple[str, str]]:
     saved = saving(result)
     gained = ""
     if saved and not saved.is_baseline:
-        ratio, lost = saved.latency_saved, saved.test_lost
+        lost, metric = saved.test_lost, result.budget.metric
         gained = (
-            f"latency {percent(ratio.value)} [{percent(ratio.low)}, {percent(ratio.high)}] less, "
+            f"latency {latency_change(saved.latency_saved)}, "
             f"memory x {number(saved.memory_ratio)}"
             + (f", size x {number(saved.size_ratio)}" if saved.size_ratio is not None else "")
-            + (f", {100 * lost:.1f} points of test accuracy lost" if lost is not None else "")
+            + (f", {accuracy_change(lost, saved.test_lost_se, metric)}" if lost is not None else "")
         )
     ended = ", ".join(f"{count} {outcome}" for outcome, count, _ in outcomes(result) if count)
     spent = ", ".join(f"{kind} {share:.0%}" for kind, _, share in split(result))

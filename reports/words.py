@@ -8,8 +8,9 @@ from math import isinf
 from typing import Any
 
 from evaluators import coverage
-from evaluators.measurement import OUTCOMES, Interval, Measurement
+from evaluators.measurement import METRICS, OUTCOMES, TOP1, Interval, Measurement
 from remote.errors import DEVICE_KINDS
+from reports.classes import class_warnings
 from reports.compare import Saving, saving
 from reports.front import same, trials
 from search.result import Result
@@ -43,8 +44,34 @@ def percent(fraction: float | None, digits: int = 1) -> str:
 
 
 def points(fraction: float) -> str:
-    """`-0.6 points`, signed."""
-    return f"{100 * fraction:+.1f} points"
+    """Return `-0.6 points`, signed; what rounds to nothing is `+0.0 points`."""
+    return f"{round(100 * fraction, 1) + 0.0:+.1f} points"
+
+
+def metric_name(metric: str) -> str:
+    """Return what a metric is called in a sentence; top-1 is simply `accuracy`."""
+    return "accuracy" if metric == TOP1 else METRICS[metric]
+
+
+def accuracy_change(lost: float, error: float | None, metric: str = TOP1, split: str = "test") -> str:
+    """Return `0.8 ± 2.2 points of test accuracy lost`, or `gained`: every reader is told the same way round.
+
+    Args:
+        lost: Baseline minus choice, a fraction: below 0 is gained.
+        error: Its standard error, a fraction; None leaves it out.
+        metric: What was compared, one of METRICS.
+        split: Whose images.
+    """
+    size = f"{abs(100 * lost):.1f}" + (f" ± {100 * error:.1f}" if error is not None else "")
+    verb = "gained" if lost < 0 and size[:3] != "0.0" else "lost"
+    return f"{size} points of {split} {metric_name(metric)} {verb}"
+
+
+def latency_change(saved: Interval) -> str:
+    """Return `91.9 % [91.7, 92.2] less`, or `more` where the choice takes longer: fractions of the baseline's."""
+    ends = (saved.low, saved.high) if saved.value >= 0 else (-saved.high, -saved.low)
+    low, high = (f"{100 * end:.1f}" for end in ends)
+    return f"{percent(abs(saved.value))} [{low}, {high}] {'less' if saved.value >= 0 else 'more'}"
 
 
 def duration(seconds: float) -> str:
@@ -86,9 +113,7 @@ def _against(result: Result, saved: Saving | None) -> str:
     line = f": {pace} than the greedy choice ({result.baseline.candidate.describe()})"
     if saved.test_lost is None or saved.test_lost_se is None:
         return f"{line}, test accuracy not compared"
-    lost = 100 * saved.test_lost
-    verb = "lost" if lost >= 0 else "gained"
-    return f"{line}, {abs(lost):.1f} ± {100 * saved.test_lost_se:.1f} points of test accuracy {verb}"
+    return f"{line}, {accuracy_change(saved.test_lost, saved.test_lost_se, result.budget.metric)}"
 
 
 def outcomes(result: Result) -> list[tuple[str, int, list[tuple[str, int]]]]:
@@ -117,7 +142,7 @@ def trust(result: Result) -> list[str]:
         )
     if result.choice is not None and not result.choice.confirmed:
         lines.append("The choice was not timed again with its trained weights.")
-    return lines
+    return lines + class_warnings(result)
 
 
 def finalists(result: Result) -> list[Measurement]:
@@ -155,9 +180,9 @@ def incidents(result: Result) -> list[tuple[str, int]]:
 
 
 def early(result: Result) -> str:
-    """How many of the over-budget ones cost no training."""
+    """Return for how many of the candidates over the budget nothing was trained; empty without any."""
     before, over = result.early_stops
-    return f"{before} of {over} candidates over the budget ended before one training step" if over else ""
+    return f"{before} of {over} candidates over the budget ended before anything was trained for them" if over else ""
 
 
 def _shape(reason: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections import Counter, defaultdict
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -13,14 +13,14 @@ from typing import Any
 
 from rich.console import Console
 
-from evaluators.board import Board, Setup
+from evaluators.board import Board, Setup, keep_block
 from evaluators.cutting import cut_to
 from evaluators.data import open_dataset
 from evaluators.dataset import Dataset
 from evaluators.formats import for_runtime, needs
 from evaluators.jobs import Ladder
 from evaluators.latency import Rules, calibrate
-from evaluators.measurement import Seconds
+from evaluators.measurement import Block, Seconds
 from evaluators.reference import IMAGE_PX as REFERENCE_PX
 from evaluators.reference import reference_model
 from evaluators.rounded import Rounded
@@ -41,7 +41,7 @@ from search.folder import code_version, command, held
 from search.funnel import Gates
 from search.ledger import Ledger
 from search.live import View
-from search.looks import early_stops, looks
+from search.looks import early_stops, looks, screened
 from search.proposing.known import Earlier
 from search.remembered import Remembered, Seen
 from search.result import Result
@@ -70,6 +70,7 @@ class Rooms:
     worker: Worker
     view: View
     earlier: Earlier | None  # run that the sampler starts from
+    runtime_mb: dict[str, float] = field(default_factory=dict)  # by runtime, before any model was loaded
 
 
 def run(settings: Settings, console: Console) -> tuple[Result, dict[str, Any], tuple[str, ...]]:
@@ -93,7 +94,7 @@ def run(settings: Settings, console: Console) -> tuple[Result, dict[str, Any], t
         stack.enter_context(restored(device))
         facts = session.facts
         space, able = cut_to(space, facts, device.runtime or "")
-        earlier = read_earlier(Path(settings.warm_start), space) if settings.warm_start else None
+        earlier = read_earlier(Path(settings.warm_start), space, settings.metric) if settings.warm_start else None
         settings = stack.enter_context(held(folder, settings))
         ledger = Ledger(folder / "ledger.jsonl")
         stack.callback(ledger.close)
@@ -180,8 +181,13 @@ def _calm(rooms: Rooms, runtime: str, rules: Rules, workspace_mb: int) -> tuple[
     """Milliseconds of the reference in a runtime on the calm device, and why it may not have been calm."""
     reference = rooms.session.put(_reference(rooms, runtime))
     rooms.view.doing(f"timing the reference model on the calm device, {runtime}")
+    blocks: list[Block] = []
     with rooms.watch("timing"):
-        reference_ms, restless = calibrate(rooms.session, reference, Job(runtime, workspace_mb=workspace_mb), rules)
+        job = Job(runtime, workspace_mb=workspace_mb)
+        reference_ms, restless = calibrate(rooms.session, reference, job, rules, blocks.append)
+    for block in blocks:
+        keep_block(rooms.folder, f"reference {runtime}", block)
+    rooms.runtime_mb[runtime] = min(block.runtime_mb for block in blocks)
     known = rooms.ledger.get("calibration", runtime)
     if known is not None:  # one yardstick a run: what was timed before must stay comparable
         return known.value["reference_ms"], restless
@@ -203,6 +209,8 @@ def _setup(rooms: Rooms) -> tuple[Setup, str]:
     workspace_mb = rooms.device.workspace_mb or 256
     runtimes = [str(name) for name in rooms.space.axes["runtime"]]
     timed = {runtime: _calm(rooms, runtime, rules, workspace_mb) for runtime in runtimes}
+    if impossible := settings.budget().impossible_mb(rooms.runtime_mb):
+        raise SettingsError(impossible)
     restless = next((why for _, why in timed.values() if why), "")
     state = f"disturbed: {restless}" if restless else "calm"
     kind = "SIMULATED " if rooms.facts.simulated else ""
@@ -229,6 +237,7 @@ def _setup(rooms: Rooms) -> tuple[Setup, str]:
         parent_px={family: rooms.space.parent_px(family) for family in rooms.space.variants},
         seed=settings.seed,
         simulated=rooms.facts.simulated,
+        metric=settings.metric,
         ladder=Ladder(allowed_drop=settings.int8_drop, qat_epochs=settings.qat_epochs),
     )
     return setup, f"the device was not calm at the start: {restless}" if restless else ""
@@ -300,6 +309,8 @@ def _result(
         seconds=Seconds(**kinds, wall=wall),
         reference_ms=next(iter(setup.reference_ms.values())),
         trials_asked=settings.trials_max(),
+        classes=tuple(data.classes),
+        screened=tuple(screened(rooms.space, ledger, ending.measurements, settings.budget())),
         early_stops=stops,
         warnings=warnings,
         incidents=tuple(Counter(entry.value["kind"] for entry in ledger.entries("incident")).most_common()),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from evaluators.measurement import Latency, Measurement
+from evaluators.measurement import METRICS, TOP1, Latency, Measurement
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,8 @@ class Budget:
     latency_ms: float
     percentile: float = 95.0
     peak_mb: float | None = None
-    max_drop: float | None = None  # accuracy lost against the baseline, 0..1
+    max_drop: float | None = None  # lost against the baseline by `metric`, 0..1
+    metric: str = TOP1  # what accuracies are compared by: one of METRICS
 
     def excess_ms(self, latency: Latency) -> float:
         """Milliseconds by which the upper confidence bound exceeds the limit; <= 0 keeps it.
@@ -31,6 +33,21 @@ class Budget:
         """Megabytes by which peak memory exceeds the limit; <= 0 keeps it."""
         return latency.peak_mb - self.peak_mb if self.peak_mb is not None else -1.0
 
+    def impossible_mb(self, runtime_mb: Mapping[str, float]) -> str:
+        """Return why no model can keep the memory limit, one line; empty where one may.
+
+        Args:
+            runtime_mb: By runtime, megabytes that a process takes with the runtime loaded and no model.
+        """
+        least = min(runtime_mb.values(), default=0.0)
+        if self.peak_mb is None or self.peak_mb > least:
+            return ""
+        each = ", ".join(f"{name} takes {taken:.0f} MB" for name, taken in runtime_mb.items())
+        return (
+            f"--budget-mb {self.peak_mb:g} can't be kept: without any model {each} on this device; "
+            f"name more than {least:.0f} MB"
+        )
+
     def keeps(self, latency: Latency) -> bool:
         """True if latency (upper bound) and memory are both within their limits."""
         return self.excess_ms(latency) <= 0 and self.excess_mb(latency) <= 0
@@ -39,7 +56,9 @@ class Budget:
         """True if validation accuracy is no more than `max_drop` below the baseline's."""
         if self.max_drop is None or baseline is None or baseline.accuracy is None:
             return True
-        return measurement.accuracy is not None and baseline.accuracy.top1 - measurement.accuracy.top1 <= self.max_drop
+        return (
+            measurement.accuracy is not None and baseline.accuracy.score - measurement.accuracy.score <= self.max_drop
+        )
 
     def describe(self) -> str:
         """`p95 <= 5 ms, peak <= 300 MB`: a line for people."""
@@ -47,5 +66,6 @@ class Budget:
         if self.peak_mb is not None:
             parts.append(f"peak <= {self.peak_mb:g} MB")
         if self.max_drop is not None:
-            parts.append(f"accuracy lost <= {100 * self.max_drop:g} points")
+            name = "accuracy" if self.metric == TOP1 else METRICS[self.metric]
+            parts.append(f"{name} lost <= {100 * self.max_drop:g} points")
         return ", ".join(parts)

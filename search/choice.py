@@ -37,7 +37,7 @@ def nearest_miss(measurements: Sequence[Measurement], budget: Budget, base: Meas
     if fast and base and base.accuracy:
         best = min(fast, key=_merit)
         assert best.accuracy is not None
-        drop = base.accuracy.top1 - best.accuracy.top1
+        drop = base.accuracy.score - best.accuracy.score
         limit = budget.max_drop or 0.0
         return Miss(best, f"loses {100 * drop:.1f} points against the baseline, {100 * limit:g} allowed")
 
@@ -55,7 +55,7 @@ def nearest_miss(measurements: Sequence[Measurement], budget: Budget, base: Meas
 def _merit(measurement: Measurement) -> tuple[float, float, float]:
     assert measurement.accuracy is not None and measurement.latency is not None
     return (
-        -measurement.accuracy.top1,
+        -measurement.accuracy.score,
         measurement.latency.rank_ms.value,
         measurement.latency.peak_mb,
     )
@@ -63,4 +63,4 @@ def _merit(measurement: Measurement) -> tuple[float, float, float]:
 
 def _appeal(measurement: Measurement) -> tuple[float, int]:
     assert measurement.accuracy is not None
-    return measurement.accuracy.top1, measurement.structure.macs if measurement.structure else 0
+    return measurement.accuracy.score, measurement.structure.macs if measurement.structure else 0

@@ -15,21 +15,23 @@ import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from evaluators.measurement import TOP1, accuracy_from_dict
 from search.proposing.known import Earlier
 from search.settings import SettingsError
 from spaces.candidate import Candidate
 from spaces.space import Points
 
 
-def read_earlier(folder: Path, space: Points) -> Earlier:
+def read_earlier(folder: Path, space: Points, metric: str = TOP1) -> Earlier:
     """What a run folder knows of this space's candidates: latencies, and accuracies after the most epochs it has.
 
-    A candidate is the same whatever runtime it ran in. Raises SettingsError.
+    A candidate is the same whatever runtime it ran in. Accuracies are by `metric`, or by top-1 where the earlier run
+    kept nothing of its classes. Raises SettingsError.
     """
     ledger, journal = folder / "ledger.jsonl", folder / "study.journal"
     if not (ledger.is_file() and journal.is_file()):
         raise SettingsError(f"--warm-start {folder} is no run folder: it has no ledger.jsonl and study.journal")
-    latency_ms, accuracy = _measured(ledger)
+    latency_ms, accuracy = _measured(ledger, metric)
     runtimes = _runtimes(journal)
     candidates = [space.candidate(point) for point in space.params()]
     keys = [[replace(candidate, runtime=runtime).key() for runtime in runtimes] for candidate in candidates]
@@ -39,7 +41,7 @@ def read_earlier(folder: Path, space: Points) -> Earlier:
     return found
 
 
-def _measured(ledger: Path) -> tuple[dict[str, float], dict[str, float]]:
+def _measured(ledger: Path, metric: str) -> tuple[dict[str, float], dict[str, float]]:
     """By candidate's key: the last latency, and the accuracy at full fidelity."""
     latency_ms: dict[str, float] = {}
     by_epochs: defaultdict[int, dict[str, float]] = defaultdict(dict)
@@ -52,8 +54,13 @@ def _measured(ledger: Path) -> tuple[dict[str, float], dict[str, float]]:
             latency_ms[entry["key"]] = entry["value"]["rank_ms"]["value"]
         elif entry["stage"] == "accuracy" and entry["value"]["type"] == "Accuracy":
             key, _, epochs = entry["key"].partition("@")
-            by_epochs[int(epochs)][key] = entry["value"]["top1"]
+            by_epochs[int(epochs)][key] = _score(entry["value"], metric)
     return latency_ms, by_epochs[max(by_epochs)] if by_epochs else {}
+
+
+def _score(value: dict[str, Any], metric: str) -> float:
+    accuracy = accuracy_from_dict({name: part for name, part in value.items() if name != "type"})
+    return accuracy.value_of(metric if accuracy.confusion else TOP1)
 
 
 def _runtimes(journal: Path) -> list[str]:

@@ -116,12 +116,12 @@ def promising(accuracy: Accuracy, latency: Latency, gates: Gates, rivals: Sequen
         reached = [a for a in rival.accuracies if a.epochs <= accuracy.epochs]
         if not reached:
             continue
-        best = max(reached, key=lambda a: a.top1)
-        noise = gates.patience_se * (best.standard_error() ** 2 + accuracy.standard_error() ** 2) ** 0.5
-        if best.top1 - accuracy.top1 > noise:
+        best = max(reached, key=lambda a: a.score)
+        noise = gates.patience_se * (best.score_error() ** 2 + accuracy.score_error() ** 2) ** 0.5
+        if best.score - accuracy.score > noise:
             return (
-                f"{100 * accuracy.top1:.1f} % after {accuracy.epochs} epochs where trial {rival.trial}, "
-                f"no slower, had {100 * best.top1:.1f} % after {best.epochs}"
+                f"{100 * accuracy.score:.1f} % after {accuracy.epochs} epochs where trial {rival.trial}, "
+                f"no slower, had {100 * best.score:.1f} % after {best.epochs}"
             )
     return ""
 

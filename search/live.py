@@ -114,7 +114,7 @@ def _best(best: Measurement | None) -> str:
         return "none yet"
     interval = best.latency.percentile_ms
     return (
-        f"{100 * best.accuracy.top1:.1f} %  {best.candidate.describe()}  "
+        f"{100 * best.accuracy.score:.1f} %  {best.candidate.describe()}  "
         f"p{best.latency.percentile:g} {interval.value:.3g} ms (up to {interval.high:.3g})"
     )
 
@@ -125,7 +125,7 @@ def _ending(measurement: Measurement) -> str:
         parts.append(measurement.reason)
     elif measurement.latency and measurement.accuracy:
         parts.append(
-            f"{100 * measurement.accuracy.top1:.1f} % at p{measurement.latency.percentile:g} "
+            f"{100 * measurement.accuracy.score:.1f} % at p{measurement.latency.percentile:g} "
             f"{measurement.latency.percentile_ms.value:.3g} ms"
         )
     if measurement.latency and measurement.latency.disturbed:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
-from evaluators.measurement import KEPT, OVER_BUDGET, Latency, Measurement
+from evaluators.measurement import FAILED, KEPT, OVER_BUDGET, Accuracy, Failure, Latency, Measurement, Structure
 from search.budget import Budget
 from search.funnel import over
 from search.ledger import Ledger
@@ -26,10 +27,42 @@ def looks(space: Points, ledger: Ledger, trials: Iterable[Measurement], budget: 
     return found
 
 
-def early_stops(measurements: Iterable[Measurement], ledger: Ledger) -> tuple[int, int]:
-    """Of what is over the budget: how many it cost no training step to know, and how many there are.
+def screened(space: Points, ledger: Ledger, trials: Iterable[Measurement], budget: Budget) -> list[Measurement]:
+    """Return all that was measured of candidates that are no trials: structure, last latency, brief accuracies.
 
-    A plain network's training is its parent's, and none of its own.
+    What failed while it was timed is there, too. In the order of the space.
+    """
+    tried = {m.candidate.key() for m in trials}
+    known = {stage: {e.key: e for e in ledger.entries(stage)} for stage in ("structure", "latency")}
+    brief: dict[str, list[Accuracy]] = {}
+    for scored in ledger.entries("accuracy"):
+        if scored.value and isinstance(accuracy := decoded(scored), Accuracy):
+            brief.setdefault(scored.key.partition("@")[0], []).append(accuracy)
+    found = []
+    for candidate in map(space.candidate, space.params()):
+        entry = known["latency"].get(candidate.key())
+        if entry is None or candidate.key() in tried:
+            continue
+        built, latency = known["structure"].get(candidate.graph_key()), decoded(entry)
+        structure = decoded(built) if built else None
+        accuracies = tuple(sorted(brief.get(candidate.key(), ()), key=lambda a: a.epochs))
+        whole = Measurement(candidate, KEPT, accuracies=accuracies)
+        whole = replace(whole, structure=structure if isinstance(structure, Structure) else None)
+        if isinstance(latency, Failure):
+            whole = replace(whole, outcome=FAILED, reason=f"{latency.stage}, {latency.kind}: {latency.reason}")
+        elif not budget.keeps(latency):
+            whole = replace(whole, outcome=OVER_BUDGET, reason=over(budget, latency), latency=latency)
+        else:
+            whole = replace(whole, latency=latency)
+        found.append(whole)
+    return found
+
+
+def early_stops(measurements: Iterable[Measurement], ledger: Ledger) -> tuple[int, int]:
+    """Return (candidates over the budget for which nothing was trained, all candidates over the budget).
+
+    A plain network that was scored counts as trained for: its parent's training is its own. A score of a compressed
+    candidate at 0 epochs is of weights that were there, and is no training.
     """
     trained = {key for key, _, epochs in (e.key.partition("@") for e in ledger.entries("accuracy")) if int(epochs) > 0}
     slow = [m for m in measurements if m.outcome == OVER_BUDGET]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from evaluators.measurement import Seconds
+from evaluators.measurement import TOP1, Seconds
 from evaluators.stopwatch import Stopwatch
 from evaluators.tabular import Table
 from search.budget import Budget
@@ -23,7 +23,7 @@ from search.funnel import Gates
 from search.heeding import Costs
 from search.ledger import Ledger
 from search.live import View
-from search.looks import early_stops, looks
+from search.looks import early_stops, looks, screened
 from search.remembered import Remembered
 from search.result import Result
 from search.settings import Settings, SettingsError
@@ -83,6 +83,7 @@ def run(settings: Settings, console: Console) -> Result:
             seconds=Seconds(wall=ledger.earlier_wall_s() + watch.wall_s()),
             reference_ms=0.0,
             trials_asked=settings.trials_max(),
+            screened=tuple(screened(space, ledger, ending.measurements, settings.budget())),
             early_stops=early_stops([*ending.measurements, *looked], ledger),
         )
 
@@ -103,6 +104,10 @@ def _opened(settings: Settings) -> tuple[TableSpace, Table]:
         raise SettingsError(f"--table needs --space: one of {', '.join(tables())}, or a TOML file like them")
     if not settings.device.startswith(PREFIX):
         raise SettingsError(f"--table needs --device {PREFIX}COLUMN, not {settings.device!r}")
+    if settings.metric != TOP1:
+        raise SettingsError(
+            f"--metric {settings.metric} needs to know which images were wrong: a table gives top1 only"
+        )
     if settings.budget_mb is not None:
         raise SettingsError("a table gives no memory: leave out --budget-mb")
     space = load_table(settings.space, Path(settings.table or ""))

@@ -10,13 +10,13 @@ from evaluators.measurement import KEPT, Measurement
 
 
 def objectives(measurement: Measurement) -> tuple[float, float, float]:
-    """(validation top-1, rank_ms, peak_mb) of a measurement that has both latency and accuracy.
+    """(validation accuracy by the run's metric, rank_ms, peak_mb) of a measurement that has both latency and accuracy.
 
     Memory in whole MB: below that it is the allocator's mood.
     """
     assert measurement.accuracy is not None and measurement.latency is not None
     latency = measurement.latency
-    return measurement.accuracy.top1, latency.rank_ms.value, float(round(latency.peak_mb))
+    return measurement.accuracy.score, latency.rank_ms.value, float(round(latency.peak_mb))
 
 
 def front(measurements: Sequence[Measurement]) -> tuple[Measurement, ...]:

@@ -36,6 +36,8 @@ class Result:
     seconds: Seconds
     reference_ms: float  # the reference model on this device, calm
     trials_asked: int | None  # None: as many as the time allowed
+    classes: tuple[str, ...] = ()  # names, as accuracies number them; empty for a table
+    screened: tuple[Measurement, ...] = ()  # measured before trials were chosen, and no trials themselves
     early_stops: tuple[int, int] = (0, 0)  # over the budget, trials and looks: without a training step, in all
     incidents: tuple[tuple[str, int], ...] = ()  # failures of the device that were survived: kind, how often
     warnings: tuple[str, ...] = field(default=())  # in the order they came up, for people

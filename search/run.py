@@ -67,7 +67,13 @@ def parser() -> argparse.ArgumentParser:
         "--max-drop",
         type=float,
         metavar="FRACTION",
-        help="largest accuracy lost against the greedy baseline, 0.02 is two points",
+        help="largest loss of --metric against the greedy baseline, 0.02 is two points",
+    )
+    limits.add_argument(
+        "--metric",
+        metavar="NAME",
+        help="what accuracy is: top1, the share of images that are right; balanced, the mean recall of the classes; "
+        f"macro-f1, the mean F1 of the classes (default {default.metric})",
     )
     what = p.add_argument_group("what is searched, where")
     what.add_argument("--device", metavar="NAME", help=f"a device of devices.toml (default {default.device})")
@@ -119,7 +125,7 @@ def parser() -> argparse.ArgumentParser:
         "--int8-drop",
         type=float,
         metavar="FRACTION",
-        help=f"accuracy int8 may lose against fp32 before more is done for it (default {default.int8_drop:g})",
+        help=f"top-1 accuracy int8 may lose against fp32 before more is done for it (default {default.int8_drop:g})",
     )
     how.add_argument(
         "--qat-epochs",

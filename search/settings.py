@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from evaluators.measurement import METRICS
 from search.budget import Budget
 
 TRIALS = 40  # of a search without any limit of its own
@@ -26,6 +27,7 @@ class Settings:
     percentile: float = 95.0
     budget_mb: float | None = None
     max_drop: float | None = None
+    metric: str = "top1"  # one of METRICS
     device: str = "local"
     data: str = "digits"
     space: str | None = None  # None: tiny for images up to 64 px, edge for larger ones
@@ -57,6 +59,7 @@ class Settings:
                 self.max_drop is None or 0 <= self.max_drop < 1,
                 "is a fraction: 0.02 is two points",
             ),
+            "metric": (self.metric in METRICS, f"must be one of {', '.join(METRICS)}"),
             "trials": (self.trials is None or self.trials >= 1, "must be at least 1"),
             "time_limit_s": (self.time_limit_s is None or self.time_limit_s > 0, "must be above 0 s"),
             "distillation": (self.distillation is None or 0 <= self.distillation <= 1, "must lie between 0 and 1"),
@@ -88,7 +91,7 @@ class Settings:
 
     def budget(self) -> Budget:
         """The limits alone."""
-        return Budget(self.budget_ms, self.percentile, self.budget_mb, self.max_drop)
+        return Budget(self.budget_ms, self.percentile, self.budget_mb, self.max_drop, self.metric)
 
 
 # What may differ when a run is gone on with: more of the same, or the same kept elsewhere.

@@ -27,7 +27,6 @@ from spaces.candidate import Candidate
 from spaces.space import Points, SpaceError
 
 DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE)
-METRICS = ("validation_top1", "rank_ms", "peak_mb")
 SAMPLERS = Path(__file__).parent / "samplers"
 ASKS_MAX = 50  # repeats in a row after which a sampler is held to have run dry
 
@@ -71,7 +70,7 @@ def open_study(
         load_if_exists=True,
     )
     if not known:
-        study.set_metric_names(list(METRICS))
+        study.set_metric_names([f"validation_{budget.metric}", "rank_ms", "peak_mb"])
     if earlier is not None and isinstance(study.sampler, Heeds):
         study.sampler.start_from(earlier)
     for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):

@@ -7,6 +7,8 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+USUAL_RUNTIME = "onnxruntime"  # runs on every device, so that people need not be told of it
+
 
 class Unbuildable(ValueError):
     """A candidate that can't be: its own failure, in one line. `kind` is the kind of a `Failure`."""
@@ -35,7 +37,7 @@ class Candidate:
     image_px: int
     steps: tuple[tuple[str, float], ...] = ()
     precision: str = "fp32"
-    runtime: str = "onnxruntime"
+    runtime: str = USUAL_RUNTIME
     threads: int = 1
     options: tuple[tuple[str, str], ...] = ()
 
@@ -53,10 +55,14 @@ class Candidate:
         return replace(self, steps=(), options=())
 
     def describe(self) -> str:
-        """`mobilenet_v2 128px prune 0.3 taylor late int8`: a line for people."""
+        """Return `mobilenet_v2 128px prune 0.3 taylor late int8`: a line for people, of no other candidate.
+
+        The runtime stands at the end unless it is the usual one.
+        """
         steps = [" ".join([name, f"{amount:g}", *self._options_of(name)]) for name, amount in self.steps]
         threads = [f"{self.threads} threads"] if self.threads > 1 else []
-        return " ".join([self.variant, f"{self.image_px}px", *steps, self.precision, *threads])
+        runtime = [self.runtime] if self.runtime != USUAL_RUNTIME else []
+        return " ".join([self.variant, f"{self.image_px}px", *steps, self.precision, *threads, *runtime])
 
     # One training serves every precision and runtime of a structure, one graph every runtime option:
     # so there are three keys, each naming what the work below it depends on.

@@ -9,6 +9,7 @@ machine does meets all alike. Nothing of this project is imported.
 from __future__ import annotations
 
 import json
+import os
 import random
 import sys
 import time
@@ -24,6 +25,7 @@ Run = Callable[[Any], Any]  # (1, 3, H, W) -> (1, classes)
 
 def in_onnxruntime(path: str) -> Run:
     """ONNX Runtime with its default optimizations."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when it is imported
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

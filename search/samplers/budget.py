@@ -79,7 +79,7 @@ class BudgetSampler(WholeSampler):
             if isinstance(found, Failure):
                 self._known.failed[place] = True
             else:
-                self._known.brief[place] = found.top1
+                self._known.brief[place] = found.score
 
     def trained(self, key: str, seconds: float) -> None:
         """What the training of a candidate that passed every gate took."""
@@ -172,7 +172,9 @@ class BudgetSampler(WholeSampler):
         elif not numpy.isfinite(self._known.latency_ms[place]):
             self._known.failed[place] = True
         elif self._candidates[place] in self._plain and (found := trial.user_attrs.get("accuracies")):
-            self._known.accuracy[place] = found[-1]["top1"]  # beyond the budget, and all there is of its own training
+            self._known.accuracy[place] = found[-1].get(
+                "score", found[-1]["top1"]
+            )  # beyond the budget, and all there is of its own training
 
     def _settings(self, costs: Costs) -> Settings:
         """By what the stages cost. The start is measured by the time there was when first asked."""

@@ -49,9 +49,10 @@ DEVICE = {
     "precisions": "fp32, int8",
     "no fp16": "no fast fp16 on this CPU",
 }
+CLASSES = ("crazing", "inclusion", "patches", "pitted", "rolled-in", "scratches")
 DATA = {
     "set": "./defects",
-    "classes": "crazing, inclusion, patches, pitted, rolled-in, scratches",
+    "classes": ", ".join(CLASSES),
     "train images": "1260",
     "validation images": "360",
     "test images": "540",
@@ -114,7 +115,17 @@ def climbed(top1: float) -> tuple[Rung, ...]:
 
 def accuracy(top1: float, epochs: int, split: str = "validation", count: int = 360) -> Accuracy:
     correct = round(min(1.0, max(0.0, top1)) * count)
-    return Accuracy(correct / count, correct, count, epochs, split, "a" * 64)
+    counts = tuple(count // 6 + (place < count % 6) for place in range(6))
+    return Accuracy(
+        correct / count, correct, count, epochs, split, "a" * 64, class_counts=counts, errors=spread(counts, correct)
+    )
+
+
+def spread(counts: tuple[int, ...], correct: int) -> tuple[tuple[int, int, int], ...]:
+    """Errors in every class alike, each taken for the next."""
+    wrong = sum(counts) - correct
+    by_class = [wrong // len(counts) + (place < wrong % len(counts)) for place in range(len(counts))]
+    return tuple((place, (place + 1) % len(counts), n) for place, n in enumerate(by_class) if n)
 
 
 def measure(candidate: Candidate, trial: int, budget: Budget) -> Measurement:
@@ -196,6 +207,7 @@ def finished(measurements: list[Measurement], budget: Budget, folder: Path, **ch
         seconds=Seconds(structure=64.0, timing=310.0, training=702.0, scoring=95.0, wall=1240.0),
         reference_ms=1.83,
         trials_asked=40,
+        classes=CLASSES,
         early_stops=(sum(1 for m in slow if not m.accuracies), len(slow)),
         warnings=("2 broken images left out: a/7.jpg, b/9.jpg", "no weights for efficientnet_b0: trained from scratch"),
     )
@@ -239,6 +251,7 @@ def evil(folder: Path) -> Result:
         data=result.data | {"classes": EVIL},
         provenance={EVIL: EVIL},
         warnings=(EVIL,),
+        classes=(EVIL, *CLASSES[1:]),
         measurements=tuple(moved.values()),
         front=tuple(moved[m.trial] for m in result.front),
         choice=moved[result.choice.trial],

@@ -89,7 +89,7 @@ def test_the_example_predicts_what_the_model_says(chosen, tmp_path, colour):
 
 def test_the_example_is_short_and_needs_little():
     lines = [line for line in EXAMPLE.splitlines() if line.strip()]
-    assert len(lines) <= 17
+    assert len(lines) <= 18
     imported = {line.split()[1].split(".")[0] for line in lines if line.startswith(("import numpy", "from "))}
     assert imported <= {"numpy", "PIL"} and "torch" not in EXAMPLE
 
@@ -144,3 +144,34 @@ def test_errors_say_what_to_do(chosen, tmp_path):
     (chosen.folder / chosen.choice.model_path).unlink()
     with pytest.raises(ValueError, match="is gone; run the same command again"):
         write_chosen(chosen, CLASSES, preprocessing())
+
+
+def test_the_example_sends_nothing_about_its_use(chosen, tmp_path):
+    """ONNX Runtime reads the switch when it is imported: it is set by then, whatever the user's environment says."""
+    folder = write_chosen(chosen, CLASSES, preprocessing())
+    (tmp_path / "spy").mkdir()
+    (tmp_path / "spy" / "sitecustomize.py").write_text(
+        "import builtins, os, sys\n"
+        "plain = builtins.__import__\n"
+        "def spy(name, *rest, **more):\n"
+        "    if name == 'onnxruntime' and name not in sys.modules:\n"
+        "        print('switch:', os.environ.get('ORT_DISABLE_TELEMETRY'), file=sys.stderr)\n"
+        "    return plain(name, *rest, **more)\n"
+        "builtins.__import__ = spy\n"
+    )
+    done = subprocess.run(
+        [sys.executable, folder / "predict.py", picture(tmp_path, (250, 20, 20))],
+        capture_output=True, encoding="utf-8", check=True, cwd=tmp_path,
+        env={"PYTHONUTF8": "1", "PYTHONPATH": str(tmp_path / "spy"), "ORT_DISABLE_TELEMETRY": "0"},
+    )  # fmt: skip
+    assert "switch: 1\n" in done.stderr
+
+
+def test_config_tells_classes_apart(chosen):
+    folder = write_chosen(chosen, CLASSES, preprocessing())
+    measured = json.loads((folder / "config.json").read_text(encoding="utf-8"))["measured"]
+    for split, accuracy in (("validation", chosen.choice.accuracy), ("test", chosen.choice.test)):
+        told = measured[split]
+        assert told["balanced"] == accuracy.value_of("balanced") and told["macro_f1"] == accuracy.value_of("macro-f1")
+        assert [c["images"] for c in told["by_class"]] == list(accuracy.class_counts)
+        assert told["by_class"][0]["class"] == CLASSES[0] and 0 < told["by_class"][0]["recall"] <= 1

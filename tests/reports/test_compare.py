@@ -1,15 +1,31 @@
 """Savings and levers, against a law whose factors are known."""
 
+import io
+import re
 from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from evaluators.measurement import Interval
 from reports.advice import bought, closing, nearest
 from reports.compare import levers, saving, setting
-from reports.words import headline, interval, ms, number, outcomes, split, trust
+from reports.html import page
+from reports.terminal import summary
+from reports.words import (
+    accuracy_change,
+    headline,
+    interval,
+    latency_change,
+    ms,
+    number,
+    outcomes,
+    points,
+    split,
+    trust,
+)
 from search.budget import Budget
 from search.result import Miss
 from spaces.candidate import Candidate
@@ -208,3 +224,32 @@ def test_a_quiet_run_needs_no_warning_and_a_noisy_one_gets_it(tmp_path):
     assert trust(usual(tmp_path)) == []
     simulated, noisy = trust(KINDS["disturbed"](tmp_path))
     assert simulated.startswith("Simulated") and noisy.startswith("Disturbed: 36 of 36")
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.floats(-0.02, 0.2), st.floats(-0.9, 0.9))
+def test_all_readers_are_told_the_same_way_round(tmp_path_factory, lost, saved):
+    """Headline, table and terminal: the same number, the same sign, the same word."""
+    result = usual(tmp_path_factory.getbasetemp())
+    base = result.baseline.test
+    test = replace(base, top1=base.top1 - lost, correct=round(base.count * (base.top1 - lost)))
+    rank = result.baseline.latency.rank_ms
+    slower = Interval(*((1 - saved) * value for value in (rank.value, rank.low, rank.high)))
+    choice = replace(result.choice, test=test, latency=replace(result.choice.latency, rank_ms=slower))
+    result = replace(result, choice=choice)
+    found = saving(result)
+    words = accuracy_change(found.test_lost, found.test_lost_se)
+    assert words.endswith("gained" if lost < 0 and "0.0 ±" not in words else "lost") and not words.startswith("-")
+    console = Console(file=io.StringIO(), width=400)
+    console.print(summary(result))
+    told = latency_change(found.latency_saved)
+    assert told.endswith("less" if found.latency_saved.value >= 0 else "more") and not told.startswith("-")
+    assert words in headline(result) and words in console.file.getvalue() and told in console.file.getvalue()
+    row = re.search(r'<tr id="test-change">(.*?)</tr>', page(result), re.S)[1]
+    assert words in row
+
+
+def test_what_rounds_to_nothing_has_no_sign():
+    assert points(-0.0001) == "+0.0 points" and accuracy_change(-0.0001, 0.01).startswith("0.0 ± 1.0 points of test")
+    assert accuracy_change(-0.008, 0.022) == "0.8 ± 2.2 points of test accuracy gained"
+    assert accuracy_change(0.008, None, "balanced") == "0.8 points of test balanced accuracy lost"

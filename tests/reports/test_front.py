@@ -1,15 +1,30 @@
 """The table of trials: complete, typed, and the same when read back."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pandas
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reports.front import COLUMNS, rows, same, trials
+from evaluators.coverage import Coverage
+from evaluators.measurement import (
+    FAILED,
+    TIMED_ONLY,
+    TRIED_BRIEFLY,
+    Accuracy,
+    Agreement,
+    Interval,
+    Latency,
+    Measurement,
+    Structure,
+)
+from reports.front import COLUMNS, rows, same, screened, trials
 from reports.write import write
 from search.budget import Budget
 from spaces.candidate import Candidate
+from spaces.declared import options
+from spaces.space import load, presets
 from tests.reports.conftest import candidates, finished, measure, usual
 
 
@@ -100,6 +115,101 @@ def test_front_csv_is_the_front_fastest_first(tmp_path):
     front = pandas.read_csv(tmp_path / "front.csv")
     assert list(front.trial) == [m.trial for m in result.front]
     assert front.rank_ms.is_monotonic_increasing
+
+
+# By class: field -> the columns it is told in, where they are not simply called as it is
+TOLD_AS = {
+    Candidate: {"steps": ["prune", "lowrank", "sparse"], "options": sorted(options())},
+    Structure: {},
+    Latency: {
+        "percentile_ms": ["latency_ms", "latency_low_ms", "latency_high_ms"],
+        "median_ms": ["median_ms", "median_low_ms", "median_high_ms"],
+        "rank_ms": ["rank_ms", "rank_low_ms", "rank_high_ms"],
+        "gpu_ms": ["gpu_ms", "gpu_low_ms", "gpu_high_ms"],
+    },
+    Accuracy: {
+        "top1": ["validation_top1", "test_top1"],
+        "correct": ["validation_correct", "test_correct"],
+        "count": ["validation_count", "test_count"],
+        "model_sha256": ["scored_sha256"],
+        "errors": ["validation_balanced", "test_balanced", "validation_macro_f1", "test_macro_f1"],
+    },
+    Coverage: {
+        "layers": ["layers", "layers_as_asked", "layers_by_precision"],
+        "others": ["layers_otherwise"],
+        "untold": ["layers_untold"],
+    },
+    Agreement: {"same": ["same_answers", "same_answer"], "count": ["answers"]},
+    Measurement: {
+        "candidate": ["candidate"],
+        "structure": ["parameters"],
+        "latency": ["latency_ms"],
+        "accuracies": ["validation_score", "validation_by_epochs"],
+        "test": ["test_score"],
+        "coverage": ["layers"],
+        "agreement": ["host_top1"],
+    },
+}
+# Field -> why it has no column of its own
+UNTOLD = {
+    (Accuracy, "split"): "columns begin with it",
+    (Accuracy, "rungs"): "a table of its own in report.html; the ledger has it whole",
+    (Accuracy, "class_counts"): "class by class in report.html and chosen/config.json; the ledger has it whole",
+    (Coverage, "precision"): "the candidate's own",
+}
+
+
+@pytest.mark.parametrize("kind", TOLD_AS, ids=lambda kind: kind.__name__)
+def test_every_field_that_is_measured_is_a_column_or_has_a_reason(kind):
+    for field in fields(kind):
+        told = TOLD_AS[kind].get(field.name, [field.name])
+        if (kind, field.name) not in UNTOLD:
+            assert set(told) <= set(COLUMNS), f"{kind.__name__}.{field.name} is in no column"
+
+
+def test_what_only_some_devices_tell_is_in_the_table(tmp_path):
+    result = usual(tmp_path)
+    candidate = Candidate("resnet", "resnet18", 96, (("prune", 0.3),), options=(("prune_by", "taylor"),))
+    m = measure(candidate, 0, Budget(50))
+    latency = replace(m.latency, gpu_ms=Interval(1.0, 0.9, 1.1), build_s=12.0, energy_mj=3.5)
+    row = rows(replace(result, measurements=(replace(m, latency=latency),), front=(), choice=None, baseline=None)).loc[
+        0
+    ]
+    assert (row.gpu_ms, row.gpu_high_ms, row.build_s, row.energy_mj) == (1.0, 1.1, 12.0, 3.5)
+    assert row.prune_by == "taylor" and row.prune_where == options()["prune_where"].default
+    assert row.validation_by_epochs.startswith("0:") and row.exporter == "torchscript"
+
+
+def test_what_was_measured_and_is_no_trial_has_its_rows(tmp_path):
+    """Timed only, tried briefly, failed: each after the trials, without a number."""
+    result = usual(tmp_path)
+    tried = {m.candidate for m in result.measurements}
+    fresh = [c for c in candidates(80, 7) if c not in tried][:3]
+    timed, brief, broken = (replace(measure(c, -1, result.budget), accuracies=()) for c in fresh)
+    brief = replace(brief, accuracies=measure(Candidate("resnet", "resnet18", 96), 0, Budget(50)).accuracies[:1])
+    broken = Measurement(broken.candidate, FAILED, "latency, crashed: signal 4")
+    again = replace(result.measurements[0], trial=-1)
+    result = replace(result, screened=(timed, brief, broken, again))
+    assert len(screened(result)) == 3, "what became a trial after all is one row"
+    table = rows(result)
+    assert len(table) == len(result.measurements) + 3
+    last = table.tail(3)
+    assert list(last.outcome) == [TIMED_ONLY, TRIED_BRIEFLY, FAILED] and last.trial.isna().all()
+    assert last.latency_ms.notna().tolist() == [True, True, False]
+    assert not last.on_front.any() and not last.chosen.any()
+    write(result, tmp_path)
+    assert "tried briefly" in (tmp_path / "report.html").read_text() and len(
+        pandas.read_csv(tmp_path / "trials.csv")
+    ) == len(table)
+
+
+@pytest.mark.parametrize("preset", presets())
+def test_no_two_candidates_of_a_space_have_one_name(preset):
+    """Of at most a thousand of each, in two runtimes."""
+    space = load(preset)
+    some = [space.candidate(point) for point in list(space.params())[::7][:1000]]
+    both = {replace(c, runtime=runtime) for c in some for runtime in ("onnxruntime", "openvino")}
+    assert len({c.describe() for c in both}) == len(both)
 
 
 @settings(deadline=None, max_examples=25)

@@ -1,0 +1,68 @@
+"""The report never disagrees with the journal, and what compares the two can see it when it does."""
+
+from __future__ import annotations
+
+import optuna
+import pandas
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from search.run import OK, main
+from tests.agreement import disagreements
+from tests.search.test_lookup import command
+from tests.spaces.test_table import small
+
+__all__ = ["small"]  # a fixture
+
+
+@pytest.fixture
+def folder(small):
+    """A whole run, over a table."""
+    assert main(command(small, "--budget-ms", "2", "--trials", "4")) == OK
+    return small / "run"
+
+
+def changed(folder, change) -> None:
+    table = pandas.read_csv(folder / "trials.csv")
+    change(table)
+    table.to_csv(folder / "trials.csv", index=False)
+
+
+def correct(folder, corrections) -> None:
+    storage = JournalStorage(JournalFileBackend(str(folder / "study.journal")))
+    optuna.load_study(study_name="edgefront", storage=storage).set_user_attr("corrections", corrections)
+
+
+def test_a_run_agrees_with_its_journal(folder):
+    assert disagreements(folder) == []
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "says"),
+    [
+        ("outcome", "over budget", "outcome is over budget in the table and kept in the journal"),
+        ("validation_score", 0.123, "validation score is 0.123 in the table"),
+        ("rank_ms", 9.9, "rank, ms is 9.9 in the table"),
+        ("trial", 77, "in the table only"),
+    ],
+)
+def test_a_difference_is_one_line(folder, column, value, says):
+    def change(table):
+        kept = table[(table.outcome == "kept") & ~table.confirmed].index[0]
+        table.loc[kept, column] = value
+
+    changed(folder, change)
+    assert any(says in line for line in disagreements(folder))
+
+
+def test_what_the_journal_says_was_corrected_counts(folder):
+    number = int(pandas.read_csv(folder / "trials.csv").query("outcome == 'kept'").trial.iloc[0])
+
+    def change(table):
+        table.loc[table.trial == number, "outcome"] = "over budget"
+
+    changed(folder, change)
+    assert disagreements(folder)
+    correct(folder, {str(number): {"outcome": "over budget", "reason": "p95 may reach 3 ms > 2", "latency": None}})
+    assert disagreements(folder) == []
