@@ -22,7 +22,8 @@ OK, BUG, USER, NOTHING_FITS, DEVICE, INTERRUPTED = 0, 1, 2, 3, 4, 130
 EPILOG = """\
 what happens:
   every candidate (architecture x input size x pruning x precision) is built and timed on the device first;
-  only what keeps the budget is trained; the best is timed again before it is chosen.
+  what is over the budget is not trained, but for uncompressed networks, one of which is the baseline to compare
+  with; the best candidate is timed again before it is chosen.
 
 examples:
   python -m search.run --budget-ms 1 --out runs/demo
@@ -40,8 +41,8 @@ is reported.
 
 exit codes:
   0 a choice keeps the budget    3 nothing keeps it (the report says what comes nearest)
-  2 a wish that can't be met     4 the device was lost (the same command goes on)
-  1 a bug of ours                130 interrupted (the same command goes on)
+  2 invalid settings             4 the device was lost (run the same command to continue)
+  1 a bug of ours                130 interrupted (run the same command to continue)
 """
 
 

@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,32 @@ def test_a_space_is_shown():
     line = next(c for c in COMMANDS if "spaces.show" in c)
     done = subprocess.run([sys.executable, *words(line)[1:]], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "mobilenet_v2" in done.stdout and "candidates" in done.stdout
+
+
+def test_the_settings_table_has_the_parsers_options_and_defaults():
+    section = README[README.index("## Settings") : README.index("| exit code")]
+    known = {option for action in parser()._actions for option in action.option_strings}
+    rows = re.findall(r"^\| (`--[^|]+) \| (.+) \| ([^|]+) \|$", section, re.M)
+    assert len(rows) > 12
+    for names, _, _ in rows:
+        assert set(re.findall(r"--[a-z0-9-]+", names)) <= known, names
+    default = settings_of(parser().parse_args(["--budget-ms", "1"]))
+    told = {name: cell.strip(" `") for names, _, cell in rows for name in re.findall(r"--([a-z0-9-]+)", names)[:1]}
+    for name in ("percentile", "device", "data", "sampler", "teacher", "metric", "probe-share"):
+        assert told[name] == f"{getattr(default, name.replace('-', '_'))}".removesuffix(".0"), name
+
+
+def test_extras_are_of_packages_that_the_code_uses():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    sources = "\n".join(
+        path.read_text(encoding="utf-8")
+        for folder in ("spaces", "remote", "evaluators", "search", "reports", "benchmarks", "tests")
+        for path in (ROOT / folder).rglob("*.py")
+    )
+    modules = {"optuna-dashboard": "optuna-dashboard"}
+    for extra, packages in extras.items():
+        if extra == "dev":
+            continue
+        for package in packages:
+            name = re.match(r"[a-z-]+", package)[0]
+            assert re.search(rf"\b{modules.get(name, name)}\b", sources), f"{package} of extra {extra} is used nowhere"
