@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -27,19 +29,25 @@ from reports.words import (
 )
 from search.result import Result
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # an escape sequence in a file's name would be obeyed
+
 
 def summary(result: Result) -> Group:
     """Renderables that read well at 80 columns: finding, front, comparison, time, where the files are."""
-    # names come from the user: Text takes them literally, a plain string would be read as rich markup
-    parts: list[RenderableType] = [Text(headline(result), style="bold green" if result.choice else "bold red")]
-    parts += [Text(line, style="yellow") for line in trust(result)]
+    parts: list[RenderableType] = [_text(headline(result), style="bold green" if result.choice else "bold red")]
+    parts += [_text(line, style="yellow") for line in trust(result)]
     if near := nearest(result):
-        parts.append(Text(f"nearest: {near}"))
+        parts.append(_text(f"nearest: {near}"))
     if result.front:
         parts.append(_front(result))
     parts.append(_facts(result))
-    parts += [Text(f"warning: {line}", style="yellow") for line in result.warnings]
+    parts += [_text(f"warning: {line}", style="yellow") for line in result.warnings]
     return Group(*parts)
+
+
+def _text(text: str, style: str = "") -> Text:
+    """Return text that holds names of the user's: no markup is read in it, and control characters are written out."""
+    return Text(_CONTROL.sub(lambda found: repr(found.group())[1:-1], text), style=style)
 
 
 def _front(result: Result) -> Table:
@@ -63,7 +71,7 @@ def _cells(result: Result, m: Measurement) -> list[Text]:
     latency = interval(m.latency.percentile_ms) if m.latency else "–"
     peak = f"{m.latency.peak_mb:.0f}" if m.latency else "–"
     accuracies = [f"{100 * a.score:.1f}" if a else "–" for a in (m.accuracy, m.test)]
-    return [Text(cell) for cell in (mark, m.candidate.describe(), latency, *accuracies, peak)]
+    return [_text(cell) for cell in (mark, m.candidate.describe(), latency, *accuracies, peak)]
 
 
 def _style(result: Result, m: Measurement) -> str:
@@ -78,7 +86,7 @@ def _facts(result: Result) -> Table:
     table.add_column(overflow="fold")
     for name, text in _lines(result):
         if text:
-            table.add_row(name, Text(text))
+            table.add_row(name, _text(text))
     return table
 
 

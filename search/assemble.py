@@ -88,7 +88,7 @@ def run(settings: Settings, console: Console) -> tuple[Result, dict[str, Any], t
         if settings.weights not in (None, "none") and not Path(settings.weights).is_dir():
             raise SettingsError(f"no folder {settings.weights}: --weights takes a folder of weight files, or none")
         space = load(settings.space or ("tiny" if max(dataset.sizes[0]) <= 64 else "edge"))
-        console.print(f"connecting to {settings.device}", highlight=False)
+        console.print(f"connecting to {settings.device}", highlight=False, markup=False)
         session, device, _ = connect(settings.device, on_event=lambda event: _tell(settings.device, event, view))
         stack.enter_context(session)
         stack.enter_context(restored(device))

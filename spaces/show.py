@@ -42,19 +42,22 @@ def main(argv: list[str] | None = None) -> int:
 def table(space: Space) -> object:
     """A renderable for rich."""
     from rich.table import Table
+    from rich.text import Text  # a TOML file's names are no markup
 
-    drawn = Table(title=f"{space.name}: {space.title}", caption=f"{space.size():,} candidates", title_justify="left")
+    title = Text(f"{space.name}: {space.title}", style="table.title")
+    drawn = Table(title=title, caption=f"{space.size():,} candidates", title_justify="left")
     drawn.add_column("axis")
     drawn.add_column("values")
     for family, names in space.variants.items():
-        drawn.add_row(f"family {family}", ", ".join(names))
+        drawn.add_row(Text(f"family {family}"), Text(", ".join(names)))
     for axis, values in space.axes.items():
-        drawn.add_row(axis, ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values))
+        told = ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
+        drawn.add_row(Text(axis), Text(told))
     for family, own in space.own_axes.items():
         for axis, values in own.items():
-            drawn.add_row(f"{axis} of {family}", ", ".join(str(value) for value in values))
+            drawn.add_row(Text(f"{axis} of {family}"), Text(", ".join(str(value) for value in values)))
     for line in space.left_out:
-        drawn.add_row("left out", line)
+        drawn.add_row("left out", Text(line))
     return drawn
 
 
