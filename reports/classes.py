@@ -23,7 +23,7 @@ class ClassRow:
     images: int
     recall: float | None  # share of its images that were right; None without images
     precision: float | None  # share of the images given this class that are of it; None where none was
-    taken_for: str  # `scratches 3, patches 1`: what its images were wrongly taken for
+    taken_for: str  # `scratches (3), patches (1)`: what its images were wrongly taken for
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def _by_class(
     rows = [
         ClassRow(
             class_name(names, place), confusion.counts[place], recalls[place], precisions[place],
-            ", ".join(f"{class_name(names, other)} {n}" for other, n in [*taken_for(confusion, place)][:TAKEN]),
+            ", ".join(f"{class_name(names, other)} ({n})" for other, n in [*taken_for(confusion, place)][:TAKEN]),
         )
         for place in places
     ]  # fmt: skip

@@ -67,11 +67,12 @@ def accuracy_change(lost: float, error: float | None, metric: str = TOP1, split:
     return f"{size} points of {split} {metric_name(metric)} {verb}"
 
 
-def latency_change(saved: Interval) -> str:
+def latency_change(saved: Interval, with_bounds: bool = True) -> str:
     """Return `91.9 % [91.7, 92.2] less`, or `more` where the choice takes longer: fractions of the baseline's."""
     ends = (saved.low, saved.high) if saved.value >= 0 else (-saved.high, -saved.low)
     low, high = (f"{100 * end:.1f}" for end in ends)
-    return f"{percent(abs(saved.value))} [{low}, {high}] {'less' if saved.value >= 0 else 'more'}"
+    bounds = f" [{low}, {high}]" if with_bounds else ""
+    return f"{percent(abs(saved.value))}{bounds} {'less' if saved.value >= 0 else 'more'}"
 
 
 def duration(seconds: float) -> str:

@@ -41,7 +41,7 @@ def test_choice_and_baseline_are_shown_class_by_class(tmp_path):
     assert (choice.what, baseline.what) == ("choice", "baseline")
     assert [row.name for row in choice.shown] == list(CLASSES)
     patches = choice.shown[2]
-    assert (patches.images, patches.recall, patches.precision, patches.taken_for) == (90, 0.0, None, "crazing 90")
+    assert (patches.images, patches.recall, patches.precision, patches.taken_for) == (90, 0.0, None, "crazing (90)")
     assert choice.matrix.cells[2][0] == (90, 1.0) and choice.matrix.cells[2][2] == (0, 0.0)
     text = page(result)
     heat = re.findall(r'<table class="heat">(.*?)</table>', text, re.S)
