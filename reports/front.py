@@ -1,4 +1,4 @@
-"""Everything measured of a run as one table: a row for each trial, and for each candidate that never became one."""
+"""Everything measured of a run as tables: a row for each trial, and one for each candidate that never became one."""
 
 from __future__ import annotations
 
@@ -92,10 +92,19 @@ def screened(result: Result) -> list[Measurement]:
 
 
 def rows(result: Result) -> pandas.DataFrame:
-    """Return one row a trial, in order of its number, then one a screened candidate, which has no number.
+    """Return one row a trial, in order of its number.
 
     `COLUMNS` come first, then one for every compression step that has no file in `spaces/operations/`.
     """
+    return _table(result, trials(result))
+
+
+def screened_rows(result: Result) -> pandas.DataFrame:
+    """Return one row a screened candidate, without a number, in the columns of `rows`."""
+    return _table(result, screened(result))
+
+
+def _table(result: Result, measurements: Sequence[Measurement]) -> pandas.DataFrame:
     front = {_identity(m) for m in result.front}
     table = [
         _row(m, result.budget)
@@ -104,7 +113,7 @@ def rows(result: Result) -> pandas.DataFrame:
             "chosen": same(m, result.choice),
             "baseline": same(m, result.baseline),
         }
-        for m in (*trials(result), *screened(result))
+        for m in measurements
     ]
     steps = sorted({name for row in table for name in row} - _TYPE.keys())
     frame = pandas.DataFrame(table, columns=[*COLUMNS, *steps])

@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from pandas import DataFrame
 from plotly.offline import get_plotlyjs
 
 from evaluators.measurement import METRICS, OUTCOMES, TIMED_ONLY, TRIED_BRIEFLY, Measurement
@@ -16,7 +17,7 @@ from reports import words
 from reports.advice import bought, nearest
 from reports.classes import by_class
 from reports.compare import levers, saving
-from reports.front import rows, screened, trials
+from reports.front import rows, screened, screened_rows, trials
 from search.result import Result
 
 # What the interactive front needs of each trial; the rest stands in the table and the CSV.
@@ -31,8 +32,7 @@ _KEYS = ("device", "data", "provenance")
 
 def page(result: Result) -> str:
     """The whole HTML document. Every name from the run is escaped, in the text as in the embedded data."""
-    frame = rows(result)
-    records: list[dict[str, Any]] = json.loads(frame.to_json(orient="records", double_precision=15))
+    records = [*_records(rows(result)), *_records(screened_rows(result))]
     for place, record in enumerate(records):
         record["id"] = f"look-{place}" if record["trial"] is None else f"trial-{record['trial']}"
     drawn = [{name: record[name] for name in _DRAWN.split()} for record in records]
@@ -64,6 +64,10 @@ def page(result: Result) -> str:
         }},
         plotly=_plotly(),
     )  # fmt: skip
+
+
+def _records(frame: DataFrame) -> list[dict[str, Any]]:
+    return list(json.loads(frame.to_json(orient="records", double_precision=15)))
 
 
 @cache

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from reports.front import rows
+from reports.front import rows, screened_rows
 from reports.html import page
 from reports.plots import draw
 from search.result import Result
 
 
 def write(result: Result, folder: Path) -> tuple[Path, ...]:
-    """The files written: report.html, front.csv, trials.csv, trials.parquet, front.png.
+    """Write report.html, front.csv, trials.csv, trials.parquet, looks.csv and front.png; return their paths.
 
     Each appears under its name only when whole; one that is there already is replaced.
     """
@@ -22,6 +22,7 @@ def write(result: Result, folder: Path) -> tuple[Path, ...]:
     makers: dict[str, Callable[[Path], object]] = {
         "trials.csv": lambda file: table.to_csv(file, index=False, encoding="utf-8"),
         "trials.parquet": lambda file: table.to_parquet(file, index=False),
+        "looks.csv": lambda file: screened_rows(result).to_csv(file, index=False, encoding="utf-8"),
         "front.csv": lambda file: front.to_csv(file, index=False, encoding="utf-8"),
         "front.png": lambda file: draw(result, file),
         "report.html": lambda file: file.write_text(page(result), encoding="utf-8"),

@@ -35,7 +35,7 @@ def disagreements(folder: Path) -> list[str]:
         study_name="edgefront", storage=JournalStorage(JournalFileBackend(str(folder / "study.journal")))
     )
     table = pandas.read_csv(folder / "trials.csv")
-    rows = {int(row["trial"]): row for row in table.to_dict("records") if not math.isnan(row["trial"])}
+    rows = {int(row["trial"]): row for row in table.to_dict("records")}
     ended = [t for t in study.get_trials(deepcopy=False) if t.state in ENDED and "candidate" in t.user_attrs]
     corrections, timings = study.user_attrs.get("corrections", {}), _timings(folder / "ledger.jsonl")
     found = [f"trial {number}: in the table only" for number in sorted(rows.keys() - {t.number for t in ended})]

@@ -20,6 +20,7 @@ from PIL import Image
 
 from search.ledger import Ledger
 from search.run import BUG, NOTHING_FITS, OK, USER
+from tests.agreement import disagreements
 
 ROOT = Path(__file__).parent.parent
 # Two small networks and few epochs: seconds a trial, so that a whole search is a test.
@@ -78,10 +79,15 @@ def finished(tmp_path_factory, space, cache):
 @pytest.mark.slow
 def test_a_search_leaves_everything_it_promises(finished):
     folder, out, _ = finished
-    for name in ("report.html", "front.csv", "trials.csv", "trials.parquet", "front.png", "study.journal"):
+    for name in ("report.html", "front.csv", "trials.csv", "trials.parquet", "looks.csv", "front.png", "study.journal"):
         assert (folder / name).stat().st_size > 0, name
     trials = pandas.read_parquet(folder / "trials.parquet")
     assert len(trials) == 8 and trials.chosen.sum() == 1 and trials.baseline.sum() == 1
+    looks = pandas.read_csv(folder / "looks.csv")
+    timed = {json.loads(line)["key"] for line in (folder / "ledger.jsonl").open() if '"stage": "latency"' in line}
+    assert 0 < len(looks) <= len(timed) - len(trials), "ladders of channel counts are no candidates of the space"
+    assert trials.validation_balanced.notna().sum() == trials.validation_top1.notna().sum() > 0
+    assert "Class by class" in (folder / "report.html").read_text() and disagreements(folder) == []
     assert "front" in out and "res8" in out and "budget" in out
     assert "reference" in out and "trial 0" in out, "plain log lines where there is no terminal"
 

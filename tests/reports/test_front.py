@@ -19,7 +19,7 @@ from evaluators.measurement import (
     Measurement,
     Structure,
 )
-from reports.front import COLUMNS, rows, same, screened, trials
+from reports.front import COLUMNS, rows, same, screened, screened_rows, trials
 from reports.write import write
 from search.budget import Budget
 from spaces.candidate import Candidate
@@ -181,7 +181,7 @@ def test_what_only_some_devices_tell_is_in_the_table(tmp_path):
 
 
 def test_what_was_measured_and_is_no_trial_has_its_rows(tmp_path):
-    """Timed only, tried briefly, failed: each after the trials, without a number."""
+    """Timed only, tried briefly, failed: in looks.csv, without a number; trials.csv has the trials alone."""
     result = usual(tmp_path)
     tried = {m.candidate for m in result.measurements}
     fresh = [c for c in candidates(80, 7) if c not in tried][:3]
@@ -191,16 +191,16 @@ def test_what_was_measured_and_is_no_trial_has_its_rows(tmp_path):
     again = replace(result.measurements[0], trial=-1)
     result = replace(result, screened=(timed, brief, broken, again))
     assert len(screened(result)) == 3, "what became a trial after all is one row"
-    table = rows(result)
-    assert len(table) == len(result.measurements) + 3
-    last = table.tail(3)
+    assert len(rows(result)) == len(result.measurements)
+    last = screened_rows(result)
+    assert list(last.columns[: len(COLUMNS)]) == list(COLUMNS)
     assert list(last.outcome) == [TIMED_ONLY, TRIED_BRIEFLY, FAILED] and last.trial.isna().all()
     assert last.latency_ms.notna().tolist() == [True, True, False]
     assert not last.on_front.any() and not last.chosen.any()
     write(result, tmp_path)
-    assert "tried briefly" in (tmp_path / "report.html").read_text() and len(
-        pandas.read_csv(tmp_path / "trials.csv")
-    ) == len(table)
+    assert "tried briefly" in (tmp_path / "report.html").read_text()
+    assert list(pandas.read_csv(tmp_path / "looks.csv").outcome) == list(last.outcome)
+    assert len(pandas.read_csv(tmp_path / "trials.csv")) == len(result.measurements)
 
 
 @pytest.mark.parametrize("preset", presets())

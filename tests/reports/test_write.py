@@ -7,7 +7,7 @@ import reports.write as writing
 from reports.write import write
 from tests.reports.conftest import usual
 
-NAMES = ["front.csv", "front.png", "report.html", "trials.csv", "trials.parquet"]
+NAMES = ["front.csv", "front.png", "looks.csv", "report.html", "trials.csv", "trials.parquet"]
 
 
 def test_every_run_gets_every_file(result):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from evaluators.measurement import KEPT, OVER_BUDGET
+from evaluators.measurement import FAILED, KEPT, OVER_BUDGET
 from evaluators.stopwatch import Stopwatch
 from search.budget import Budget
 from search.finish import finish
 from search.ledger import Ledger
-from search.looks import early_stops, looks
+from search.looks import early_stops, looks, screened
 from search.remembered import Remembered
 from spaces.space import load
 from tests.search.analytic import Analytic
@@ -31,6 +31,22 @@ def test_what_is_a_trial_is_no_look_and_all_else_that_was_timed_is(tmp_path):
     assert {m.candidate.key() for m in [*found, *looks_]} == timed and len(looks_) > 12
     assert {m.outcome for m in looks_} == {KEPT, OVER_BUDGET}
     assert all((m.outcome == KEPT) == budget.keeps(m.latency) == (not m.reason) for m in looks_)
+
+
+def test_all_that_was_measured_of_what_is_no_trial_is_told(tmp_path):
+    budget = Budget(1.5)
+    found, looks_, ledger = looked(tmp_path, budget, 12)
+    told = screened(SPACE, ledger, found, budget)
+    assert [m.candidate for m in told] == [m.candidate for m in looks_]
+    assert all(m.latency == look.latency and m.outcome == look.outcome for m, look in zip(told, looks_, strict=True))
+    tried = {e.key.partition("@")[0] for e in ledger.entries("accuracy")} - {m.candidate.key() for m in found}
+    assert {m.candidate.key() for m in told if m.accuracies} == tried and tried, "the short trainings, too"
+    assert all(m.structure for m in told if m.accuracies)
+    key = looks_[0].candidate.key()
+    crashed = {"type": "Failure", "stage": "latency", "kind": "crashed", "reason": "signal 4"}
+    ledger.put("latency", key, crashed, {}, 0.0)
+    failed = next(m for m in screened(SPACE, ledger, found, budget) if m.candidate.key() == key)
+    assert failed.outcome == FAILED and failed.latency is None and failed.reason == "latency, crashed: signal 4"
 
 
 def test_the_nearest_to_a_budget_nobody_keeps_may_be_a_look(tmp_path):
