@@ -85,7 +85,7 @@ def test_a_search_leaves_everything_it_promises(finished):
     assert len(trials) == 8 and trials.chosen.sum() == 1 and trials.baseline.sum() == 1
     looks = pandas.read_csv(folder / "looks.csv")
     timed = {json.loads(line)["key"] for line in (folder / "ledger.jsonl").open() if '"stage": "latency"' in line}
-    assert 0 < len(looks) <= len(timed) - len(trials), "ladders of channel counts are no candidates of the space"
+    assert len(looks) <= len(timed) - len(trials), "ladders of channel counts are no candidates of the space"
     assert trials.validation_balanced.notna().sum() == trials.validation_top1.notna().sum() > 0
     assert "Class by class" in (folder / "report.html").read_text() and disagreements(folder) == []
     assert "front" in out and "res8" in out and "budget" in out
