@@ -13,6 +13,7 @@ from typing import Any
 import numpy
 
 from evaluators.accuracy import score
+from evaluators.allowance import Allowance
 from evaluators.coverage import Coverage, summarise
 from evaluators.dataset import TEST, VALIDATION, Dataset
 from evaluators.formats import for_runtime, needs
@@ -22,18 +23,19 @@ from evaluators.jobs import (
     Graph,
     GraphJob,
     Ladder,
-    Recipe,
     Trained,
     TrainingFailed,
     beside,
     graph_from_json,
+    recipe_for,
 )
 from evaluators.latency import Rules, Target, time_model
 from evaluators.measurement import TOP1, Accuracy, Agreement, Block, Failure, Latency, Structure
-from evaluators.parents import Parents, School
+from evaluators.parents import Parent, Parents, School
 from evaluators.stopwatch import Stopwatch
 from evaluators.teacher import PARENT
 from evaluators.worker import Worker, WorkerError
+from evaluators.yardstick import Yardstick
 from remote.device import Capabilities
 from remote.errors import CandidateError
 from remote.patient import Patient
@@ -42,6 +44,7 @@ from spaces.candidate import Candidate, Unbuildable
 
 STRUCTURE_S_MAX = 900.0  # the slowest family is cut and exported in under a minute
 TRAINING_S_MAX = 12 * 3600.0
+CONFIRM_BLOCKS = 6  # of a finalist, where two are the least of a candidate
 PROFILE_S = 1.0  # that a finalist's layers are timed for
 
 
@@ -55,14 +58,14 @@ class Setup:
     versions: Mapping[str, str]  # of the runtimes of the space
     workspace_mb: int  # for builders of engines
     references: Mapping[str, str]  # by runtime: digest of the reference model
-    reference_ms: Mapping[str, float]  # by runtime: wall median on the calm device
+    yardstick: Yardstick  # time of the reference on the calm device
     percentile: float
     rules: Rules
     rungs: tuple[int, ...]
     weights: Path | None
     download: bool
     parent_epochs: int | None
-    parent_px: dict[str, int]  # family -> input size its parents are trained at
+    parent_px: dict[str, int]  # family -> its largest input size
     variants: Mapping[str, tuple[str, ...]]  # family -> those that are trained anyway, the best of which may teach
     teacher: str  # whose logits candidates learn from: parent, best, a network's name, or a file
     distillation: float | None  # weight of them in the loss; None: the recipe's
@@ -73,6 +76,7 @@ class Setup:
     simulated: bool = False
     metric: str = TOP1  # what accuracies are compared by
     ladder: Ladder = field(default_factory=Ladder)  # of int8
+    allowance: Allowance = field(default_factory=Allowance)  # in which trainings must end
 
 
 class Board:
@@ -89,15 +93,15 @@ class Board:
     ) -> None:
         self._setup, self._session, self._worker = setup, session, worker
         self._dataset, self._watch, self._doing = dataset, watch, doing
-        wanted = {name: getattr(setup, name) for name in ("parent_epochs", "distillation", "temperature")}
-        wanted = {name: value for name, value in wanted.items() if value is not None}
-        self._recipe = replace(Recipe.of(dataset, seed=setup.seed), **wanted)
+        self._recipe = recipe_for(dataset, setup.seed, setup.parent_epochs, setup.distillation, setup.temperature)
         self._graphs, self._nets = setup.folder / "graphs", setup.folder / "nets"
         self._images = setup.cache / "images"
         for folder in (self._graphs, self._nets, self._images, setup.cache / "parents"):
             folder.mkdir(parents=True, exist_ok=True)
         self._normalisations: dict[tuple[str, str], tuple[tuple[float, ...], tuple[float, ...]]] = {}
         self._progress = setup.folder / "progress.json"
+        # its parent's input size, None for the family's largest; who decides it times networks by this very board
+        self.start_px: Callable[[Candidate], int | None] = lambda candidate: None
         school = School(
             dataset,
             self._images,
@@ -110,6 +114,7 @@ class Board:
             setup.teacher,
             self._progress,
             setup.folder / "teacher.json",
+            setup.allowance,
         )
         self.parents = Parents(school, worker, lambda function, job, what: self._train(function, job, what, True))
         self.parents.check()
@@ -143,7 +148,7 @@ class Board:
     def confirm(self, candidate: Candidate, epochs: int) -> Latency | Failure:
         """Timing of the trained file, three times as long."""
         graph = self._graph(candidate, epochs)
-        return graph if isinstance(graph, Failure) else self._timed(candidate, graph.path, None, 6)
+        return graph if isinstance(graph, Failure) else self._timed(candidate, graph.path, None, CONFIRM_BLOCKS)
 
     def accuracy(self, candidate: Candidate, epochs: int) -> Accuracy | Failure:
         """Validation accuracy of the exported graph."""
@@ -228,7 +233,7 @@ class Board:
                     self._job(candidate),
                     setup.versions[candidate.runtime],
                     setup.percentile,
-                    setup.reference_ms[candidate.runtime],
+                    setup.yardstick.of(candidate.runtime),
                     setup.simulated,
                 )
                 return time_model(self._session, target, setup.rules, limit_ms, blocks_min, self._keep(candidate))
@@ -266,7 +271,11 @@ class Board:
         return for_runtime(graph, needs(candidate.runtime), candidate.image_px, self._graphs)
 
     def _keep(self, candidate: Candidate) -> Callable[[Block], None]:
-        return partial(keep_block, self._setup.folder, candidate.key())
+        def keep(block: Block) -> None:
+            self._setup.yardstick.watch(candidate.runtime, block)
+            keep_block(self._setup.folder, candidate.key(), block)
+
+        return keep
 
     def _answers(self, candidate: Candidate, epochs: int) -> Path:
         """The classes that the device gave the validation images."""
@@ -285,6 +294,9 @@ class Board:
         if out.exists() and beside(out).exists():
             return graph_from_json(out)
         try:
+            if not self._net_path(candidate, epochs).exists():
+                with self._watch("parents"):  # counted apart: the next candidate of the network has it already
+                    self._parent(candidate)
             with self._watch("training"):
                 net = self._net(candidate, epochs)
             with self._watch("scoring"):
@@ -302,6 +314,7 @@ class Board:
                     self._setup.calibration_images,
                     self._setup.ladder.at(epochs, self._setup.rungs[-1]),
                     self._recipe,
+                    self._setup.allowance.left_s(),
                 )
                 tick = partial(self._doing, f"exporting {candidate.describe()}", None)
                 return self._worker.call("evaluators.graph:make_graph", job, timeout_s=TRAINING_S_MAX, tick=tick)
@@ -310,10 +323,10 @@ class Board:
 
     def _net(self, candidate: Candidate, epochs: int) -> Path:
         """The network after `epochs` of fine-tuning; one training serves every precision and runtime."""
-        out = self._nets / f"{candidate.structure_key()}-{epochs}.pt"
+        out = self._net_path(candidate, epochs)
         if out.exists():
             return out
-        parent = self.parents.of(candidate.family, candidate.variant)
+        parent = self._parent(candidate)
         common: dict[str, Any] = {
             "dataset": self._dataset,
             "cache": self._images,
@@ -329,10 +342,24 @@ class Board:
             return out
         before = max((rung for rung in (0, *self._setup.rungs) if rung < epochs), default=0)
         net = self._net(candidate, before)
-        teacher = self.parents.taught_by(candidate)
-        tuning = FineTuneJob(**common, epochs=epochs - before, teacher=teacher, net=net, progress=self._progress)
+        teacher = self.parents.taught_by(candidate, parent.image_px)
+        tuning = FineTuneJob(
+            **common,
+            epochs=epochs - before,
+            teacher=teacher,
+            net=net,
+            progress=self._progress,
+            seconds_max=self._setup.allowance.left_s(),
+        )
         self._train("fine_tune", tuning, f"fine-tuning {candidate.describe()}", True)
         return out
+
+    def _net_path(self, candidate: Candidate, epochs: int) -> Path:
+        return self._nets / f"{candidate.structure_key()}-{epochs}.pt"
+
+    def _parent(self, candidate: Candidate) -> Parent:
+        """Return the trained network that a candidate is made from."""
+        return self.parents.of(candidate.family, candidate.variant, self.start_px(candidate))
 
     def _train(self, function: str, job: Any, what: str, tells: bool) -> Trained:
         def tick() -> None:

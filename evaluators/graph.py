@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,17 +23,21 @@ from evaluators.quantizing.ladder import climb
 from evaluators.quantizing.qdq import Plan, prepared
 from evaluators.quantizing.scoring import Exam
 from evaluators.quantizing.tuning import tuned
-from evaluators.training import load_net
+from evaluators.training import Deadline, load_net
+from remote.files import replace_file, write_file
 from spaces import network
 
 
 def make_graph(job: GraphJob) -> Graph:
     """The exported file, and beside it what it took as JSON. Raises what export and conversion raise, Unsupported."""
     if not job.plain.exists():
-        part = job.plain.with_suffix(".part")
-        export(load_net(job.net), job.candidate.image_px, part, job.opset)
-        part.replace(job.plain)
-    part = job.out.with_suffix(".part")
+        with replace_file(job.plain) as part:
+            export(load_net(job.net), job.candidate.image_px, part, job.opset)
+    with replace_file(job.out) as part:
+        return _made(job, part)
+
+
+def _made(job: GraphJob, part: Path) -> Graph:
     rungs: tuple[Rung, ...] = ()
     if job.candidate.precision == "int8":
         rungs = _climbed(job, part)
@@ -42,8 +47,7 @@ def make_graph(job: GraphJob) -> Graph:
     check(part, job.opset, job.runtimes, job.candidate.describe())
     relaid = job.timed.exists() and layout(part) != layout(job.timed)
     note = {"rungs": [asdict(rung) for rung in rungs], "relaid": relaid}
-    beside(job.out).write_text(json.dumps(note, indent=1), encoding="utf-8")
-    part.replace(job.out)
+    write_file(beside(job.out), json.dumps(note, indent=1))
     return Graph(job.out, rungs, relaid)
 
 
@@ -64,11 +68,18 @@ def _climbed(job: GraphJob, part: Path) -> tuple[Rung, ...]:
     normalisation = network.normalisation(job.candidate.family, job.candidate.variant)
     plain = prepared(job.plain)
 
+    end_s = time.monotonic() + job.seconds_max
+
     def tune(plan: Plan) -> Plan:
         images, labels = arrays(job.dataset, TRAIN, job.candidate.image_px, job.cache)
-        return tuned(plan, plain, Feed(images, labels, normalisation, job.recipe), job.ladder)
+        feed = Feed(images, labels, normalisation, job.recipe)
+        deadline, steps = Deadline(time.monotonic(), end_s - time.monotonic()), job.ladder.qat_epochs * len(feed)
+        return tuned(plan, plain, feed, job.ladder, lambda epoch, step, loss: deadline.check(step, steps))
 
-    climbed = climb(plain, job.int8, _exam(job), _calibration(job), job.ladder, tune, lambda: _second(job))
+    def is_late() -> bool:
+        return time.monotonic() > end_s
+
+    climbed = climb(plain, job.int8, _exam(job), _calibration(job), job.ladder, tune, lambda: _second(job), is_late)
     save(climbed.graph, part)
     return climbed.rungs
 

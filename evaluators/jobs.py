@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from evaluators.dataset import Dataset
 from evaluators.measurement import Rung
@@ -45,6 +47,18 @@ class Recipe:
         return Recipe(parent_epochs=4 if digits else 3, flip=not digits, seed=seed, threads=threads)
 
 
+def recipe_for(
+    dataset: Dataset,
+    seed: int,
+    parent_epochs: int | None = None,
+    distillation: float | None = None,
+    temperature: float | None = None,
+) -> Recipe:
+    """Return the recipe for a data set with what the user wants otherwise; None leaves the recipe's own value."""
+    wanted: dict[str, Any] = {"parent_epochs": parent_epochs, "distillation": distillation, "temperature": temperature}
+    return replace(Recipe.of(dataset, seed=seed), **{name: v for name, v in wanted.items() if v is not None})
+
+
 @dataclass(frozen=True)
 class ParentJob:
     """Train a family's uncompressed network on the train split."""
@@ -59,6 +73,7 @@ class ParentJob:
     weights: Path | None = None  # folder of weight files
     download: bool = False
     progress: Path | None = None  # {"epoch", "epochs", "step", "steps", "loss"} goes there while it works
+    seconds_max: float = math.inf  # in which it must end
 
 
 @dataclass(frozen=True)
@@ -92,6 +107,7 @@ class FineTuneJob:
     net: Path
     out: Path
     progress: Path | None = None
+    seconds_max: float = math.inf  # in which it must end
 
 
 # How a quantized activation's range is found, the simpler first.
@@ -160,6 +176,7 @@ class GraphJob:
     calibration_images: int
     ladder: Ladder
     recipe: Recipe  # of fine-tuning, where int8 needs it
+    seconds_max: float = math.inf  # after which no further escalation level of int8 is begun
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
@@ -15,6 +17,8 @@ from evaluators.throttling import cool_down, throttled
 from remote.device import ON_GPU
 from remote.replies import seen
 from remote.session import Job
+
+OTHER_LOAD, UNSTEADY = "other load", "unsteady"  # how a block's disturbance begins
 
 
 class Times(Protocol):
@@ -39,6 +43,7 @@ class Rules:
     foreign_cores_max: float = 0.5  # busy with others' work: they take cache, memory and clock, if no time
     ratio_spread_max: float = 0.10  # quartiles of the pair ratios, relative to their median
     reference_drift_max: float = 0.15  # of the reference against the calm device
+    repeat_seconds_max: float = math.inf  # after which a look has no further block repeated
 
 
 @dataclass(frozen=True)
@@ -66,18 +71,35 @@ def time_model(
     limit_ms: float | None,
     blocks_min: int | None = None,
     keep: Callable[[Block], None] = lambda block: None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Latency:
-    """Latency of one graph; stops at once when it is surely above `limit_ms`. `keep` is given every block, raw.
+    """Return the latency of one graph.
 
     Blocks are added until the percentile has a confidence bound, that is narrow or on one side of the limit.
-    Raises what the session raises: CandidateError, DeviceError.
+
+    Args:
+        session: The device.
+        target: What is timed.
+        rules: When a block is disturbed and when there are enough.
+        limit_ms: The budget; timing stops at once when the graph is surely above it.
+        blocks_min: Blocks to take at least, by the rules if None.
+        keep: Given every block, raw.
+        clock: Tells seconds.
+
+    Raises:
+        CandidateError: The graph can't be run.
+        DeviceError: The device or the link failed.
     """
     blocks: list[Block] = []
-    repeated = 0
+    repeated, began_s = 0, clock()
     while not _enough(blocks, target, rules, limit_ms, blocks_min or rules.blocks_min):
         block = time_block(session, target, rules)
         keep(block)
-        if block.disturbed and repeated < rules.repeats_max:
+        if limit_ms is not None and min(samples_ms(block, target)) > limit_ms:
+            blocks.append(block)  # other load only ever adds time: not even its fastest run keeps the limit
+            break
+        in_time = clock() - began_s < rules.repeat_seconds_max
+        if block.disturbed and repeated < rules.repeats_max and in_time:
             repeated += 1
             if throttled(block.during):
                 cool_down(session, block.during.get("temperature_c_start"))
@@ -101,7 +123,7 @@ def time_block(session: Times, target: Target, rules: Rules) -> Block:
         return replace(block, disturbed=held_back)
     foreign = foreign_cores(before, session.state(), target.job.threads)
     if foreign is not None and foreign > rules.foreign_cores_max:
-        return replace(block, disturbed=f"other load: {foreign:.1f} cores were busy with something else")
+        return replace(block, disturbed=f"{OTHER_LOAD}: {foreign:.1f} cores were busy with something else")
     return replace(block, disturbed=disturbance(block, target, rules))
 
 
@@ -123,14 +145,24 @@ def disturbance(block: Block, target: Target, rules: Rules) -> str:
     if target.by_cpu_time:  # at more threads CPU time adds up and says nothing of waiting
         wall, cpu = wall + sum(block.wall_ms), cpu + sum(block.cpu_ms)
     if target.job.runtime not in ON_GPU and wall > rules.wall_over_cpu_max * cpu:
-        return f"other load: runs took {wall / cpu:.2f}x the CPU time they had"
+        return f"{OTHER_LOAD}: runs took {wall / cpu:.2f}x the CPU time they had"
     low, middle, high = numpy.percentile(pair_ratios(block, target), [25, 50, 75])
     if (high - low) / middle > rules.ratio_spread_max:
-        return f"unsteady: quartiles of the pair ratio {100 * (high - low) / middle:.0f} % apart"
+        return f"{UNSTEADY}: quartiles of the pair ratio {100 * (high - low) / middle:.0f} % apart"
     drift = median(block.reference_wall_ms) / target.reference_ms
-    if abs(drift - 1) > rules.reference_drift_max:
+    if drift - 1 > rules.reference_drift_max:  # a device that is faster than it was is calm
         return f"drift: the reference took {drift:.2f}x its calm time"
     return ""
+
+
+def samples_ms(block: Block, target: Target) -> Sequence[float]:
+    """Return what a block says of latency in ms: wall time.
+
+    Where other load kept the runs waiting for a core it is the CPU time they had, if that stands for latency: what a
+    run waits for is no property of the candidate. The block stays marked as disturbed.
+    """
+    waited = block.disturbed.startswith((OTHER_LOAD, UNSTEADY)) and target.by_cpu_time
+    return block.cpu_ms if waited else block.wall_ms
 
 
 def pair_ratios(block: Block, target: Target) -> list[float]:
@@ -147,12 +179,13 @@ def pair_ratios(block: Block, target: Target) -> list[float]:
 def reduce_blocks(blocks: Sequence[Block], target: Target, repeated: int) -> Latency:
     """The numbers of all blocks together."""
     ratio = pooled_median([pair_ratios(block, target) for block in blocks])
-    wall = [value for block in blocks for value in block.wall_ms]
+    taken = [samples_ms(block, target) for block in blocks]
+    wall = [value for samples in taken for value in samples]
     energies = [block.energy_mj for block in blocks if block.energy_mj is not None]
     return Latency(
         percentile=target.percentile,
         percentile_ms=quantile_interval(wall, target.percentile),
-        median_ms=pooled_median([block.wall_ms for block in blocks]),
+        median_ms=pooled_median(taken),
         rank_ms=scaled(ratio, target.reference_ms),
         peak_mb=max(block.peak_mb + (block.device_mb or 0.0) for block in blocks),
         runtime_mb=min(block.runtime_mb for block in blocks),
@@ -164,6 +197,8 @@ def reduce_blocks(blocks: Sequence[Block], target: Target, repeated: int) -> Lat
         model_sha256=target.model_sha256,
         runtime_version=target.runtime_version,
         simulated=target.simulated,
+        runtime=target.job.runtime,
+        reference_ms=target.reference_ms,
         gpu_ms=pooled_median([block.gpu_ms for block in blocks]) if all(block.gpu_ms for block in blocks) else None,
         build_s=max(block.build_s for block in blocks),
         energy_mj=median(energies) if energies else None,
@@ -194,7 +229,7 @@ def calibrate(
 def _enough(blocks: Sequence[Block], target: Target, rules: Rules, limit_ms: float | None, blocks_min: int) -> bool:
     if not blocks:
         return False
-    wall = [value for block in blocks for value in block.wall_ms]
+    wall = [value for block in blocks for value in samples_ms(block, target)]
     interval = quantile_interval(wall, target.percentile)
     if limit_ms is not None and interval.low > limit_ms:
         return True

@@ -80,6 +80,8 @@ class Latency:
     gpu_ms: Interval | None = None  # median by GPU events
     build_s: float = 0.0
     energy_mj: float | None = None  # of one run, above idle
+    runtime: str = ""  # that it ran in
+    reference_ms: float = 0.0  # of the reference, that `rank_ms` was scaled by; 0 where that was not written down
 
 
 @dataclass(frozen=True)
@@ -231,7 +233,8 @@ class Failure:
 
 # What became of a trial. KEPT: measured in full. The rest ended at the named gate.
 KEPT, OVER_BUDGET, NO_GAIN, UNPROMISING, FAILED = "kept", "over budget", "no gain", "unpromising", "failed"
-OUTCOMES = (KEPT, OVER_BUDGET, NO_GAIN, UNPROMISING, FAILED)
+UNFINISHED = "out of time"  # the time limit ended its training; what it reached before that counts
+OUTCOMES = (KEPT, OVER_BUDGET, NO_GAIN, UNPROMISING, UNFINISHED, FAILED)
 # What became of a candidate that never was a trial: its latency was wanted, or a short training beside it.
 TIMED_ONLY, TRIED_BRIEFLY = "timed only", "tried briefly"
 
@@ -252,6 +255,11 @@ class Measurement:
     confirmed: bool = False  # timed again as a finalist, with its trained weights
     model_path: str = ""  # the scored graph, relative to the run folder
     trial: int = -1  # number in the study
+
+    @property
+    def is_scored(self) -> bool:
+        """True if no gate stopped it, and it has an accuracy: the time limit may have ended its training before."""
+        return self.outcome in (KEPT, UNFINISHED) and self.latency is not None and self.accuracy is not None
 
     @property
     def accuracy(self) -> Accuracy | None:

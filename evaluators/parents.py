@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from evaluators.allowance import Allowance
 from evaluators.dataset import DataError, Dataset
 from evaluators.jobs import ParentJob, Recipe, TeacherJob, Trained, TrainingFailed
 from evaluators.teacher import BEST, PARENT, OnnxTeacher, is_file, opened
 from evaluators.worker import Worker, WorkerError
+from remote.files import read_or_none, write_file
 from spaces.candidate import Candidate, Unbuildable
 
 Train = Callable[[str, Any, str], Trained]  # name of a function of evaluators.training, its job, what it is for people
@@ -30,10 +32,11 @@ class School:
     weights: Path | None
     download: bool
     variants: Mapping[str, tuple[str, ...]]  # whose best may teach, by family
-    parent_px: Mapping[str, int]
+    parent_px: Mapping[str, int]  # family -> the largest input size, at which the best and a named teacher are trained
     teacher: str  # parent, best, a network's name, or a file's
     progress: Path
     record: Path  # where it is written which parent was best: a run that is gone on with keeps its teacher
+    allowance: Allowance = field(default_factory=Allowance)  # in which a training must end
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class Parents:
 
     def __init__(self, school: School, worker: Worker, train: Train) -> None:
         self._school, self._worker, self._train = school, worker, train
-        self._known: dict[tuple[str, str], Parent] = {}
+        self._known: dict[tuple[str, str, int], Parent] = {}
+        self._weights: dict[str, str | None] = {}  # variant -> content of the file it starts from
         self._taught: Path | None = None
         self.note = ""  # who taught, for people
 
@@ -61,6 +65,13 @@ class Parents:
     def starts(self) -> dict[str, str]:
         """Variant -> where its weights came from, of those asked for so far."""
         return {parent.variant: parent.start for parent in self._known.values()}
+
+    def weights_used(self, variants: Iterable[str]) -> dict[str, str | None]:
+        """Return by variant what the file of its pretrained weights contains, None without one.
+
+        Raises WeightsError, as a WorkerError, for a folder that can't be used.
+        """
+        return {variant: self._weights_of(variant) for variant in variants}
 
     def check(self) -> None:
         """Raises DataError where the teacher that was asked for is not to be had."""
@@ -73,17 +84,26 @@ class Parents:
                 "of a network, and an ONNX classifier's file"
             )
 
-    def of(self, family: str, variant: str) -> Parent:
-        """The variant's trained network. Raises TrainingFailed, WorkerError, Unbuildable."""
-        if (family, variant) not in self._known:
-            self._known[family, variant] = self._trained(family, variant)
-        return self._known[family, variant]
+    def of(self, family: str, variant: str, px: int | None = None) -> Parent:
+        """Return a network trained at an input size, its family's largest if none is given.
 
-    def taught_by(self, candidate: Candidate) -> Path:
-        """The file with the logits that a candidate learns from. Raises what `of` raises."""
+        Raises:
+            TrainingFailed, WorkerError, Unbuildable: It can't be trained.
+            OutOfTime: Not in the time that is left.
+        """
+        px = px or self._school.parent_px.get(family, max(self._school.parent_px.values()))
+        if (family, variant, px) not in self._known:
+            self._known[family, variant, px] = self._trained(family, variant, px)
+        return self._known[family, variant, px]
+
+    def taught_by(self, candidate: Candidate, px: int | None = None) -> Path:
+        """Return the file with the logits that a candidate learns from; `px` is its parent's size.
+
+        Raises what `of` raises.
+        """
         name = self._school.teacher
         if name == PARENT:
-            return self.of(candidate.family, candidate.variant).path
+            return self.of(candidate.family, candidate.variant, px).path
         if self._taught is None:
             self._taught = self._teacher(name)
         return self._taught
@@ -100,8 +120,9 @@ class Parents:
     def _best(self) -> Parent:
         """The most accurate of all parents; of equals the first. One that can't be trained is left out."""
         record = self._school.record
-        if record.exists():
-            return self.of(*json.loads(record.read_text(encoding="utf-8")))
+        known = read_or_none(record, json.loads)
+        if isinstance(known, list) and len(known) == 2:
+            return self.of(*known)
         found, failed = [], ""
         for family, variants in self._school.variants.items():
             for variant in variants:
@@ -112,16 +133,16 @@ class Parents:
         if not found:
             raise TrainingFailed(f"no parent could be trained: {failed}")
         best = max(found, key=self.top1)
-        record.write_text(json.dumps([best.job.family, best.variant]), encoding="utf-8")
+        write_file(record, json.dumps([best.job.family, best.variant]))
         return best
 
     def top1(self, parent: Parent) -> float:
         """Its accuracy on the validation images, by torch; worked out once."""
         note = parent.path.with_suffix(".json")
-        told = json.loads(note.read_text(encoding="utf-8"))
+        told = _noted(note) or {"start": parent.start}
         if "top1" not in told:
             told["top1"] = self._worker.call("evaluators.teaching:parent_top1", parent.job, timeout_s=TEACHING_S_MAX)
-            note.write_text(json.dumps(told), encoding="utf-8")
+            write_file(note, json.dumps(told))
         return float(told["top1"])
 
     def _family_of(self, variant: str) -> str | None:
@@ -133,7 +154,7 @@ class Parents:
         made = [school.dataset.digest, teacher.sha256, teacher.image_px, teacher.mean, teacher.std, school.recipe.flip]
         out = school.folder / f"taught-{teacher.file.stem}-{_digest(made)}.pt"
         note = out.with_suffix(".json")
-        if not (out.exists() and note.exists()):
+        if not out.exists() or "top1" not in (_noted(note) or {}):
             job = TeacherJob(
                 school.dataset,
                 school.images,
@@ -145,14 +166,13 @@ class Parents:
                 out,
             )
             top1 = self._worker.call("evaluators.teaching:teach", job, timeout_s=TEACHING_S_MAX)
-            note.write_text(json.dumps({"top1": top1}), encoding="utf-8")
-        top1 = json.loads(note.read_text(encoding="utf-8"))["top1"]
+            write_file(note, json.dumps({"top1": top1}))
+        top1 = (_noted(note) or {})["top1"]
         self.note = f"{teacher.describe()}, {100 * top1:.1f} % of the validation images"
         return out
 
-    def _trained(self, family: str, variant: str) -> Parent:
+    def _trained(self, family: str, variant: str, px: int) -> Parent:
         school = self._school
-        px = school.parent_px.get(family, max(school.parent_px.values()))
         out = school.folder / f"{variant}-{px}-{self._identity(family, variant, px)}.pt"
         note = out.with_suffix(".json")
         job = ParentJob(
@@ -167,17 +187,35 @@ class Parents:
             school.download,
             school.progress,
         )
-        if not (out.exists() and note.exists()):
-            trained = self._train("train_parent", job, f"training parent {variant} at {px} px")
-            note.write_text(json.dumps({"start": trained.start}), encoding="utf-8")
-        return Parent(variant, out, px, json.loads(note.read_text(encoding="utf-8"))["start"], job)
+        told = _noted(note) if out.exists() else None
+        if told is None or "start" not in told:  # a note that a full disk or a kill left unreadable is none
+            timed = replace(job, seconds_max=school.allowance.left_s())
+            told = {"start": self._train("train_parent", timed, f"training parent {variant} at {px} px").start}
+            write_file(note, json.dumps(told))
+        return Parent(variant, out, px, told["start"], job)
 
     def _identity(self, family: str, variant: str, px: int) -> str:
         school = self._school
-        weights = None if school.weights is None else str(school.weights.resolve())
+        weights = self._weights_of(variant)
         # how candidates are taught changes no parent
         recipe = {k: v for k, v in asdict(school.recipe).items() if k not in ("distillation", "temperature")}
         return _digest([school.dataset.digest, family, variant, px, weights, school.download, recipe])
+
+    def _weights_of(self, variant: str) -> str | None:
+        """Return what the file of its weights contains, so that one that is added or replaced makes another parent."""
+        if self._school.weights is None:
+            return None
+        if variant not in self._weights:
+            self._weights[variant] = self._worker.call(
+                "evaluators.training:weights_identity", variant, self._school.weights, timeout_s=TEACHING_S_MAX
+            )
+        return self._weights[variant]
+
+
+def _noted(note: Path) -> dict[str, Any] | None:
+    """Return what stands in a note of the cache; None where it is missing or damaged."""
+    found = read_or_none(note, json.loads)
+    return found if isinstance(found, dict) else None
 
 
 def _digest(value: Any) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import math
 import os
@@ -14,9 +16,11 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from evaluators.allowance import OutOfTime
 from evaluators.data import TRAIN, arrays, calibration_images
 from evaluators.feed import Batch, Feed, device, logits, renew_batchnorm, tensor
 from evaluators.jobs import CandidateJob, FineTuneJob, ParentJob, Recipe, Trained, TrainingFailed
+from remote.files import replace_file
 from spaces import network, weights
 
 # Gradients of nearly dead channels are denormal numbers, which make a step ten times slower. Set before
@@ -43,7 +47,7 @@ def train_parent(job: ParentJob) -> Trained:
         recipe.parent_epochs,
         recipe.lr if weights.trained(start) else recipe.lr_scratch,
         np.random.default_rng(recipe.seed),
-        _Progress(job.progress, recipe.parent_epochs, len(feed)),
+        _Progress(job.progress, recipe.parent_epochs, len(feed), Deadline(began, job.seconds_max)),
     )
     views = [feed.images, feed.images[:, :, ::-1]] if recipe.flip else [feed.images]
     taught = torch.stack([logits(net, view, feed.normalisation) for view in views], dim=1)  # (N, 1 or 2, C)
@@ -84,7 +88,7 @@ def fine_tune(job: FineTuneJob) -> Trained:
         return (1 - recipe.distillation) * hard + recipe.distillation * soft
 
     random = np.random.default_rng([recipe.seed, before])  # another order than in the epochs before
-    progress = _Progress(job.progress, job.epochs, len(feed))
+    progress = _Progress(job.progress, job.epochs, len(feed), Deadline(began, job.seconds_max))
     steps, loss = train(net, feed, loss_of, job.epochs, recipe.lr_candidate, random, progress)
     _save(saved | {"state": net.cpu().state_dict(), "epochs": before + job.epochs}, job.out)
     return Trained(job.out, steps, before + job.epochs, loss, time.monotonic() - began, "parent")
@@ -96,6 +100,26 @@ def _laid_out(net: torch.nn.Module) -> torch.nn.Module:
     convs = [module for module in net.modules() if isinstance(module, torch.nn.Conv2d)]
     strided = any(max(conv.kernel_size) == 1 and max(conv.stride) > 1 for conv in convs)
     return net if strided or device().type != "cpu" else net.to(memory_format=torch.channels_last)
+
+
+def weights_identity(variant: str, folder: Path) -> str | None:
+    """Return 16 hex digits of the content of the weights that a network starts from; None if the folder has none.
+
+    Args:
+        variant: Name of the network.
+        folder: Folder of weight files.
+
+    Raises:
+        WeightsError: The folder can't be used.
+    """
+    path = weights.find(variant, folder)
+    if path is None:
+        return None
+    hashed = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            hashed.update(part)
+    return hashed.hexdigest()[:16]
 
 
 def load_net(path: Path) -> torch.nn.Module:
@@ -185,24 +209,48 @@ def _groups(net: torch.nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
 
 
 def _save(content: dict[str, Any], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    torch.save(content, part)
-    part.replace(path)
+    with replace_file(path) as part:
+        torch.save(content, part)
+
+
+class Deadline:
+    """Ends a training that can't be over in time, as soon as its pace shows that."""
+
+    UNTIMED, LEAST_S = 2, 1.0  # first steps, which are slower than those that follow; seconds that a pace rests on
+
+    def __init__(self, began_s: float, seconds_max: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """Allow `seconds_max` from `began_s` on, a time of `clock`."""
+        self._end_s, self._clock, self._from_s = began_s + seconds_max, clock, 0.0
+
+    def check(self, step: int, steps: int) -> None:
+        """Raise OutOfTime if the steps left of `steps` take longer than the time left; to be called after each step."""
+        now_s = self._clock()
+        if step <= self.UNTIMED:
+            self._from_s = now_s
+        elif now_s - self._from_s >= self.LEAST_S:
+            left_s = (steps - step) * (now_s - self._from_s) / (step - self.UNTIMED)
+            if now_s + left_s > self._end_s:
+                raise OutOfTime(
+                    f"training it would take {left_s:.0f} s more, {max(self._end_s - now_s, 0):.0f} s are left"
+                )
+        if now_s > self._end_s:
+            raise OutOfTime(f"the time for its training was over after {step} of {steps} steps")
 
 
 class _Progress:
-    """Tells another process how far a training is, at most four times a second."""
+    """Tells another process how far a training is, at most four times a second, and ends it when time is over."""
 
-    def __init__(self, path: Path | None, epochs: int, steps_an_epoch: int) -> None:
-        self.path, self.epochs, self.steps = path, epochs, epochs * steps_an_epoch
+    def __init__(self, path: Path | None, epochs: int, steps_an_epoch: int, deadline: Deadline) -> None:
+        self.path, self.epochs, self.steps, self.deadline = path, epochs, epochs * steps_an_epoch, deadline
         self.last = 0.0
 
     def __call__(self, epoch: int, step: int, loss: float) -> None:
+        self.deadline.check(step, self.steps)
         if self.path is None or (time.monotonic() - self.last < 0.25 and step < self.steps):
             return
         self.last = time.monotonic()
         now = {"epoch": epoch + 1, "epochs": self.epochs, "step": step, "steps": self.steps, "loss": loss}
-        part = self.path.with_name(f".{self.path.name}.part")
-        part.write_text(json.dumps(now), encoding="utf-8")
-        part.replace(self.path)
+        with contextlib.suppress(OSError):  # a disk without room must not end a training for its progress bar
+            part = self.path.with_name(f".{self.path.name}.part")
+            part.write_text(json.dumps(now), encoding="utf-8")
+            part.replace(self.path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections import Counter, defaultdict
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -13,12 +13,13 @@ from typing import Any
 
 from rich.console import Console
 
+from evaluators.allowance import Allowance
 from evaluators.board import Board, Setup, keep_block
 from evaluators.cutting import cut_to
 from evaluators.data import open_dataset
 from evaluators.dataset import Dataset
 from evaluators.formats import for_runtime, needs
-from evaluators.jobs import Ladder
+from evaluators.jobs import Ladder, recipe_for
 from evaluators.latency import Rules, calibrate
 from evaluators.measurement import Block, Seconds
 from evaluators.reference import IMAGE_PX as REFERENCE_PX
@@ -26,6 +27,7 @@ from evaluators.reference import reference_model
 from evaluators.rounded import Rounded
 from evaluators.stopwatch import Stopwatch
 from evaluators.worker import Worker
+from evaluators.yardstick import Yardstick
 from remote.connect import connect
 from remote.device import Capabilities, Device, Facts
 from remote.patient import Incident, Patient
@@ -33,7 +35,7 @@ from remote.preparing import restored
 from remote.replies import clean, seen
 from remote.session import Job
 from search import lookup
-from search.costs import brief_epochs, limits_of, probing_s
+from search.costs import REPORT_S, SEEING_S, brief_epochs, limits_of, probing_s
 from search.earlier import read_earlier
 from search.engines import serial
 from search.finish import Ending, finish
@@ -45,11 +47,14 @@ from search.looks import early_stops, looks, screened
 from search.proposing.known import Earlier
 from search.remembered import Remembered, Seen
 from search.result import Result
+from search.run_state import describe_device, hold_to_state
 from search.settings import Settings, SettingsError
+from search.start_sizes import ParentSizes
 from search.steps import Steps, Terms
-from search.study import open_study, samplers
+from search.study import open_study, record_corrections, samplers
 from spaces.space import Space, load
 
+LOOK_SHARE, LOOK_S = 0.02, 3.0  # of a time limit, and at least, after which a disturbed timing is not repeated
 VERSIONS = ("edgefront", "optuna", "torch", "torchvision", "torch-pruning", "onnx", "onnxruntime")
 
 
@@ -98,7 +103,10 @@ def run(settings: Settings, console: Console) -> tuple[Result, dict[str, Any], t
         settings = stack.enter_context(held(folder, settings))
         ledger = Ledger(folder / "ledger.jsonl")
         stack.callback(ledger.close)
+        is_known = hold_to_state(ledger, _state(settings, dataset, facts, space), watch.wall_s())
         view: View = stack.enter_context(View(console, settings.budget(), settings.trials_max(), settings.time_limit_s))
+        if not is_known:
+            view.log("begun by a version that did not record data and device: they are taken to be the same")
         worker = stack.enter_context(Worker(folder / "worker.log"))
         worker.start()
         patient = Patient(session, on_incident=lambda incident: _note(incident, ledger, watch, view))
@@ -131,12 +139,17 @@ def _searched(rooms: Rooms, started: str) -> tuple[Result, dict[str, Any], tuple
     for line in (*rooms.dataset.left_out, f"data: {rooms.dataset.note}"):
         view.log(line)
     rooms.worker.ready()
-    setup, restless = _setup(rooms)
+    allowance = Allowance()
+    setup, restless = _setup(rooms, allowance)
     board = Board(setup, rooms.session, rooms.worker, rooms.dataset, rooms.watch, view.doing)
-    limits = limits_of(settings, rooms.ledger, rooms.watch)
-    steps = _steps(rooms, board, limits)
+    weights = board.parents.weights_used(name for names in rooms.space.variants.values() for name in names)
+    hold_to_state(rooms.ledger, {"weights": weights}, rooms.watch.wall_s())
+    plainly = Remembered(board, rooms.ledger, rooms.watch, setup.yardstick.of)
+    board.start_px = ParentSizes(plainly, rooms.ledger, rooms.space, settings.budget(), rooms.watch.wall_s).of
+    limits = limits_of(settings, rooms.ledger, rooms.watch, allowance)
+    steps = _steps(rooms, plainly, limits)
     built = Rounded(board, steps.rounding)
-    evaluator = Remembered(built, rooms.ledger, rooms.watch)
+    evaluator = Remembered(built, rooms.ledger, rooms.watch, setup.yardstick.of)
     study = open_study(
         rooms.folder, settings.sampler, settings.seed_of_sampler(), rooms.space, settings.budget(), rooms.earlier
     )
@@ -145,7 +158,12 @@ def _searched(rooms: Rooms, started: str) -> tuple[Result, dict[str, Any], tuple
     plain = frozenset(rooms.space.parents())
     sees = Seen(built, rooms.ledger, rooms.watch)
     looked = looks(rooms.space, rooms.ledger, searched.measurements, settings.budget())
-    ending = finish(searched.measurements, evaluator, settings.budget(), plain, view.doing, sees, looked)
+
+    def has_time() -> bool:
+        return limits.seconds_left() > REPORT_S + SEEING_S
+
+    ending = finish(searched.measurements, evaluator, settings.budget(), plain, view.doing, sees, looked, has_time)
+    record_corrections(study, ending.measurements)
     stops = early_stops([*ending.measurements, *looked], rooms.ledger)
     data = rooms.dataset
     warnings = [
@@ -160,10 +178,16 @@ def _searched(rooms: Rooms, started: str) -> tuple[Result, dict[str, Any], tuple
     return result, preprocessing, rooms.dataset.classes
 
 
-def _steps(rooms: Rooms, board: Board, limits: serial.Limits) -> Steps:
+def _state(settings: Settings, dataset: Dataset, facts: Facts, space: Space) -> dict[str, Any]:
+    """Return what the measurements of a run depend on beside their keys."""
+    runtimes = {str(name): facts.runtimes[str(name)] for name in space.axes["runtime"]}
+    recipe = recipe_for(dataset, settings.seed, settings.parent_epochs, settings.distillation, settings.temperature)
+    return {"data": dataset.digest, **describe_device(facts, runtimes), "recipe": asdict(recipe)}
+
+
+def _steps(rooms: Rooms, evaluator: Remembered, limits: serial.Limits) -> Steps:
     """What is known of the device's steps, and how more of it is found out."""
     settings, folder = rooms.settings, Path(rooms.settings.cache).expanduser() / "steps" / rooms.facts.fingerprint()
-    evaluator = Remembered(board, rooms.ledger, rooms.watch)
     terms = Terms(lambda: probing_s(settings, limits), folder)
     return Steps(evaluator, rooms.ledger, rooms.watch, rooms.space, terms, rooms.view.doing)
 
@@ -196,6 +220,14 @@ def _calm(rooms: Rooms, runtime: str, rules: Rules, workspace_mb: int) -> tuple[
     return reference_ms, restless
 
 
+def _moved(rooms: Rooms, runtime: str, old_ms: float, new_ms: float) -> None:
+    """Write down that the device has changed for good."""
+    pace = "faster" if new_ms < old_ms else "slower"
+    rooms.view.log(f"the device is {pace} than when the run began: reference {new_ms:.3g} ms, it was {old_ms:.3g}")
+    calm = {"reference_ms": new_ms, "restless": ""}
+    rooms.ledger.put("calibration", runtime, calm, {}, rooms.watch.wall_s())
+
+
 def _reference(rooms: Rooms, runtime: str) -> Path:
     """The reference model as a file that the runtime reads."""
     path = rooms.folder / "reference.onnx"
@@ -203,9 +235,11 @@ def _reference(rooms: Rooms, runtime: str) -> Path:
     return for_runtime(path, needs(runtime), REFERENCE_PX, rooms.folder)
 
 
-def _setup(rooms: Rooms) -> tuple[Setup, str]:
+def _setup(rooms: Rooms, allowance: Allowance) -> tuple[Setup, str]:
     """What the evaluator needs, and why the device was not calm when the reference was timed; mostly empty."""
     settings, rules = rooms.settings, Rules()
+    if settings.time_limit_s is not None:
+        rules = replace(rules, repeat_seconds_max=max(LOOK_S, LOOK_SHARE * settings.time_limit_s))
     workspace_mb = rooms.device.workspace_mb or 256
     runtimes = [str(name) for name in rooms.space.axes["runtime"]]
     timed = {runtime: _calm(rooms, runtime, rules, workspace_mb) for runtime in runtimes}
@@ -223,7 +257,11 @@ def _setup(rooms: Rooms) -> tuple[Setup, str]:
         versions={runtime: rooms.facts.runtimes[runtime] for runtime in runtimes},
         workspace_mb=workspace_mb,
         references={runtime: rooms.session.put(_reference(rooms, runtime)) for runtime in runtimes},
-        reference_ms={runtime: reference_ms for runtime, (reference_ms, _) in timed.items()},
+        yardstick=Yardstick(
+            {runtime: reference_ms for runtime, (reference_ms, _) in timed.items()},
+            rules.reference_drift_max,
+            lambda runtime, old_ms, new_ms: _moved(rooms, runtime, old_ms, new_ms),
+        ),
         percentile=settings.percentile,
         rules=rules,
         rungs=settings.rungs,
@@ -239,6 +277,7 @@ def _setup(rooms: Rooms) -> tuple[Setup, str]:
         simulated=rooms.facts.simulated,
         metric=settings.metric,
         ladder=Ladder(allowed_drop=settings.int8_drop, qat_epochs=settings.qat_epochs),
+        allowance=allowance,
     )
     return setup, f"the device was not calm at the start: {restless}" if restless else ""
 
@@ -265,6 +304,7 @@ def _result(
     kinds = {
         k: ledger.spent_s(k) + rooms.watch.spent_s.get(k, 0.0) for k in ("structure", "timing", "training", "scoring")
     }
+    kinds["training"] += ledger.spent_s("parents") + rooms.watch.spent_s.get("parents", 0.0)
     return Result(
         folder=rooms.folder,
         command=command(settings),
@@ -307,7 +347,7 @@ def _result(
         baseline=ending.baseline,
         miss=ending.miss,
         seconds=Seconds(**kinds, wall=wall),
-        reference_ms=next(iter(setup.reference_ms.values())),
+        reference_ms=setup.yardstick.of(next(iter(setup.versions))),
         trials_asked=settings.trials_max(),
         classes=tuple(data.classes),
         screened=tuple(screened(rooms.space, ledger, ending.measurements, settings.budget())),

@@ -41,6 +41,10 @@ def nearest_miss(measurements: Sequence[Measurement], budget: Budget, base: Meas
         limit = budget.max_drop or 0.0
         return Miss(best, f"loses {100 * drop:.1f} points against the baseline, {100 * limit:g} allowed")
 
+    if untrained := [m for m in timed if m.latency and budget.keeps(m.latency) and not m.accuracy]:
+        fastest = min(untrained, key=lambda m: m.latency.rank_ms.value if m.latency else 0.0)
+        return Miss(fastest, "keeps the budget, but no training of it could end in the time there was: allow more time")
+
     def share_over(m: Measurement) -> float:
         assert m.latency is not None
         memory = m.latency.peak_mb / budget.peak_mb if budget.peak_mb else 0.0

@@ -6,28 +6,50 @@ import math
 from collections import defaultdict
 from statistics import mean
 
+from evaluators.allowance import Allowance
+from evaluators.board import CONFIRM_BLOCKS
 from evaluators.stopwatch import Stopwatch
 from search.engines.serial import Limits
 from search.heeding import Costs
-from search.ledger import Ledger
+from search.ledger import Entry, Ledger
 from search.settings import Settings
 
 SEEING_S = 2.0  # a process that profiles a finalist's layers
+REPORT_S = 5.0  # pictures and tables
+FRONT = 6  # members that a front has as a rule, at most
+MUST_SHARE = 0.2  # of a time limit, that the end may take where timing is slow
+SHOWN_SHARE = 0.08  # of a time limit, kept for showing a front's members beside the choice
+BASELINE_SHARE = 0.25  # of a time limit that training the greedy baseline may take
 LOOKS_A_TRAINING = 10  # what a training is taken to cost until one has passed every gate
 
 
-def limits_of(settings: Settings, ledger: Ledger, watch: Stopwatch) -> Limits:
-    """When to stop asking, by the settings and by what was spent in this session and those before."""
+def limits_of(settings: Settings, ledger: Ledger, watch: Stopwatch, allowance: Allowance) -> Limits:
+    """Return when to stop asking, by the settings and by what was spent in this session and those before.
+
+    Args:
+        settings: The user's.
+        ledger: What was measured so far.
+        watch: The time of this session.
+        allowance: In which trainings must end; it is made to end with the time limit.
+    """
+
+    limit = math.inf if settings.time_limit_s is None else settings.time_limit_s
 
     def seconds_left() -> float:
-        limit = settings.time_limit_s
-        return math.inf if limit is None else limit - ledger.earlier_wall_s() - watch.wall_s()
+        return limit - ledger.earlier_wall_s() - watch.wall_s()
 
+    def ending_s() -> float:
+        return finishing_s(ledger, settings.rungs[-1], limit)
+
+    allowance.take_from(lambda: seconds_left() - ending_s())
     return Limits(
         settings.trials_max(),
         seconds_left,
-        lambda: finishing_s(ledger),
+        ending_s,
         lambda: costs_of(settings, ledger, seconds_left()),
+        allowance,
+        limit,
+        math.inf if settings.time_limit_s is None else BASELINE_SHARE * limit,
     )
 
 
@@ -53,18 +75,18 @@ def costs_of(settings: Settings, ledger: Ledger, seconds_left: float) -> Costs:
 
     Plain networks, which come first and are trained already, tell what a first look costs, not what a training does.
     """
-    timings = [sum(entry.spent_s.values()) for entry in ledger.entries("latency")]
+    timings = [own_s(entry) for entry in ledger.entries("latency")]
     low = brief_epochs(settings)
     brief: defaultdict[str, float] = defaultdict(float)
     full: defaultdict[str, float] = defaultdict(float)
     through: set[str] = set()
     for entry in ledger.entries("accuracy"):
         key, _, epochs = entry.key.partition("@")
-        full[key] += sum(entry.spent_s.values())
+        full[key] += own_s(entry)
         if int(epochs) == settings.rungs[-1]:
             through.add(key)
         if low is not None and int(epochs) <= low:
-            brief[key] += sum(entry.spent_s.values())
+            brief[key] += own_s(entry)
     look_s = mean(brief.values() or [1.0])
     if low is not None and not through:
         return Costs(mean(timings or [1.0]), look_s, LOOKS_A_TRAINING * look_s, seconds_left)
@@ -72,9 +94,27 @@ def costs_of(settings: Settings, ledger: Ledger, seconds_left: float) -> Costs:
     return Costs(mean(timings or [1.0]), look_s if low is not None else None, training_s, seconds_left)
 
 
-def finishing_s(ledger: Ledger) -> float:
-    """Seconds the end will take: timing two or three finalists long, scoring a front on the test set and on the host,
-    and looking at its layers."""
-    timing = [entry.spent_s.get("timing", 0.0) for entry in ledger.entries("latency")]
-    scoring = [entry.spent_s.get("scoring", 0.0) for entry in ledger.entries("accuracy")]
-    return 3 * 3 * mean(timing or [0.0]) + 8 * (1.5 * mean(scoring or [0.0]) + SEEING_S)
+def own_s(entry: Entry) -> float:
+    """Return the seconds that were spent on a candidate alone, its parent's training left out."""
+    return sum(seconds for kind, seconds in entry.spent_s.items() if kind != "parents")
+
+
+def finishing_s(ledger: Ledger, epochs_max: int, limit_s: float = math.inf) -> float:
+    """Return the seconds the end of a search will take, as things stand.
+
+    Timing the choice and the baseline for long, scoring both on the test set, and writing the report must be done.
+    Scoring the others of a front and looking at their layers is done as far as it goes, and time is kept for it up to a
+    share of the limit.
+
+    Args:
+        ledger: What was measured so far.
+        epochs_max: The last rung: a candidate that has it may be on the front.
+        limit_s: The user's time limit.
+    """
+    looks = [(entry, entry.value) for entry in ledger.entries("latency") if entry.value["type"] == "Latency"]
+    block = mean([e.spent_s.get("timing", 0.0) / (v["blocks"] + v["repeated"]) for e, v in looks] or [0.0])
+    scoring = mean([entry.spent_s.get("scoring", 0.0) for entry in ledger.entries("accuracy")] or [0.0])
+    through = sum(1 for entry in ledger.entries("accuracy") if entry.key.endswith(f"@{epochs_max}"))
+    shown = min(through, FRONT) * (1.5 * scoring + SEEING_S)
+    must = 2 * CONFIRM_BLOCKS * block + 2 * 1.5 * scoring + REPORT_S
+    return min(must, MUST_SHARE * limit_s + REPORT_S) + min(shown, SHOWN_SHARE * limit_s)

@@ -6,12 +6,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from evaluators.allowance import OutOfTime
 from evaluators.evaluator import Evaluator
 from evaluators.measurement import (
     FAILED,
     KEPT,
     NO_GAIN,
     OVER_BUDGET,
+    UNFINISHED,
     UNPROMISING,
     Accuracy,
     Failure,
@@ -36,6 +38,8 @@ class Gates:
     patience_se: float = 2.0  # standard errors a candidate may lie behind a rival that is no slower
     brief_epochs: int | None = None  # of the low fidelity that a sampler may ask for; None: there is none
     less_cut: Callable[[Candidate], Sequence[Candidate]] = uncut_alone  # what a cut must be faster than
+    # an uncompressed network that is scored even over the budget: the greedy baseline
+    is_baseline: Callable[[Candidate], bool] = lambda candidate: False
 
     @property
     def epochs_max(self) -> int:
@@ -47,18 +51,21 @@ def evaluate(
     evaluator: Evaluator,
     gates: Gates,
     rivals: Sequence[Measurement],
-    plain: bool,
     tell: Callable[[str], None],
 ) -> Measurement:
-    """Everything that could be measured of a candidate before a gate stopped it.
+    """Return everything that could be measured of a candidate before a gate stopped it.
 
-    `rivals` are the measurements so far; `tell` is called with a line before each stage. A `plain` network, of
-    which the greedy choice is one, is scored even above the budget.
+    Args:
+        candidate: What is measured.
+        evaluator: Who measures it.
+        gates: Where it is stopped. Above the budget the baseline alone is trained, up to the first rung.
+        rivals: The measurements so far.
+        tell: Called with a line before each stage.
     """
     so_far = before_training(candidate, evaluator, gates, tell)
     if so_far.outcome == KEPT:
         return _scored(so_far, evaluator, gates, rivals, tell)
-    if so_far.outcome == OVER_BUDGET and plain:
+    if so_far.outcome == OVER_BUDGET and gates.is_baseline(candidate):
         return _scored(so_far, evaluator, replace(gates, rungs=gates.rungs[:1]), (), tell)
     return so_far
 
@@ -136,7 +143,10 @@ def _scored(
     """The measurement with its accuracies, rung by rung."""
     for epochs in gates.rungs:
         tell(f"accuracy of {so_far.candidate.describe()} after {epochs} epochs")
-        accuracy = evaluator.accuracy(so_far.candidate, epochs)
+        try:
+            accuracy = evaluator.accuracy(so_far.candidate, epochs)
+        except OutOfTime as error:
+            return replace(so_far, outcome=UNFINISHED, reason=str(error)) if so_far.outcome == KEPT else so_far
         if isinstance(accuracy, Failure):
             return _failed(so_far, accuracy)
         path = evaluator.model_path(so_far.candidate, epochs)

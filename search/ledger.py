@@ -24,6 +24,7 @@ class Entry:
     spent_s: dict[str, float]  # wall seconds by kind: structure, timing, training, scoring
     at_s: float  # wall seconds since the session began
     session: int
+    state: str = ""  # digest of what it depends on beside its key: data, device, runtime, recipe
 
 
 class Ledger:
@@ -31,7 +32,8 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._entries: dict[tuple[str, str], Entry] = {}
+        self.state = ""  # that every further entry names
+        self._entries: dict[tuple[str, str], list[Entry]] = {}
         self._all: list[Entry] = []
         drop_torn_line(path)
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
@@ -41,7 +43,11 @@ class Ledger:
 
     def get(self, stage: str, key: str) -> Entry | None:
         """The newest entry of a stage and key, or None."""
-        return self._entries.get((stage, key))
+        return found[-1] if (found := self._entries.get((stage, key))) else None
+
+    def get_all(self, stage: str, key: str) -> tuple[Entry, ...]:
+        """Return every entry of a stage and key, the oldest first."""
+        return tuple(self._entries.get((stage, key), ()))
 
     def entries(self, stage: str | None = None) -> Iterator[Entry]:
         """All entries in the order they were written, of one stage or of all."""
@@ -49,7 +55,7 @@ class Ledger:
 
     def put(self, stage: str, key: str, value: Any, spent_s: dict[str, float], at_s: float) -> Entry:
         """Write an entry and make sure it is on disk."""
-        entry = Entry(stage, key, value, {k: round(v, 4) for k, v in spent_s.items()}, at_s, self.session)
+        entry = Entry(stage, key, value, {k: round(v, 4) for k, v in spent_s.items()}, at_s, self.session, self.state)
         self._file.write(json.dumps(entry.__dict__, allow_nan=True) + "\n")
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -74,7 +80,7 @@ class Ledger:
 
     def _remember(self, entry: Entry) -> None:
         self._all.append(entry)
-        self._entries[(entry.stage, entry.key)] = entry
+        self._entries.setdefault((entry.stage, entry.key), []).append(entry)
 
 
 def drop_torn_line(path: Path) -> None:

@@ -9,6 +9,7 @@ from evaluators.measurement import FAILED, KEPT, OVER_BUDGET, Accuracy, Failure,
 from search.budget import Budget
 from search.funnel import over
 from search.ledger import Ledger
+from search.pooling import pool
 from search.remembered import decoded
 from spaces.space import Points
 
@@ -16,12 +17,15 @@ from spaces.space import Points
 def looks(space: Points, ledger: Ledger, trials: Iterable[Measurement], budget: Budget) -> list[Measurement]:
     """The candidates of a space that were only timed, each with its last latency."""
     tried = {m.candidate.key() for m in trials}
-    timed = {entry.key: entry for entry in ledger.entries("latency") if entry.key not in tried}
+    timed = {entry.key for entry in ledger.entries("latency") if entry.key not in tried}
     if not timed:
         return []
     found = []
     for candidate in map(space.candidate, space.params()):
-        if (entry := timed.get(candidate.key())) and isinstance(latency := decoded(entry), Latency):
+        if (key := candidate.key()) not in timed:
+            continue
+        latency = pool([decoded(entry) for entry in ledger.get_all("latency", key)])
+        if isinstance(latency, Latency):
             outcome, reason = (KEPT, "") if budget.keeps(latency) else (OVER_BUDGET, over(budget, latency))
             found.append(Measurement(candidate, outcome, reason, latency=latency))
     return found
@@ -43,7 +47,8 @@ def screened(space: Points, ledger: Ledger, trials: Iterable[Measurement], budge
         entry = known["latency"].get(candidate.key())
         if entry is None or candidate.key() in tried:
             continue
-        built, latency = known["structure"].get(candidate.graph_key()), decoded(entry)
+        built = known["structure"].get(candidate.graph_key())
+        latency = pool([decoded(look) for look in ledger.get_all("latency", candidate.key())])
         structure = decoded(built) if built else None
         accuracies = tuple(sorted(brief.get(candidate.key(), ()), key=lambda a: a.epochs))
         whole = Measurement(candidate, KEPT, accuracies=accuracies)

@@ -27,7 +27,7 @@ from search.looks import early_stops, looks, screened
 from search.remembered import Remembered
 from search.result import Result
 from search.settings import Settings, SettingsError
-from search.study import open_study
+from search.study import open_study, record_corrections
 from spaces.space import SpaceError
 from spaces.table import TableSpace, load_table, tables
 
@@ -56,6 +56,7 @@ def run(settings: Settings, console: Console) -> Result:
         plain = frozenset(space.parents())
         looked = looks(space, ledger, searched.measurements, settings.budget())
         ending = finish(searched.measurements, evaluator, settings.budget(), plain, view.doing, looks=looked)
+        record_corrections(study, ending.measurements)
         return Result(
             folder=folder,
             command=command(settings),

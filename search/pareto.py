@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy
 
-from evaluators.measurement import KEPT, Measurement
+from evaluators.measurement import Measurement
 
 
 def objectives(measurement: Measurement) -> tuple[float, float, float]:
@@ -20,8 +20,8 @@ def objectives(measurement: Measurement) -> tuple[float, float, float]:
 
 
 def front(measurements: Sequence[Measurement]) -> tuple[Measurement, ...]:
-    """The non-dominated among those measured in full, fastest first; of equals the first stays."""
-    kept = [m for m in measurements if m.outcome == KEPT]
+    """Return the non-dominated among those that no gate stopped, fastest first; of equals the first stays."""
+    kept = [m for m in measurements if m.is_scored]
     if not kept:
         return ()
     values = numpy.array([objectives(m) for m in kept]) * [-1, 1, 1]  # all to be minimised

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
+from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from evaluators import coverage as coverages
@@ -19,8 +19,10 @@ from evaluators.measurement import (
     accuracy_from_dict,
     latency_from_dict,
 )
+from evaluators.statistics import scaled
 from evaluators.stopwatch import Stopwatch
 from search.ledger import Entry, Ledger
+from search.pooling import agree, agree_ms, pool
 from spaces.candidate import Candidate
 
 DECODERS: dict[str, Callable[[dict[str, Any]], Any]] = {
@@ -33,7 +35,6 @@ DECODERS: dict[str, Callable[[dict[str, Any]], Any]] = {
 }
 
 STAGES = ("structure", "latency", "accuracy", "confirm", "test")
-AGREE = 1.2  # two looks at a latency that differ by less are one; the factor is what a busy device may add
 
 
 class Once:
@@ -55,33 +56,85 @@ class Once:
 class Remembered(Once):
     """The Evaluator of the same answers, each asked for once."""
 
-    def __init__(self, inner: Evaluator, ledger: Ledger, watch: Stopwatch) -> None:
+    def __init__(
+        self,
+        inner: Evaluator,
+        ledger: Ledger,
+        watch: Stopwatch,
+        reference_ms: Callable[[str], float] = lambda runtime: 0.0,
+    ) -> None:
+        """Keep the answers of `inner`.
+
+        Args:
+            inner: Who measures.
+            ledger: Where answers are kept.
+            watch: The seconds they take.
+            reference_ms: The reference's time by runtime, in which every rank is given; 0 leaves ranks as they are.
+        """
         super().__init__(ledger, watch)
-        self._inner = inner
+        self._inner, self._reference_ms = inner, reference_ms
+        self._timed: dict[str, Candidate] = {}  # by key, those asked for in this session
         self._heard: Callable[[str, str, Any], None] = lambda stage, key, value: None
 
     def structure(self, candidate: Candidate) -> Structure | Failure:
         return self._once("structure", candidate.graph_key(), lambda: self._inner.structure(candidate))
 
     def latency(self, candidate: Candidate, limit_ms: float | None) -> Latency | Failure:
-        return self._once("latency", candidate.key(), lambda: self._inner.latency(candidate, limit_ms))
+        """Return what all timings of the candidate say together; it is timed if it never was."""
+        self._timed[candidate.key()] = candidate
+        if not self.is_timed(candidate):
+            self._measure("latency", candidate.key(), lambda: self._inner.latency(candidate, limit_ms))
+        return pool(self._looks(candidate))
 
     def latency_again(self, candidate: Candidate, limit_ms: float | None) -> Latency | Failure:
-        """Timed anew, and from now on what `latency` answers: the new one, or if they differ the middle of three."""
-        looks = [self.latency(candidate, limit_ms)]
+        """Time a candidate anew, once more if that differs, and return what all its timings say together."""
+        before = self.latency(candidate, limit_ms)
         for _ in range(2):
-            looks.append(self._measure("latency", candidate.key(), lambda: self._inner.latency(candidate, limit_ms)))
-            slower, faster = max(map(_ms, looks[-2:])), min(map(_ms, looks[-2:]))
-            if slower <= AGREE * faster:
-                return looks[-1]
-        believed = sorted(looks, key=_ms)[1]
-        return self._measure("latency", candidate.key(), lambda: believed)
+            new = self._measure("latency", candidate.key(), lambda: self._inner.latency(candidate, limit_ms))
+            if isinstance(new, Latency) and isinstance(before, Latency) and agree(new, before):
+                break
+            before = new
+        return pool(self._looks(candidate))
+
+    def confirm_again(self, candidate: Candidate, epochs: int) -> Latency | Failure:
+        """Time the trained file a second time, and return that timing; one that has two is not timed again."""
+        key = f"{candidate.key()}@{epochs}"
+        if len(self._ledger.get_all("confirm", key)) > 1:
+            return self.confirm(candidate, epochs)
+        return self._measure("confirm", key, lambda: self._inner.confirm(candidate, epochs))
+
+    def is_timed(self, candidate: Candidate) -> bool:
+        """Return True if the candidate was timed, or could not be."""
+        return self.times_looked(candidate) > 0
+
+    def times_looked(self, candidate: Candidate) -> int:
+        """Return how often the candidate was timed."""
+        return len(self._ledger.get_all("latency", candidate.key()))
+
+    def knows(self, candidate: Candidate, epochs: int) -> bool:
+        """Return True if the accuracy after that many epochs was measured."""
+        return self._ledger.get("accuracy", f"{candidate.key()}@{epochs}") is not None
+
+    def known_macs(self, candidate: Candidate) -> int | None:
+        """Return the multiply-accumulates of a candidate that was built, None of any other."""
+        entry = self._ledger.get("structure", candidate.graph_key())
+        found = decoded(entry) if entry else None
+        return found.macs if isinstance(found, Structure) else None
 
     def listen(self, heard: Callable[[str, str, Any], None]) -> None:
-        """Calls `heard(stage, key, value)` for all that was measured, oldest first, and for all that will be."""
+        """Call `heard(stage, key, value)` for all that was measured, oldest first, and for all that will be.
+
+        A latency is told as what the timings up to then say together.
+        """
+        looks: defaultdict[str, list[Latency | Failure]] = defaultdict(list)
         for entry in self._ledger.entries():
-            if entry.stage in STAGES:
-                heard(entry.stage, entry.key, decoded(entry))
+            if entry.stage not in STAGES:
+                continue
+            value = self._ranked(entry)
+            if entry.stage == "latency":
+                looks[entry.key].append(value)
+                value = pool(self._of_now(looks[entry.key]))
+            heard(entry.stage, entry.key, value)
         self._heard = heard
 
     def training_s(self, candidate: Candidate) -> float | None:
@@ -104,9 +157,55 @@ class Remembered(Once):
     def model_path(self, candidate: Candidate, epochs: int) -> str:
         return self._inner.model_path(candidate, epochs)
 
+    def outdated(self, limit_ms: float, changed: float) -> list[Candidate]:
+        """Return the candidates that were over a limit while the device was slower than it is now, and may keep it.
+
+        Args:
+            limit_ms: The budget.
+            changed: Share by which the reference must have become faster since.
+        """
+        found = []
+        for candidate in self._timed.values():
+            look = pool(self._looks(candidate))
+            now_ms = self._reference_ms(look.runtime) if isinstance(look, Latency) else 0.0
+            if not isinstance(look, Latency) or not look.reference_ms or now_ms > (1 - changed) * look.reference_ms:
+                continue
+            if look.percentile_ms.high > limit_ms >= look.percentile_ms.low * now_ms / look.reference_ms:
+                found.append(candidate)
+        return found
+
+    def time_anew(self, candidate: Candidate, limit_ms: float) -> None:
+        """Time a candidate on the device as it is now; what was timed before the change no longer counts."""
+        self._measure("latency", candidate.key(), lambda: self._inner.latency(candidate, limit_ms))
+
+    def _looks(self, candidate: Candidate) -> list[Latency | Failure]:
+        return self._of_now([self._ranked(entry) for entry in self._ledger.get_all("latency", candidate.key())])
+
+    def _of_now(self, looks: list[Latency | Failure]) -> list[Latency | Failure]:
+        """Return the timings that were taken on the device as it was for the newest of them."""
+        newest = looks[-1]
+        if not isinstance(newest, Latency) or not newest.reference_ms:
+            return looks
+        return [
+            look
+            for look in looks
+            if not isinstance(look, Latency) or agree_ms(look.reference_ms or newest.reference_ms, newest.reference_ms)
+        ]
+
+    def _ranked(self, entry: Entry) -> Any:
+        """Return what was measured, a rank in milliseconds of the reference as it is now."""
+        found = decoded(entry)
+        if not isinstance(found, Latency) or not found.reference_ms or not (now := self._reference_ms(found.runtime)):
+            return found
+        return replace(found, rank_ms=scaled(found.rank_ms, now / found.reference_ms))
+
     def _measure(self, stage: str, key: str, measure: Callable[[], Any]) -> Any:
         found = super()._measure(stage, key, measure)
-        self._heard(stage, key, found)
+        if stage == "latency":
+            looks = [self._ranked(entry) for entry in self._ledger.get_all(stage, key)]
+            self._heard(stage, key, pool(self._of_now(looks)))
+        else:
+            self._heard(stage, key, found)
         return found
 
 
@@ -130,7 +229,3 @@ def decoded(entry: Entry) -> Any:
     """What was measured, as it was put."""
     data = {name: value for name, value in entry.value.items() if name != "type"}
     return DECODERS[entry.value["type"]](data)
-
-
-def _ms(look: Latency | Failure) -> float:
-    return look.rank_ms.value if isinstance(look, Latency) else math.inf

@@ -21,13 +21,16 @@ def look(
     evaluator: Evaluator,
     sees: Sees,
     tell: Callable[[str], None],
+    has_time: Callable[[], bool] = lambda: True,
 ) -> list[Measurement]:
-    """The finalists, each once, with their coverage and agreement.
+    """Return the finalists, each once, with their coverage and agreement, as far as there is time.
 
     The choice's fp32 twin is timed for it, where it was not; for the others that would cost more than it tells.
     """
     found = []
     for measurement in {m.trial: m for m in finalists}.values():
+        if not has_time():
+            break
         tell(f"what the device really runs for {measurement.candidate.describe()}")
         seen = _seen(measurement, sees)
         if seen.coverage is not None:

@@ -6,7 +6,7 @@ import importlib
 import logging
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,6 +125,32 @@ def tell(study: optuna.Study, trial: Trial, measurement: Measurement, budget: Bu
         study.tell(trial, list(objectives(measurement)))
     else:
         study.tell(trial, state=TrialState.PRUNED)
+
+
+def waiting(study: optuna.Study, space: Points) -> list[Candidate]:
+    """Return the candidates of queued trials."""
+    queued = study.get_trials(deepcopy=False, states=[TrialState.WAITING])
+    return [space.candidate(trial.system_attrs["fixed_params"]) for trial in queued]
+
+
+def record_corrections(study: optuna.Study, measurements: Iterable[Measurement]) -> None:
+    """Write down where the end of a search changed what a trial was told as.
+
+    A trial that has ended can't be changed in a study, so what is different stands in the study's own attributes, under
+    `corrections`: by the trial's number its outcome, reason and latency.
+
+    Args:
+        study: The study.
+        measurements: What the report says of its trials.
+    """
+    told = {trial.number: trial.user_attrs.get("outcome") for trial in study.get_trials(deepcopy=False)}
+    changed = {
+        str(m.trial): _finite({"outcome": m.outcome, "reason": m.reason, "latency": m.to_dict()["latency"]})
+        for m in measurements
+        if m.trial in told and told[m.trial] != m.outcome
+    }
+    if changed != study.user_attrs.get("corrections", {}):
+        study.set_user_attr("corrections", changed)
 
 
 def told(study: optuna.Study, space: Points) -> Iterator[tuple[FrozenTrial, Candidate]]:

@@ -16,6 +16,8 @@ from search.proposing.known import Known
 from spaces.candidate import Candidate
 
 LEAST_SHARE = 2  # a lower precision rarely leaves less than one part in so many of the latency
+USUAL_SHARE = 0.75  # of the latency, that a lower precision leaves as a rule: no more than a first guess
+MARGIN = 0.95  # of the budget, that an expected latency may take
 FEW = 4  # timed at a time until one is within the budget
 
 
@@ -49,13 +51,27 @@ class Uncut:
             )
         return found
 
-    def likely_fastest(self, known: Known) -> NDArray[np.int64]:
-        """Of as many networks as there are few, the fastest form each may have, the fastest first."""
+    def likely_largest(self, known: Known) -> NDArray[np.int64]:
+        """Return of each network the slowest uncompressed form that is expected to keep the budget, slowest first.
+
+        The slowest is likely the most accurate. A network none of whose forms is expected to keep it is given in the
+        form that may be fastest. Of so many networks as `FEW`, those whose form is known to keep it come first.
+        """
         keep = [int(place) for place in np.flatnonzero(self.may_keep(known))]
-        best: dict[str, int] = {}
-        for place in sorted(keep, key=lambda place: self._least_ms(self._candidates[place], known)):
-            best.setdefault(self._candidates[place].variant, place)
-        return np.array(list(best.values())[:FEW], dtype=np.int64)
+        best: dict[str, tuple[bool, float, int]] = {}
+        for place in keep:
+            whole = self._candidates[place]
+            expected_ms = known.latency_ms[place] if known.looks[place] else self._expected_ms(whole, known)
+            fits = expected_ms <= MARGIN * self._limit_ms
+            rank = (fits, expected_ms if fits else -expected_ms, place)
+            best[whole.variant] = max(best.get(whole.variant, rank), rank)
+        ordered = sorted(best.values(), key=lambda rank: (not rank[0], -rank[1]))
+        return np.array([place for _, _, place in ordered[:FEW]], dtype=np.int64)
+
+    def _expected_ms(self, whole: Candidate, known: Known) -> float:
+        """Return the latency by area and by what a lower precision leaves as a rule; 0 where nothing is known."""
+        least_ms = self._least_ms(whole, known)
+        return least_ms if whole.precision == "fp32" else least_ms * LEAST_SHARE * USUAL_SHARE
 
     def _too_slow(self, known: Known) -> list[Candidate]:
         return [self._candidates[place] for place in self._places if known.beyond[place]]

@@ -16,6 +16,7 @@ from evaluators.measurement import Accuracy, Block, Failure, Latency, Structure
 from evaluators.reference import reference_model
 from evaluators.stopwatch import Stopwatch
 from evaluators.worker import Worker
+from evaluators.yardstick import Yardstick
 from remote.connect import connect
 from remote.device import Capabilities, capabilities
 from remote.patient import Patient
@@ -139,7 +140,7 @@ def _setup(bench: Bench, task: Task, way: Way, epochs: int, folder: Path) -> Set
         versions={RUNTIME: bench.version},
         workspace_mb=256,
         references={},  # nothing is timed by the board: variants are timed in turn, by `timed`
-        reference_ms={},
+        yardstick=Yardstick({}, 0.15, lambda runtime, old_ms, new_ms: None),
         percentile=PERCENTILE,
         rules=RULES,
         rungs=tuple(sorted({0, epochs})),

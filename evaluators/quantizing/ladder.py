@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from evaluators.allowance import OutOfTime
 from evaluators.jobs import FITTED, Ladder
 from evaluators.measurement import Rung, paired_error
 from evaluators.quantizing.correcting import bias_corrected, equalised
@@ -54,24 +55,26 @@ def climb(
     ladder: Ladder,
     tune: Tune | None,
     second: Callable[[], Exam] | None = None,
+    is_late: Callable[[], bool] = lambda: False,
 ) -> Climbed:
     """The int8 form of `plain` (from `prepared`). `calibration` are normalised images, none of the exam's.
 
-    What loses little enough there is asked again on the `second` exam, and is good if it does there, too.
+    What loses little enough there is asked again on the `second` exam, and is good if it does there, too. Once
+    `is_late` no further level is begun: what was best until then is kept.
     """
-    way = _Way(exam, recipe, ladder, plain, second)
+    way = _Way(exam, recipe, ladder, plain, second, is_late)
     method = _calibrated(way, calibration)
     calibrated = even = way.sure().plan
-    if ladder.correct and not way.good:
+    if ladder.correct and not way.ended:
         even = _corrected(way, calibration, method)
     whole = way.sure().plan  # fine-tuning goes on from here: it keeps the layout that was timed
     order: list[str] = []
-    if ladder.floating_macs and not way.good:
+    if ladder.floating_macs and not way.ended:
         order = sensitivity(even, calibration[:SENSITIVITY_IMAGES])
         _floated(way, even, order, ladder.floating_macs)
-    learned = _tuned(way, whole, tune) if ladder.qat_epochs and tune is not None and not way.good else None
+    learned = _tuned(way, whole, tune) if ladder.qat_epochs and tune is not None and not way.ended else None
     for base, of in ((learned, ", fine-tuned"), (calibrated, "")):
-        if order and base is not None and not way.good:
+        if order and base is not None and not way.ended:
             _floated(way, base, order, 1.0, of)
     best = way.sure()
     return Climbed(best.plan, best.graph, tuple(way.rungs))
@@ -104,10 +107,17 @@ class _Way:
     """The rungs so far and the best of them."""
 
     def __init__(
-        self, exam: Exam, recipe: Int8Recipe, ladder: Ladder, plain: Any, second: Callable[[], Exam] | None
+        self,
+        exam: Exam,
+        recipe: Int8Recipe,
+        ladder: Ladder,
+        plain: Any,
+        second: Callable[[], Exam] | None,
+        is_late: Callable[[], bool],
     ) -> None:
         self.exam, self.recipe, self.ladder, self.plain = exam, recipe, ladder, plain
         self.rungs: list[Rung] = []
+        self.is_late = is_late
         self.began = time.monotonic()
         self.macs = macs(plain)
         self.logits = logits(plain, exam.images)
@@ -121,6 +131,11 @@ class _Way:
     @property
     def good(self) -> bool:
         return self.best is not None and self.best.good
+
+    @property
+    def ended(self) -> bool:
+        """True if what there is will do, or must."""
+        return self.good or self.is_late()
 
     def sure(self) -> Found:
         assert self.best is not None  # calibration comes first and finds something
@@ -174,6 +189,8 @@ def _calibrated(way: _Way, images: np.ndarray) -> str:
     """
     counts, best = None, ""
     for method in way.ladder.methods:
+        if best and way.is_late():
+            break
         if method == FITTED and way.good:
             continue  # it takes as long as all the others
         if method not in ("min-max", FITTED):
@@ -207,7 +224,7 @@ def _corrected(way: _Way, images: np.ndarray, method: str) -> Plan:
         plan = Plan(plain, way.recipe, _cut(way, plain, images, method))
         way.trial("equalised", plan, f"{pairs} pairs of convolutions")
     even = way.sure().plan
-    if way.good:
+    if way.ended:
         return even
     try:
         way.trial("bias corrected", bias_corrected(even, images[:CORRECTION_IMAGES]))
@@ -235,7 +252,7 @@ def _floated(way: _Way, base: Plan, order: list[str], share: float, of: str = ""
     fewest, most = 0, len(allowed)
     if not most or not tried(most, False):
         return
-    while most - fewest > 1:
+    while most - fewest > 1 and not way.is_late():
         middle = (fewest + most) // 2
         fewest, most = (fewest, middle) if tried(middle, True) else (middle, most)
 
@@ -255,6 +272,6 @@ def _tuned(way: _Way, whole: Plan, tune: Tune) -> Plan | None:
     name = f"fine-tuned {way.ladder.qat_epochs} epochs in int8"
     try:
         return way.trial(name, tune(whole), "all layers in int8").plan
-    except NoSuchOperator as error:
+    except (NoSuchOperator, OutOfTime) as error:
         way.tell(name, way.sure().top1, False, f"not done: {error}")
         return None

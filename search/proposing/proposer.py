@@ -76,10 +76,13 @@ class Proposer:
         wanted = self.settings.start_tries if self.settings.tries else 0
         return self.random.choice(free, min(wanted, len(free)), replace=False)
 
-    def start_train(self, known: Known, first: Mask | None = None) -> Indices:
-        """The fastest of those that come `first`, then one from each stretch of latencies."""
+    def start_train(self, known: Known, first: Mask | None = None, hurried: bool = False) -> Indices:
+        """Return one of those that come `first`, then one from each stretch of latencies.
+
+        The slowest of the first, which is likely the most accurate; the fastest if time is short.
+        """
         wanted = self.settings.start_trainings - self._started(known)
-        return start.to_train(known, wanted, self.hints, self.random, first)
+        return start.to_train(known, wanted, self.hints, self.random, first, hurried)
 
     # --- a round
 

@@ -54,18 +54,24 @@ def to_time(
 
 
 def to_train(
-    known: Known, wanted: int, hints: Hints, random: np.random.Generator, first: Mask | None = None
+    known: Known,
+    wanted: int,
+    hints: Hints,
+    random: np.random.Generator,
+    first: Mask | None = None,
+    hurried: bool = False,
 ) -> Indices:
     """One from each stretch of latencies: by turns the best as far as anything tells, and any.
 
     Low fidelity tells, or an earlier study; where neither is there, the slowest is likely the least cut. Before all of
-    them the fastest of those that come `first`: below it nothing is reached without loss.
+    them the slowest of those that come `first`, which is likely the most accurate, or where time is short the fastest.
     """
     free = np.flatnonzero(known.waiting())
     if first is not None and wanted > 0 and first[free].any() and not known.ended()[first].any():
         whole = free[first[free]]
-        fastest = whole[[np.argmin(known.latency_ms[whole])]]
-        return np.r_[fastest, _stretched(known, np.setdiff1d(free, fastest), wanted - 1, hints, random)]
+        pick = np.argmin if hurried else np.argmax
+        begun = whole[[pick(known.latency_ms[whole])]]
+        return np.r_[begun, _stretched(known, np.setdiff1d(free, begun), wanted - 1, hints, random)]
     return _stretched(known, free, wanted, hints, random)
 
 

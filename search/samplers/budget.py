@@ -17,7 +17,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 from threadpoolctl import ThreadpoolController
 
-from evaluators.measurement import Accuracy, Failure, Latency
+from evaluators.measurement import UNFINISHED, Accuracy, Failure, Latency
 from search.budget import Budget
 from search.heeding import Costs
 from search.proposing.encoding import encode
@@ -50,6 +50,8 @@ class BudgetSampler(WholeSampler):
         # matrices are small: threads gain nothing, and beside another load wait for each other a hundred times longer
         self._threads = ThreadpoolController()
         self._at_first_s = 0.0  # seconds left when first asked
+        self._stopped: set[int] = set()  # places that a gate or the end of a trial closed
+        self._hurried = False  # True once a training could not end in the time there was
         self._heeded = False  # True where a search asks for latencies before trials
         self._read = 0  # trials of the study learned from, all those before this number
         self._open: dict[int, int] = {}  # number of a trial that has not ended -> its candidate's place
@@ -68,10 +70,11 @@ class BudgetSampler(WholeSampler):
         self._known.looks[place] += 1
         if isinstance(found, Failure):
             self._known.failed[place] = True
-        else:
-            self._known.latency_ms[place] = found.rank_ms.value
-            self._known.beyond[place] = not self._budget.keeps(found)
-            self._known.closed[place] |= self._known.beyond[place]  # is never trained in full
+            return
+        self._known.latency_ms[place] = found.rank_ms.value
+        self._known.beyond[place] = not self._budget.keeps(found)
+        # what is over the budget is never trained in full, unless another timing finds it within
+        self._known.closed[place] = self._known.beyond[place] or place in self._stopped
 
     def tried(self, key: str, found: Accuracy | Failure) -> None:
         """Accuracy at low fidelity."""
@@ -90,6 +93,7 @@ class BudgetSampler(WholeSampler):
     def excluded(self, key: str) -> None:
         """A gate stops this candidate, whatever it looks like."""
         if (place := self._places.get(key)) is not None:
+            self._stopped.add(place)
             self._known.closed[place] = True
 
     # --- asked by the search
@@ -164,7 +168,9 @@ class BudgetSampler(WholeSampler):
         place = self._places.get(self._space.candidate(trial.params).key())
         if place is None:
             return
+        self._stopped.add(place)
         self._known.closed[place] = True
+        self._hurried |= trial.user_attrs.get("outcome") == UNFINISHED
         if trial.state == TrialState.COMPLETE:
             self._known.accuracy[place] = trial.values[0]
             if not self._known.looks[place]:  # a study without a search around it
@@ -192,14 +198,14 @@ class BudgetSampler(WholeSampler):
         return None if self._uncut.all else self._uncut.may_keep(self._known)
 
     def _surest(self) -> numpy.ndarray | None:
-        """Whom to time before the first training, so that something is soon there that keeps the budget.
+        """Return whom to time before the first training, so that something is soon there that keeps the budget.
 
-        None when that is done, or nothing is whole.
+        None when that is done, or nothing is uncompressed.
         """
         first = self._first()
         if first is None or not first.any() or self._known.ended()[first].any():
             return None
-        likely = self._uncut.likely_fastest(self._known)
+        likely = self._uncut.likely_largest(self._known)
         return likely[self._known.untimed()[likely]]
 
     def _ready(self, settings: Settings | None = None) -> Proposer:
@@ -219,7 +225,7 @@ class BudgetSampler(WholeSampler):
         if not self._heeded:  # a study without a search around it: latency and accuracy come together
             places = proposer.start_time(known) if early else proposer.to_time(known, len(open_) + 1)
         elif early or proposer.goal is None:
-            places = proposer.start_train(known, self._first())
+            places = proposer.start_train(known, self._first(), self._hurried)
         else:
             places = proposer.to_train(known, pending=open_)
         if len(left := places[~numpy.isin(places, open_)]):

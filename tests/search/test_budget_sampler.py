@@ -48,9 +48,9 @@ def go(folder, evaluator, space, budget, trials, sampler="budget", seed=0, rungs
 def test_what_is_known_to_be_too_slow_is_not_asked_for_again(tmp_path):
     evaluator = Analytic()
     found = go(tmp_path, evaluator, SPACE, Budget(1.5), 40)
-    asked = found[len(SPACE.parents()) :]
     assert len({m.candidate.key() for m in found}) == 40
-    assert not [m for m in asked if m.outcome == OVER_BUDGET], "its latency was asked for before"
+    over = [m for m in found if m.outcome == OVER_BUDGET]
+    assert [m.candidate for m in over] == [max(SPACE.parents(), key=evaluator.cost)], "the greedy baseline alone"
     timed = {key for stage, key in evaluator.calls if stage == "latency"}
     assert len(timed) > 100, "many latencies"
 
@@ -61,7 +61,7 @@ def whole(candidate):
 
 def test_it_begins_with_whole_networks_that_may_keep_the_budget(tmp_path):
     evaluator, parents = Analytic(), SPACE.parents()
-    go(tmp_path, evaluator, SPACE, Budget(1.5), len(parents) + 1)
+    go(tmp_path, evaluator, SPACE, Budget(1.5), 3)
     candidates = {c.key(): c for c in map(SPACE.candidate, SPACE.params())}
     timed = dict.fromkeys(key for stage, key in evaluator.calls if stage == "latency")
     asked = [candidates[key] for key in timed][len(parents) :]
@@ -72,17 +72,17 @@ def test_it_begins_with_whole_networks_that_may_keep_the_budget(tmp_path):
         assert as_fp32 <= 1.5 * (1 if candidate.precision == "fp32" else LEAST_SHARE)
 
 
-def test_the_first_training_is_of_the_fastest_whole_network_after_few_timings(tmp_path):
+def test_the_first_training_is_of_the_slowest_whole_network_within_the_budget_after_few_timings(tmp_path):
     evaluator, parents = Analytic(), SPACE.parents()
-    found = go(tmp_path, evaluator, SPACE, Budget(1.5), len(parents) + 1)
+    found = go(tmp_path, evaluator, SPACE, Budget(1.5), 2)
     candidates = {c.key(): c for c in map(SPACE.candidate, SPACE.params())}
     begun = [(stage, key) for stage, key in evaluator.calls if stage in ("latency", "accuracy")]
     plain = {c.key() for c in parents}
     after = [(stage, key) for stage, key in begun if key.partition("@")[0] not in plain]
     timed = list(takewhile(lambda call: call[0] == "latency", after))
     assert 1 <= len(timed) <= FEW and all(whole(candidates[key]) for _, key in timed)
-    fastest = min((candidates[key] for _, key in timed), key=evaluator.cost)
-    assert found[-1].candidate == fastest and found[-1].outcome == KEPT
+    within = [candidates[key] for _, key in timed if evaluator.cost(candidates[key]) <= 1.4]
+    assert found[0].candidate == max(within, key=evaluator.cost) and found[0].outcome == KEPT
 
 
 def test_a_second_session_goes_on_with_other_candidates(tmp_path):

@@ -1,12 +1,17 @@
 """Choice, baseline, nearest miss; finalists timed again; the test set looked at last."""
 
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from evaluators.measurement import KEPT, OVER_BUDGET
+from evaluators.stopwatch import Stopwatch
 from search.budget import Budget
 from search.choice import baseline, nearest_miss, ranked
 from search.finish import finish
 from search.funnel import Gates, evaluate
+from search.ledger import Ledger
+from search.remembered import Remembered
 from spaces.candidate import Candidate
 from tests.search.analytic import Analytic
 
@@ -23,10 +28,13 @@ OTHERS = [
 def run(budget, evaluator=None):
     evaluator = evaluator or Analytic()
     measured = []
-    for i, candidate in enumerate(OTHERS):
-        m = evaluate(candidate, evaluator, Gates(budget), measured, candidate == PLAIN, lambda line: None)
-        measured.append(replace(m, trial=i))
-    return finish(measured, evaluator, budget, frozenset([PLAIN]), lambda line: None), evaluator
+    gates = Gates(budget, is_baseline=lambda candidate: candidate == PLAIN)
+    with TemporaryDirectory() as folder:
+        remembered = Remembered(evaluator, Ledger(Path(folder) / "ledger.jsonl"), Stopwatch())
+        for i, candidate in enumerate(OTHERS):
+            m = evaluate(candidate, remembered, gates, measured, lambda line: None)
+            measured.append(replace(m, trial=i))
+        return finish(measured, remembered, budget, frozenset([PLAIN]), lambda line: None), evaluator
 
 
 def test_the_choice_is_the_most_accurate_that_keeps_the_budget():

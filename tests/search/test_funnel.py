@@ -16,7 +16,8 @@ PRUNED = replace(CANDIDATE, steps=(("prune", 0.25),))
 
 
 def go(candidate, evaluator, budget_ms=10.0, rivals=(), plain=False, **budget):
-    return evaluate(candidate, evaluator, Gates(Budget(budget_ms, **budget)), rivals, plain, lambda line: None)
+    gates = Gates(Budget(budget_ms, **budget), is_baseline=lambda candidate: plain)
+    return evaluate(candidate, evaluator, gates, rivals, lambda line: None)
 
 
 def stages(evaluator):
@@ -44,7 +45,7 @@ def test_memory_is_a_limit_too():
     assert measurement.outcome == OVER_BUDGET and measurement.reason == "peak 70 MB > 60"
 
 
-def test_a_plain_network_is_scored_even_over_the_budget():
+def test_the_baseline_is_scored_even_over_the_budget():
     measurement = go(CANDIDATE, Analytic(), budget_ms=1.0, plain=True)
     assert measurement.outcome == OVER_BUDGET and [a.epochs for a in measurement.accuracies] == [0]
 
@@ -81,9 +82,7 @@ SPACE = load("tiny")
 
 def cut(amount, evaluator, budget_ms=10.0, **rest):
     candidate = replace(CANDIDATE, steps=(("prune", amount),))
-    return evaluate(
-        candidate, evaluator, Gates(Budget(budget_ms), less_cut=SPACE.less_cut), (), False, lambda line: None
-    )
+    return evaluate(candidate, evaluator, Gates(Budget(budget_ms), less_cut=SPACE.less_cut), (), lambda line: None)
 
 
 def test_a_cut_must_be_faster_by_more_than_the_measurements_may_be_off():

@@ -1,9 +1,13 @@
 """The study: any sampler, no repeats, gone on with after a kill as if nothing had been."""
 
+from __future__ import annotations
+
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -11,15 +15,17 @@ import pytest
 from optuna.trial import TrialState
 from rich.console import Console
 
-from evaluators.measurement import FAILED, KEPT, OVER_BUDGET, Failure
+from evaluators.allowance import OutOfTime
+from evaluators.measurement import FAILED, KEPT, OVER_BUDGET, UNFINISHED, Failure
 from evaluators.stopwatch import Stopwatch
 from search.budget import Budget
 from search.engines import serial
 from search.funnel import Gates
+from search.heeding import Costs
 from search.ledger import Ledger
 from search.live import View
 from search.remembered import Remembered
-from search.study import open_study, samplers
+from search.study import open_study, record_corrections, samplers
 from spaces.space import load
 from tests.search.analytic import Analytic
 
@@ -50,11 +56,57 @@ def test_every_sampler_finds_something_and_never_repeats(sampler, tmp_path):
     assert feasible <= {m.trial for m in searched.measurements if m.outcome == KEPT}
 
 
-def test_plain_networks_come_first(tmp_path):
-    searched, _, _ = go(tmp_path)
+def test_run_uncompressed_networks_are_all_timed_before_anything_is_trained(tmp_path):
+    searched, _, evaluator = go(tmp_path)
     plain = SPACE.parents()
-    assert tuple(m.candidate for m in searched.measurements[: len(plain)]) == plain
-    assert all(m.accuracy for m in searched.measurements[: len(plain)])
+    first = [stage for stage, _ in evaluator.calls].index("accuracy")
+    assert {key for stage, key in evaluator.calls[:first] if stage == "latency"} >= {c.key() for c in plain}
+    within = [c for c in sorted(plain, key=evaluator.cost, reverse=True) if evaluator.cost(c) <= 1.4]
+    assert [m.candidate for m in searched.measurements[: len(within)]] == within, "the slowest within the budget first"
+
+
+def test_run_only_the_likeliest_baseline_is_trained_over_the_budget(tmp_path):
+    searched, _, evaluator = go(tmp_path)
+    over = {m.candidate: m for m in searched.measurements if m.outcome == OVER_BUDGET and m.accuracy}
+    greedy = max(SPACE.parents(), key=evaluator.cost)
+    assert list(over) == [greedy] and [a.epochs for a in over[greedy].accuracies] == [0]
+    trained = {key.partition("@")[0] for stage, key in evaluator.calls if stage == "accuracy"}
+    slow = {c.key() for c in SPACE.parents() if evaluator.cost(c) > 1.6}
+    assert trained & slow == {greedy.key()}
+
+
+class Late(Analytic):
+    """Has no time for a training of more than so many epochs."""
+
+    def __init__(self, epochs_max):
+        super().__init__()
+        self.epochs_max = epochs_max
+
+    def accuracy(self, candidate, epochs):
+        if epochs > self.epochs_max:
+            raise OutOfTime("training it would take 9 s more, 2 s are left")
+        return super().accuracy(candidate, epochs)
+
+
+@pytest.mark.parametrize(("epochs_max", "scored"), [(1, [0, 1]), (-1, [])])
+def test_run_out_of_time_keeps_what_was_reached_and_goes_on(tmp_path, epochs_max, scored):
+    first, _, _ = go(tmp_path, 6, evaluator=Late(epochs_max))
+    late = [m for m in first.measurements if m.outcome == UNFINISHED]
+    assert late and all([a.epochs for a in m.accuracies] == scored for m in late)
+    second, study, evaluator = go(tmp_path, 6, evaluator=Late(epochs_max))
+    assert second.measurements == first.measurements and evaluator.calls == []
+    states = {t.number: t.state for t in study.get_trials()}
+    assert all(states[m.trial] == TrialState.PRUNED for m in late)
+
+
+def test_record_corrections_names_what_the_end_changed(tmp_path):
+    searched, study, _ = go(tmp_path, 8)
+    record_corrections(study, searched.measurements)
+    assert "corrections" not in study.user_attrs
+    kept = next(m for m in searched.measurements if m.outcome == KEPT)
+    changed = replace(kept, outcome=OVER_BUDGET, reason="p95 may reach 2 ms > 1.5")
+    record_corrections(study, [changed if m is kept else m for m in searched.measurements])
+    assert study.user_attrs["corrections"][str(kept.trial)]["outcome"] == OVER_BUDGET
 
 
 def test_what_is_told_is_what_was_measured(tmp_path):
@@ -92,17 +144,21 @@ def test_a_whole_space_ends_the_search(tmp_path):
     view = View(Console(quiet=True), BUDGET, 1000, None)
     evaluator = Remembered(Analytic(), ledger, Stopwatch())
     searched = serial.run(study, small, evaluator, Gates(BUDGET), limits, view)
-    assert searched.ran_dry and len(searched.measurements) == small.size()
+    assert len(searched.measurements) == small.size()
 
 
 def test_the_time_limit_leaves_time_for_the_end(tmp_path):
-    left = iter([100.0, 100.0, 4.0, 0.0])
+    inner = Analytic()
+
+    def left():
+        return 100.0 - sum(10 for stage, _ in inner.calls if stage == "accuracy")
+
     study = open_study(tmp_path, "random", 0, SPACE, BUDGET)
-    limits = serial.Limits(1000, lambda: next(left), lambda: 5.0)
-    view = View(Console(quiet=True), BUDGET, 1000, None)
-    evaluator = Remembered(Analytic(), Ledger(tmp_path / "l.jsonl"), Stopwatch())
+    limits = serial.Limits(1000, left, lambda: 5.0, lambda: Costs(1.0, 2.0, 30.0), time_limit_s=100.0, baseline_s=25.0)
+    view = View(Console(quiet=True), BUDGET, 1000, 100.0)
+    evaluator = Remembered(inner, Ledger(tmp_path / "l.jsonl"), Stopwatch())
     searched = serial.run(study, SPACE, evaluator, Gates(BUDGET), limits, view)
-    assert len(searched.measurements) == 3
+    assert searched.measurements and -25 < left() < 5 + 1 + 2
 
 
 def test_a_line_cut_short_is_dropped(tmp_path):
@@ -148,8 +204,10 @@ def test_killed_ten_times_nothing_is_lost_or_measured_twice(tmp_path):
             break
     assert kills == 10, "the search must be long enough to be killed ten times"
     ledger = Ledger(tmp_path / "ledger.jsonl")
-    once = [(entry.stage, entry.key) for entry in ledger.entries()]
+    once = [(entry.stage, entry.key) for entry in ledger.entries() if entry.stage != "latency"]
     assert len(once) == len(set(once)), "something was measured twice"
+    looks = Counter(entry.key for entry in ledger.entries("latency"))
+    assert max(looks.values()) <= 2, "a leader is timed twice, nothing else is"
     assert (tmp_path / "ledger.jsonl").stat().st_size > 0
     searched, study, evaluator = go(tmp_path, 40, "tpe")
     assert evaluator.calls == [], "a finished search measures nothing"

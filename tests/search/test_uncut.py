@@ -55,12 +55,23 @@ def test_what_is_as_large_as_one_that_was_too_slow_is_left_out():
     assert set(WHOLE) - kept(Uncut(ALL, PLAIN, 1.0), found) == {PLAIN[0]}
 
 
-def test_the_likely_fastest_are_one_form_of_each_of_the_fastest_networks():
-    found = known(net0=6.0, net1=1.0, net2=2.0, net3=3.0, net4=4.0, net5=5.0)
-    likely = [ALL[i] for i in Uncut(ALL, PLAIN, 10.0).likely_fastest(found)]
-    assert likely == [replace(PLAIN[i], image_px=80, precision="int8") for i in range(1, 1 + FEW)]
+def test_likely_largest_is_the_slowest_form_of_each_network_that_is_expected_to_keep_the_budget():
+    found = known(net0=9.0, net1=1.0, net2=2.2, net3=3.0, net4=4.5, net5=7.0)
+    likely = [ALL[i] for i in Uncut(ALL, PLAIN, 2.0).likely_largest(found)]
+    assert likely == [
+        replace(PLAIN[5], image_px=80),  # 1.75 ms by area
+        replace(PLAIN[0], image_px=80, precision="int8"),  # 1.69 by area and as a rule
+        replace(PLAIN[2], precision="int8"),  # 1.65
+        replace(PLAIN[4], image_px=80),  # 1.125
+    ]
+    assert len(likely) == FEW
+
+
+def test_likely_largest_where_none_is_expected_within_gives_the_form_that_may_be_fastest():
+    likely = [ALL[i] for i in Uncut(ALL, PLAIN, 1.0).likely_largest(known(**{p.variant: 7.9 for p in PLAIN}))]
+    assert likely[0].image_px == 80 and likely[0].precision == "int8"
 
 
 def test_none_is_likely_where_none_may_keep_the_budget():
     found = known(**{p.variant: 1000.0 for p in PLAIN})
-    assert len(Uncut(ALL, PLAIN, 1.0).likely_fastest(found)) == 0
+    assert len(Uncut(ALL, PLAIN, 1.0).likely_largest(found)) == 0
