@@ -21,6 +21,21 @@ options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = config["candidate"]["threads"]
 session = onnxruntime.InferenceSession(chosen / "model.onnx", options, providers=["CPUExecutionProvider"])
 px, mean, std = (np.float32(config["preprocessing"][k]) for k in ("image_px", "mean", "std"))
+how = config["preprocessing"]["resize"]
+
+
+def square(image: Image.Image, side: int) -> Image.Image:
+    """Return the image at the model's size: squashed, cropped as torchvision's presets do, or padded with black."""
+    if how == "pad":
+        return ImageOps.pad(image, (side, side), Image.BILINEAR)
+    if how != "crop":
+        return image.resize((side, side), Image.BILINEAR)
+    short = int(side / 0.875)
+    wide, high = (int(short * length / min(image.size)) for length in image.size)
+    left, top = round((wide - side) / 2), round((high - side) / 2)
+    return image.resize((wide, high), Image.BILINEAR).crop((left, top, left + side, top + side))
+
+
 x = np.random.default_rng(0).random((1, 3, int(px), int(px)), dtype=np.float32)
 times = []
 for i in range(550):
@@ -35,7 +50,7 @@ if len(sys.argv) > 2:
     right = total = 0
     for label, name in enumerate(config["classes"]):
         for file in sorted((Path(sys.argv[2]) / name).iterdir()):
-            image = ImageOps.exif_transpose(Image.open(file)).convert("RGB").resize((int(px), int(px)), Image.BILINEAR)
+            image = square(ImageOps.exif_transpose(Image.open(file)).convert("RGB"), int(px))
             x = ((np.asarray(image, dtype=np.float32) / 255 - mean) / std).transpose(2, 0, 1)[None]
             right += int(session.run(None, {"image": x})[0].argmax() == label)
             total += 1

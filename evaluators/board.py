@@ -71,6 +71,7 @@ class Setup:
     distillation: float | None  # weight of them in the loss; None: the recipe's
     temperature: float | None
     seed: int
+    augment: tuple[str, ...] | None = None  # how training images are varied; None: the recipe's
     opset: int = 13  # what the oldest boards read
     calibration_images: int = 64
     simulated: bool = False
@@ -93,7 +94,9 @@ class Board:
     ) -> None:
         self._setup, self._session, self._worker = setup, session, worker
         self._dataset, self._watch, self._doing = dataset, watch, doing
-        self._recipe = recipe_for(dataset, setup.seed, setup.parent_epochs, setup.distillation, setup.temperature)
+        self._recipe = recipe_for(
+            dataset, setup.seed, setup.parent_epochs, setup.distillation, setup.temperature, setup.augment
+        )
         self._graphs, self._nets = setup.folder / "graphs", setup.folder / "nets"
         self._images = setup.cache / "images"
         for folder in (self._graphs, self._nets, self._images, setup.cache / "parents"):
@@ -214,7 +217,7 @@ class Board:
             "image_px": candidate.image_px,
             "mean": list(mean),
             "std": list(std),
-            "resize": "bilinear, squashed",
+            "resize": self._dataset.resize,
         }
 
     def _normalisation(self, candidate: Candidate) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
+import errno
 import json
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from evaluators.images import decoding_threads, rgb
+from evaluators.opening import TooLargeError, decoding, open_regular, sha256
+from remote.files import read_or_none, write_file
 
 # what Pillow reads as a picture; its own list also has documents, video and formats it can only name
 EXTENSIONS = frozenset(
@@ -24,6 +25,8 @@ EXTENSIONS = frozenset(
     )
 )
 Progress = Callable[[int, int], None]  # done, total
+VERSION = 2  # of what is checked: what was remembered by another is forgotten
+DIM = 16  # of 255: deep pixels that stay below have 12 bits, most likely, which the file does not say
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Checked:
     size: tuple[int, int]  # width, height
     sha256: str
     broken: str  # empty, or why it cannot be decoded
+    dim: bool = False  # more than 8 bits a pixel, of which it uses so little that it is nearly black
 
 
 def check_images(
@@ -56,22 +60,40 @@ def check_images(
 
 
 def check(path: Path) -> Checked:
-    """The image at `path`, decoded to the last byte."""
+    """The image at `path`, decoded to the last byte. Whatever lies there, this ends."""
+    digest = start = ""
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        return Checked((0, 0), "", f"cannot be read ({error.strerror})")
-    digest = hashlib.sha256(content).hexdigest()
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            size = image.size
-            image.draft(None, (1, 1))  # a JPEG is read whole but built at 1/8 size, which is faster
-            rgb(image)
+        with open_regular(path) as file:
+            digest = sha256(file)
+            file.seek(0)
+            start = file.read(4).decode("latin-1")
+            file.seek(0)
+            with decoding(file) as image:
+                size = image.size
+                deep = image.mode.startswith("I") or any(";16" in str(tile) for tile in getattr(image, "tile", ()))
+                image.draft(None, (1, 1))  # a JPEG is read whole but built at 1/8 size, which is faster
+                seen = rgb(image)
+                seen.load()
+                dim = deep and 0 < int(np.asarray(seen).max()) <= DIM
     except Image.UnidentifiedImageError:
-        return Checked((0, 0), digest, "not an image" if content else "an empty file")
+        tiff = start in ("II*\0", "MM\0*")
+        unread = "a TIFF of a kind that is not read; save it with 8 or 16 bits, grey or RGB" if tiff else "not an image"
+        return Checked((0, 0), digest, unread if start else "an empty file")
+    except TooLargeError as error:
+        return Checked((0, 0), digest, str(error))
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise  # this machine's fault, not the image's
+        return Checked((0, 0), digest, f"cannot be read ({error.strerror})" if error.strerror else _line(error))
+    except MemoryError:
+        raise
     except Exception as error:  # which one a broken file raises is up to the plugin of its format
-        return Checked((0, 0), digest, " ".join(str(error).split()) or type(error).__name__)
-    return Checked(size, digest, "")
+        return Checked((0, 0), digest, _line(error))
+    return Checked(size, digest, "", dim)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _stamp(path: Path) -> str:
@@ -83,18 +105,27 @@ def _stamp(path: Path) -> str:
 
 
 def _remembered(memory: Path | None) -> dict[str, Checked]:
-    if memory is None or not memory.is_file():
+    """What an earlier run saw, by stamp; nothing where the file is missing, torn or of another version."""
+    try:
+        found = read_or_none(memory, _parsed) if memory else None
+    except RecursionError:  # brackets without end
+        found = None
+    return found if isinstance(found, dict) else {}
+
+
+def _parsed(text: str) -> dict[str, Checked]:
+    told = json.loads(text)
+    if not isinstance(told, dict) or told.get("version") != VERSION or not isinstance(told.get("images"), dict):
         return {}
-    entries = json.loads(memory.read_text(encoding="utf-8"))
-    return {
-        stamp: Checked(**(entry | {"size": tuple(entry["size"])}))  # JSON has no tuples
-        for stamp, entry in entries.items()
-    }
+    found = {}
+    for stamp, entry in told["images"].items():
+        (width, height), digest, broken, dim = (entry[name] for name in ("size", "sha256", "broken", "dim"))
+        if not (isinstance(digest, str) and isinstance(broken, str) and digest):
+            raise ValueError(stamp)
+        found[stamp] = Checked((int(width), int(height)), digest, broken, bool(dim))
+    return found
 
 
 def _remember(memory: Path, known: dict[str, Checked]) -> None:
-    memory.parent.mkdir(parents=True, exist_ok=True)
-    part = memory.with_suffix(f".{os.getpid()}.part")
     kept = {stamp: asdict(seen) for stamp, seen in known.items() if seen.sha256}  # others may be unlocked later
-    part.write_text(json.dumps(kept), encoding="utf-8")
-    part.replace(memory)
+    write_file(memory, json.dumps({"version": VERSION, "images": kept}))

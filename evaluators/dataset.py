@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from evaluators.resizing import SQUASH
+from remote.replies import printable
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SPLITS = (TRAIN, VALIDATION, TEST)
 
 
 class DataError(Exception):
-    """The data cannot be used as asked: one line with what was asked, what there is, and what to do."""
+    """The data cannot be used as asked: one line with what was asked, what there is, and what to do. File names in it
+    are made printable."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 @dataclass(frozen=True)
@@ -37,17 +45,23 @@ class Dataset:
     kind: str  # folder | digits | cifar10 | cifar100
     root: Path | None  # where `folder` and `cifar` lie
     seed: int
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # printable
     splits: dict[str, Split]  # train, validation, test
     note: str  # how it was split, for people
-    left_out: tuple[str, ...]  # images that cannot be decoded, one line each
+    left_out: tuple[str, ...]  # what was passed over and why, in printable lines
     sizes: tuple[tuple[int, int], ...]  # native (width, height) that occur, the most frequent first
-    digest: str  # 12 hex digits over contents, labels and splits: names the data in caches
+    digest: str  # 12 hex digits over contents, labels, splits and resizing: names the data in caches
+    resize: str = SQUASH  # how an image becomes a square: a word of `evaluators.resizing.RESIZES`
 
     @property
     def native_px(self) -> int:
         """The longer side of the most frequent size."""
         return max(self.sizes[0])
+
+    def per_class(self) -> dict[str, tuple[int, ...]]:
+        """Return by split how many images each class has, in the order of `classes`."""
+        count = {name: Counter(split.labels) for name, split in self.splits.items()}
+        return {name: tuple(found[label] for label in range(len(self.classes))) for name, found in count.items()}
 
     def describe(self) -> dict[str, str]:
         """Lines for people: set, classes, images per split, sizes, how it was split, what was left out."""

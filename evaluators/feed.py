@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from evaluators.augmentation import View, views
 from evaluators.images import normalise
 from evaluators.jobs import Recipe
 
@@ -33,7 +34,7 @@ class Batch:
     pixels: torch.Tensor  # float32 (B, 3, px, px)
     labels: torch.Tensor  # int64 (B,)
     index: torch.Tensor  # int64 (B,), in the split
-    flipped: torch.Tensor  # int64 (B,), 0 or 1
+    view: torch.Tensor  # int64 (B,), number of the exact view, see evaluators.augmentation.views
 
 
 @dataclass(frozen=True)
@@ -55,23 +56,41 @@ class Feed:
         return max(whole + (rest > 1), 1)  # BatchNorm cannot learn from one image
 
     def epoch(self, random: np.random.Generator) -> Iterator[Batch]:
-        """Every image equally often, shuffled, moved and mirrored at random."""
+        """Yield every image equally often, shuffled, and varied at random as the recipe says."""
+        possible = views(self.recipe.augment)
         order = np.concatenate([random.permutation(len(self.images)) for _ in range(self.passes)])
         for start in range(0, len(self) * self.recipe.batch, self.recipe.batch):
             index = order[start : start + self.recipe.batch]
-            flipped = random.integers(0, 2 if self.recipe.flip else 1, len(index))
-            pixels = tensor(self._moved(self.images[index], flipped, random), self.normalisation)
-            numbers = (torch.from_numpy(part).to(device()) for part in (self.labels[index], index, flipped))
-            yield Batch(pixels, *numbers)
+            view = random.integers(0, len(possible), len(index))
+            varied = self._varied(self.images[index], np.array(possible)[view], random)
+            numbers = (torch.from_numpy(part).to(device()) for part in (self.labels[index], index, view))
+            yield Batch(tensor(varied, self.normalisation), *numbers)
 
-    def _moved(self, images: np.ndarray, flipped: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    def _varied(self, images: np.ndarray, seen: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """uint8 images (B, px, px, 3) as their views `seen` (B, 3) show them, moved and brightened at random."""
         count, px = images.shape[:2]
-        most = round(self.recipe.shift * px)
+        exchanged = seen[:, 0] == 1
+        if exchanged.any():
+            images = np.where(exchanged[:, None, None, None], images.transpose(0, 2, 1, 3), images)
+        most = round(self.recipe.shift * px) if "shift" in self.recipe.augment else 0
         down, right = random.integers(-most, most + 1, (2, count, 1))
         rows = np.clip(np.arange(px) + down, 0, px - 1)  # (B, px)
         columns = np.clip(np.arange(px) + right, 0, px - 1)
-        columns = np.where(flipped[:, None] == 1, px - 1 - columns, columns)
-        return images[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+        rows = np.where(seen[:, 1:2] == 1, px - 1 - rows, rows)
+        columns = np.where(seen[:, 2:] == 1, px - 1 - columns, columns)
+        images = images[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+        if "brightness" in self.recipe.augment:
+            factor = random.uniform(1 - self.recipe.brightness, 1 + self.recipe.brightness, (count, 1, 1, 1))
+            images = np.clip(images * factor, 0, 255).round().astype(np.uint8)
+        return images
+
+
+def viewed(images: np.ndarray, view: View) -> np.ndarray:
+    """Return images (N, px, px, 3) as an exact view shows them. Nothing is copied."""
+    exchanged, rows, columns = view
+    images = images.transpose(0, 2, 1, 3) if exchanged else images
+    images = images[:, ::-1] if rows else images
+    return images[:, :, ::-1] if columns else images
 
 
 @torch.inference_mode()

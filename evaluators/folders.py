@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,10 +20,13 @@ from evaluators.dataset import (
     digest_of,
     stratified,
 )
+from evaluators.passed_over import PassedOver, beside, images_below, no_pictures
+from remote.replies import printable
 
 NAMES = {"train": TRAIN, "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION, "test": TEST}
 FRACTIONS = (0.7, 0.15, 0.15)  # of class folders: train, validation, test
 VALIDATION_FRACTION = 0.2  # of train, where a folder brings only one more split: that one is the test
+BROKEN_MAX = 100  # files that are named one by one
 
 
 @dataclass(frozen=True)
@@ -42,27 +43,32 @@ class Pool:
 
 
 def open_folder(root: Path, seed: int, cache: Path | None, progress: Progress | None) -> Dataset:
-    """The set below `root`, every image of it decoded once to see that it can be.
+    """Return the set below `root`, every image of it decoded once to see that it can be.
 
-    Raises DataError: no folder, no images, one class, too few of a class, splits whose classes differ.
+    Raises DataError: no folder, no images, one class, too few of a class, splits whose classes differ, a class whose
+    name is not UTF-8.
     """
     given = _split_folders(root)
-    pools = {name: _pool(root, folder) for name, folder in given.items()}
-    checked = check_images(root, [s for p in pools.values() for s in p.split.sources], cache, progress)
-    pools = {name: _decodable(pool, checked) for name, pool in pools.items()}
+    found = {name: _pool(root, folder) for name, folder in given.items()}
+    passed = [line for _, below in found.values() for line in below.lines()]
+    checked = check_images(root, [s for p, _ in found.values() for s in p.split.sources], cache, progress)
+    pools = {name: _decodable(pool, checked) for name, (pool, _) in found.items()}
     classes = _same_classes(pools)
     splits, note = _splits(pools, seed)
     whole = [checked[source] for split in splits.values() for source in split.sources]
     sizes = Counter(image.size for image in whole)
     return Dataset(
-        name=root.name,
+        name=printable(root.name),
         kind="folder",
         root=root,
         seed=seed,
         classes=classes,
         splits=splits,
-        note=note + _shared(splits, checked),
-        left_out=tuple(f"{source}: {c.broken}" for source, c in sorted(checked.items()) if c.broken),
+        note=printable(note)
+        + _shared(splits, checked)
+        + _dim(whole)
+        + no_pictures(below for _, below in found.values()),
+        left_out=(*beside(root, given), *passed, *_broken(checked)),
         sizes=tuple(size for size, _ in sizes.most_common()),
         digest=digest_of([image.sha256 for image in whole], [split.labels for split in splits.values()]),
     )
@@ -85,32 +91,45 @@ def _split_folders(root: Path) -> dict[str, Path]:
     return {TRAIN: root}
 
 
-def _pool(root: Path, folder: Path) -> Pool:
+def _pool(root: Path, folder: Path) -> tuple[Pool, PassedOver]:
     names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    for name in names:
+        if "\udc80" <= max(name) <= "\udcff":  # bytes that are no UTF-8
+            raise DataError(f"class folder {name} in {folder}: its name is not UTF-8; rename it (convmv does many)")
+    shown = tuple(printable(name) for name in names)
     if not names:
         loose = sum(1 for p in folder.iterdir() if p.suffix.lower() in EXTENSIONS)
         has = f"{loose} images but no class folders" if loose else "no class folders"
         raise DataError(f"{folder} has {has}; put the images of each class into a folder named after it")
-    labelled = [(path, label) for label, name in enumerate(names) for path in sorted(_images(root, folder / name))]
+    passed = PassedOver()
+    labelled = [
+        (path, label) for label, name in enumerate(names) for path in sorted(images_below(root, folder / name, passed))
+    ]
     if not labelled:
-        some = ", ".join(names[:5])
-        raise DataError(f"no images in {folder} (folders: {some}); known are {' '.join(sorted(EXTENSIONS))}")
+        raise DataError(
+            f"no images in {folder} (folders: {', '.join(names[:5])}); known are {' '.join(sorted(EXTENSIONS))}"
+            + "".join(f"; {line}" for line in passed.lines()[:3])
+        )
     sources, labels = zip(*labelled, strict=True)
-    return Pool(folder, tuple(names), Split(sources, labels))
+    return Pool(folder, shown, Split(sources, labels)), passed
 
 
-def _images(root: Path, folder: Path) -> Iterator[str]:
-    """Image paths below a class folder, at any depth, relative to root; links are followed, loops are not."""
-    seen: set[str] = set()
-    for here, below, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(here)
-        below[:] = [] if real in seen else sorted(d for d in below if not d.startswith("."))
-        if real in seen:
-            continue
-        seen.add(real)
-        for file in files:
-            if not file.startswith(".") and Path(file).suffix.lower() in EXTENSIONS:
-                yield (Path(here) / file).relative_to(root).as_posix()
+def _broken(checked: dict[str, Checked]) -> list[str]:
+    """Images that are left out, a line each; of very many the first ones and a count."""
+    lines = [printable(f"{source}: {c.broken}") for source, c in sorted(checked.items()) if c.broken]
+    more = len(lines) - BROKEN_MAX
+    return lines if more <= 0 else [*lines[:BROKEN_MAX], f"and {more} more files that can't be decoded"]
+
+
+def _dim(images: list[Checked]) -> str:
+    """A remark if deep pictures use only the darkest part of their range."""
+    count = sum(1 for image in images if image.dim)
+    return (
+        f"; {count} images of 16 bits a pixel are nearly black: 65535 is taken for white, and they stay below 4200 "
+        "(12-bit data?); scale them to the full range"
+        if count
+        else ""
+    )
 
 
 def _decodable(pool: Pool, checked: dict[str, Checked]) -> Pool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from evaluators.augmentation import DEFAULT, View
 from evaluators.dataset import Dataset
 from evaluators.measurement import Rung
 from remote.device import Int8Recipe
@@ -34,17 +35,17 @@ class Recipe:
     label_smoothing: float = 0.1
     distillation: float = 0.7  # weight of the teacher's logits in the loss, the labels have the rest
     temperature: float = 2.0  # of both logits in it
-    flip: bool = True  # mirror left and right; off where handedness matters (digits, letters)
+    augment: tuple[str, ...] = DEFAULT  # switches of evaluators.augmentation that are on
     shift: float = 0.06  # largest move, of the image's side; the border is repeated
+    brightness: float = 0.2  # largest change, of a pixel's value
     batchnorm_images: int = 512  # for new BatchNorm statistics
     seed: int = 0
     threads: int = 0  # 0: all cores this process may use
 
     @staticmethod
     def of(dataset: Dataset, seed: int = 0, threads: int = 0) -> Recipe:
-        """The recipe for a data set. Digits have a left and a right, so they are not mirrored."""
-        digits = dataset.kind == "digits"
-        return Recipe(parent_epochs=4 if digits else 3, flip=not digits, seed=seed, threads=threads)
+        """Return the recipe for a data set."""
+        return Recipe(parent_epochs=4 if dataset.kind == "digits" else 3, seed=seed, threads=threads)
 
 
 def recipe_for(
@@ -53,9 +54,11 @@ def recipe_for(
     parent_epochs: int | None = None,
     distillation: float | None = None,
     temperature: float | None = None,
+    augment: tuple[str, ...] | None = None,
 ) -> Recipe:
     """Return the recipe for a data set with what the user wants otherwise; None leaves the recipe's own value."""
     wanted: dict[str, Any] = {"parent_epochs": parent_epochs, "distillation": distillation, "temperature": temperature}
+    wanted["augment"] = augment
     return replace(Recipe.of(dataset, seed=seed), **{name: v for name, v in wanted.items() if v is not None})
 
 
@@ -155,7 +158,7 @@ class TeacherJob:
     image_px: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    flip: bool  # mirrored images, too
+    views: tuple[View, ...]  # that logits are wanted of, the plain one first
     out: Path
 
 

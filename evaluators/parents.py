@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.allowance import Allowance
+from evaluators.augmentation import views
 from evaluators.dataset import DataError, Dataset
 from evaluators.jobs import ParentJob, Recipe, TeacherJob, Trained, TrainingFailed
 from evaluators.teacher import BEST, PARENT, OnnxTeacher, is_file, opened
@@ -151,18 +152,19 @@ class Parents:
 
     def _from_file(self, teacher: OnnxTeacher) -> Path:
         school = self._school
-        made = [school.dataset.digest, teacher.sha256, teacher.image_px, teacher.mean, teacher.std, school.recipe.flip]
+        made = [school.dataset.digest, teacher.sha256, teacher.image_px, teacher.mean, teacher.std]
+        made += [teacher.resize, views(school.recipe.augment)]
         out = school.folder / f"taught-{teacher.file.stem}-{_digest(made)}.pt"
         note = out.with_suffix(".json")
         if not out.exists() or "top1" not in (_noted(note) or {}):
             job = TeacherJob(
-                school.dataset,
+                replace(school.dataset, resize=teacher.resize),
                 school.images,
                 teacher.file.resolve(),
                 teacher.image_px,
                 teacher.mean,
                 teacher.std,
-                school.recipe.flip,
+                views(school.recipe.augment),
                 out,
             )
             top1 = self._worker.call("evaluators.teaching:teach", job, timeout_s=TEACHING_S_MAX)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.dataset import DataError
+from evaluators.resizing import RESIZES, SQUASH
 
 PARENT, BEST = "parent", "best"  # other words name a network or a file
 
@@ -24,6 +25,7 @@ class OnnxTeacher:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     sha256: str
+    resize: str = SQUASH  # how its images become squares
 
     def describe(self) -> str:
         """For people."""
@@ -48,17 +50,23 @@ def opened(name: str, classes: Sequence[str]) -> OnnxTeacher:
         raise DataError(f"teacher {name}: there is no such file; name an ONNX classifier, a network, parent or best")
     beside = [file.with_suffix(".json"), file.with_name("config.json")]
     note = next((place for place in beside if place.is_file()), None)
-    wanted = '{"preprocessing": {"image_px": 224, "mean": [..], "std": [..]}}, mean and std of pixels / 255'
+    wanted = (
+        '{"preprocessing": {"image_px": 224, "mean": [..], "std": [..]}}, mean and std of pixels / 255; '
+        '"resize" may be crop or pad'
+    )
     if note is None:
         raise DataError(f"teacher {file}: how its input is made is not known; write {beside[0].name} with {wanted}")
     try:
         words: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
         made = words["preprocessing"]
         mean, std = (tuple(float(value) for value in made[key]) for key in ("mean", "std"))
-        image_px = int(made["image_px"])
-    except (ValueError, KeyError, TypeError) as error:
+        image_px, resize = int(made["image_px"]), made.get("resize", SQUASH)
+        resize = SQUASH if resize == "bilinear, squashed" else resize  # as earlier versions wrote it
+        if resize not in RESIZES:
+            raise ValueError(f"resize {resize!r}")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"teacher {file}: {note.name} lacks what is needed ({error!r}): {wanted}") from None
     theirs = words.get("classes")
     if theirs is not None and list(theirs) != list(classes):
         raise DataError(f"teacher {file}: its classes are {', '.join(theirs)}; the data have {', '.join(classes)}")
-    return OnnxTeacher(file, image_px, mean, std, hashlib.sha256(file.read_bytes()).hexdigest())
+    return OnnxTeacher(file, image_px, mean, std, hashlib.sha256(file.read_bytes()).hexdigest(), resize)

@@ -11,8 +11,9 @@ import torch
 
 from evaluators.data import TRAIN, VALIDATION, arrays, normalise
 from evaluators.dataset import DataError
-from evaluators.feed import device, logits
+from evaluators.feed import device, logits, viewed
 from evaluators.jobs import ParentJob, TeacherJob
+from remote.files import replace_file
 from spaces import network
 from spaces.network import family_module, family_names
 
@@ -32,20 +33,17 @@ def parent_top1(job: ParentJob) -> float:
 
 
 def teach(job: TeacherJob) -> float:
-    """Validation accuracy of the classifier; its logits of every training image, plain and mirrored, are in `job.out`.
+    """Validation accuracy of the classifier; its logits of every training image, in every view, are in `job.out`.
 
     (N, views, classes) as a parent's file has them. Raises DataError for a file that is no such classifier.
     """
     session = _session(job.file)
     images, _ = arrays(job.dataset, TRAIN, job.image_px, job.cache)
-    views = [images, images[:, :, ::-1]] if job.flip else [images]
-    taught = np.stack([_logits(session, view, job) for view in views], axis=1)
+    taught = np.stack([_logits(session, viewed(images, view), job) for view in job.views], axis=1)
     seen, labels = arrays(job.dataset, VALIDATION, job.image_px, job.cache)
     top1 = float((_logits(session, seen, job).argmax(axis=1) == labels).mean())
-    job.out.parent.mkdir(parents=True, exist_ok=True)
-    part = job.out.with_name(f".{job.out.name}.part")
-    torch.save({"logits": torch.from_numpy(taught), "top1": top1}, part)
-    part.replace(job.out)
+    with replace_file(job.out) as part:
+        torch.save({"logits": torch.from_numpy(taught), "top1": top1}, part)
     return top1
 
 

@@ -17,8 +17,9 @@ import torch
 from torch.nn import functional
 
 from evaluators.allowance import OutOfTime
+from evaluators.augmentation import views
 from evaluators.data import TRAIN, arrays, calibration_images
-from evaluators.feed import Batch, Feed, device, logits, renew_batchnorm, tensor
+from evaluators.feed import Batch, Feed, device, logits, renew_batchnorm, tensor, viewed
 from evaluators.jobs import CandidateJob, FineTuneJob, ParentJob, Recipe, Trained, TrainingFailed
 from remote.files import replace_file
 from spaces import network, weights
@@ -32,8 +33,8 @@ Loss = Callable[[torch.Tensor, Batch], torch.Tensor]
 
 
 def train_parent(job: ParentJob) -> Trained:
-    """The parent, trained. Its file holds the weights and its logits of every training image, plain and
-    mirrored, which its candidates learn from."""
+    """The parent, trained. Its file holds the weights and its logits of every training image in every exact view of
+    the recipe's augmentation, which its candidates learn from."""
     began = time.monotonic()
     feed = _begin(job)
     net = network.build(job.family, job.variant, len(job.dataset.classes), job.image_px)
@@ -49,8 +50,8 @@ def train_parent(job: ParentJob) -> Trained:
         np.random.default_rng(recipe.seed),
         _Progress(job.progress, recipe.parent_epochs, len(feed), Deadline(began, job.seconds_max)),
     )
-    views = [feed.images, feed.images[:, :, ::-1]] if recipe.flip else [feed.images]
-    taught = torch.stack([logits(net, view, feed.normalisation) for view in views], dim=1)  # (N, 1 or 2, C)
+    seen = (viewed(feed.images, view) for view in views(recipe.augment))
+    taught = torch.stack([logits(net, images, feed.normalisation) for images in seen], dim=1)  # (N, views, C)
     _save({"state": net.cpu().state_dict(), "image_px": job.image_px, "logits": taught}, job.out)
     return Trained(job.out, steps, recipe.parent_epochs, loss, time.monotonic() - began, start)
 
@@ -84,7 +85,7 @@ def fine_tune(job: FineTuneJob) -> Trained:
 
     def loss_of(out: torch.Tensor, batch: Batch) -> torch.Tensor:
         hard = functional.cross_entropy(out, batch.labels, label_smoothing=recipe.label_smoothing)
-        soft = distillation(out, taught[batch.index, batch.flipped], recipe.temperature)
+        soft = distillation(out, taught[batch.index, batch.view], recipe.temperature)
         return (1 - recipe.distillation) * hard + recipe.distillation * soft
 
     random = np.random.default_rng([recipe.seed, before])  # another order than in the epochs before

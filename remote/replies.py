@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Any
 
 from remote.device import Facts, Gpu, Layer
@@ -108,6 +109,17 @@ def clean(value: Any, length: int = 300) -> str:
     if not isinstance(value, str):
         raise DeviceError("the device sent something that is not text where text is due")
     return "".join(letter for letter in value[:length] if letter.isprintable())
+
+
+def printable(text: str) -> str:
+    """Return text as it may be shown: what would move a cursor, turn the direction of writing, break the line, or is no
+    Unicode at all stands there as an escape, such as `\\x1b`. Letters of every script, and spaces, stay as they are."""
+    return "".join(letter if _is_shown(letter) else ascii(letter)[1:-1] for letter in text)
+
+
+def _is_shown(letter: str) -> bool:
+    # joiners are a part of words in Persian and Hindi, and of emoji
+    return letter.isprintable() or letter in "\u200c\u200d" or unicodedata.category(letter) == "Zs"
 
 
 def text(reply: dict[str, Any], name: str, length: int = 300) -> str:

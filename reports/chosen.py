@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import shutil
 from collections.abc import Sequence
@@ -10,23 +11,30 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from evaluators.images import fit, resized, rgb
 from evaluators.measurement import Accuracy, Measurement
+from evaluators.resizing import RESIZES, SQUASH
 from reports.classes import class_warnings, summary
 from search.result import Result
 
-# The preprocessing here is the search's own, step for step: tests compare the two.
-EXAMPLE = '''\
+# The preprocessing of the example is the search's own text: a picture becomes the same numbers in both.
+EXAMPLE = (
+    '''\
 """python predict.py IMAGE: the class and its probability. Needs onnxruntime, numpy and pillow."""
 import json, os, pathlib, sys
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import: onnxruntime sends what it is used for otherwise
 import numpy as np, onnxruntime
 from PIL import Image, ImageOps
 
+
+'''
+    + "\n\n".join(inspect.getsource(step) for step in (fit, rgb, resized)).replace("Image.Resampling.", "Image.")
+    + """
+
 here = pathlib.Path(__file__).parent
 config = json.loads((here / "config.json").read_text(encoding="utf-8"))
 pre = config["preprocessing"]
-image = ImageOps.exif_transpose(Image.open(sys.argv[1])).convert("RGB")  # for 8-bit images: scale deeper ones first
-image = image.resize((pre["image_px"], pre["image_px"]), Image.BILINEAR)
+image = fit(Image.open(sys.argv[1]), pre["image_px"], pre.get("resize", "squash"))
 x = (np.asarray(image, dtype=np.float32) / 255 - np.float32(pre["mean"])) / np.float32(pre["std"])
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = config["candidate"]["threads"]  # as it was timed
@@ -34,7 +42,8 @@ session = onnxruntime.InferenceSession(here / "model.onnx", options, providers=[
 scores = session.run(None, {session.get_inputs()[0].name: x.transpose(2, 0, 1)[None]})[0][0].astype(np.float64)
 p = np.exp(scores - scores.max())
 print(config["classes"][p.argmax()], round(float(p.max() / p.sum()), 4))
-'''
+"""
+)
 
 
 def write_chosen(result: Result, classes: Sequence[str], preprocessing: dict[str, Any]) -> Path:
@@ -83,7 +92,8 @@ def _check(source: Path, digest: str, choice: Measurement) -> None:
 def _config(
     result: Result, choice: Measurement, classes: list[str], preprocessing: dict[str, Any], digest: str
 ) -> dict[str, Any]:
-    how = "open, turn upright by EXIF, RGB, resize (bilinear, squashed to a square), / 255, - mean, / std, NCHW float32"
+    resize = RESIZES[preprocessing.get("resize", SQUASH)]
+    how = f"open, turn upright by EXIF, RGB, resize (bilinear, {resize}), / 255, - mean, / std, NCHW float32"
     return {
         "candidate": choice.candidate.to_dict() | {"description": choice.candidate.describe()},
         "classes": classes,

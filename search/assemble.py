@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from evaluators.allowance import Allowance
+from evaluators.augmentation import describe, switches
 from evaluators.board import Board, Setup, keep_block
 from evaluators.cutting import cut_to
 from evaluators.data import open_dataset
@@ -24,6 +25,7 @@ from evaluators.latency import Rules, calibrate
 from evaluators.measurement import Block, Seconds
 from evaluators.reference import IMAGE_PX as REFERENCE_PX
 from evaluators.reference import reference_model
+from evaluators.resizing import RESIZES
 from evaluators.rounded import Rounded
 from evaluators.stopwatch import Stopwatch
 from evaluators.worker import Worker
@@ -32,7 +34,7 @@ from remote.connect import connect
 from remote.device import Capabilities, Device, Facts
 from remote.patient import Incident, Patient
 from remote.preparing import restored
-from remote.replies import clean, seen
+from remote.replies import clean, printable, seen
 from remote.session import Job
 from search import lookup
 from search.costs import REPORT_S, SEEING_S, brief_epochs, limits_of, probing_s
@@ -89,7 +91,7 @@ def run(settings: Settings, console: Console) -> tuple[Result, dict[str, Any], t
     with ExitStack() as stack:
         watch = Stopwatch()
         cache = Path(settings.cache).expanduser()
-        dataset = open_dataset(settings.data, settings.seed, cache)
+        dataset = open_dataset(settings.data, settings.seed, cache, resize=settings.resize)
         if settings.weights not in (None, "none") and not Path(settings.weights).is_dir():
             raise SettingsError(f"no folder {settings.weights}: --weights takes a folder of weight files, or none")
         space = load(settings.space or ("tiny" if max(dataset.sizes[0]) <= 64 else "edge"))
@@ -181,7 +183,10 @@ def _searched(rooms: Rooms, started: str) -> tuple[Result, dict[str, Any], tuple
 def _state(settings: Settings, dataset: Dataset, facts: Facts, space: Space) -> dict[str, Any]:
     """Return what the measurements of a run depend on beside their keys."""
     runtimes = {str(name): facts.runtimes[str(name)] for name in space.axes["runtime"]}
-    recipe = recipe_for(dataset, settings.seed, settings.parent_epochs, settings.distillation, settings.temperature)
+    augment = switches(settings.augment)
+    recipe = recipe_for(
+        dataset, settings.seed, settings.parent_epochs, settings.distillation, settings.temperature, augment
+    )
     return {"data": dataset.digest, **describe_device(facts, runtimes), "recipe": asdict(recipe)}
 
 
@@ -274,6 +279,7 @@ def _setup(rooms: Rooms, allowance: Allowance) -> tuple[Setup, str]:
         temperature=settings.temperature,
         parent_px={family: rooms.space.parent_px(family) for family in rooms.space.variants},
         seed=settings.seed,
+        augment=switches(settings.augment),
         simulated=rooms.facts.simulated,
         metric=settings.metric,
         ladder=Ladder(allowed_drop=settings.int8_drop, qat_epochs=settings.qat_epochs),
@@ -324,10 +330,12 @@ def _result(
             **{f"no {precision}": why for precision, why in rooms.able.why_not.items()},
         },
         data={
-            "set": settings.data,
+            "set": printable(settings.data),
             "classes": ", ".join(data.classes),
             **{f"{name} images": str(len(split.labels)) for name, split in data.splits.items()},
             "split": data.note,
+            "resize": RESIZES[data.resize],
+            "augmentation": describe(switches(settings.augment)),
         },
         provenance={
             "fingerprint": facts.fingerprint(),

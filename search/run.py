@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evaluators.augmentation import DEFAULT, NONE, PRESETS, SWITCHES
+from evaluators.resizing import RESIZES
 from search.settings import EXTENDABLE, TRIALS, Settings, SettingsError, from_table, from_toml
 
 if TYPE_CHECKING:
@@ -122,6 +124,17 @@ def parser() -> argparse.ArgumentParser:
         f"pruning then ends at those; 0: none, it ends at multiples of 8 or fewer (default {default.probe_share:g})",
     )
     how.add_argument("--parent-epochs", type=int, metavar="N", help="epochs a parent is trained for (default: by data)")
+    how.add_argument(
+        "--augment",
+        metavar="LIST",
+        help=f"how training images are varied: {', '.join(SWITCHES)}; presets {', '.join(PRESETS)}; or {NONE}. Name "
+        f"only what leaves the class as it is (default {','.join(DEFAULT)})",
+    )
+    how.add_argument(
+        "--resize",
+        metavar="HOW",
+        help=f"{'; '.join(f'{name}: {what}' for name, what in RESIZES.items())} (default {default.resize})",
+    )
     how.add_argument(
         "--int8-drop",
         type=float,

@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from evaluators.augmentation import switches
 from evaluators.measurement import METRICS
+from evaluators.resizing import RESIZES, SQUASH
 from search.budget import Budget
 
 TRIALS = 40  # of a search without any limit of its own
@@ -40,6 +42,8 @@ class Settings:
     rungs: tuple[int, ...] = (0, 1, 3)
     probe_share: float = 0.1  # of a run's time that finding where latency steps over channel counts may take, 0..1
     parent_epochs: int | None = None
+    augment: str = "default"  # how training images are varied: words of evaluators.augmentation, comma-separated
+    resize: str = SQUASH  # how images become squares: squash, crop or pad
     int8_drop: float = 0.01  # that int8 may lose against fp32 before more is done for it
     qat_epochs: int = 2  # of fine-tuning in int8, where nothing less does
     teacher: str = "parent"  # whose logits candidates learn from: parent, best, a network's name, an ONNX file
@@ -77,6 +81,11 @@ class Settings:
                 "must rise, such as 0, 1, 3",
             ),
         }
+        checks["resize"] = self.resize in RESIZES, f"is not known; there are {', '.join(RESIZES)}"
+        try:
+            switches(self.augment)
+        except ValueError as error:
+            checks["augment"] = False, str(error)
         for name, (good, must) in checks.items():
             if not good:
                 raise SettingsError(f"{name} = {getattr(self, name)!r} {must}")

@@ -355,12 +355,106 @@ def test_arrays_are_decoded_once_by_whoever_is_first(tmp_path):
         assert np.array_equal(pixels, load_image(data.root / source, 16))
 
 
-def test_what_was_half_decoded_is_done_again(tmp_path):
+def test_what_a_killed_process_left_is_removed_when_it_is_old(tmp_path):
     data = open_dataset(str(image_folder(tmp_path / "set", {"a": 9, "b": 9})), 0)
     (cache := tmp_path / "cache").mkdir()
-    (cache / f"{data.digest}-{TEST}-16.part").write_bytes(b"\x93NUMPY half")
+    old, new = (cache / f".{data.digest}-{TEST}-16-squash.npy.{name}.part" for name in ("old", "new"))
+    for part in (old, new):
+        part.write_bytes(b"\x93NUMPY half")
+    os.utime(old, (0, 0))
     images, labels = arrays(data, TEST, 16, cache)
-    assert len(images) == len(labels) == 2 and not list(cache.glob("*.part"))
+    assert len(images) == len(labels) == 2 and not old.exists() and new.exists()
+
+
+def resaved(change):
+    return lambda path: np.save(path, change(np.load(path)))
+
+
+DAMAGE = {
+    "empty": lambda path: path.write_bytes(b""),
+    "torn header": lambda path: path.write_bytes(path.read_bytes()[:40]),
+    "torn pixels": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "text": lambda path: path.write_text("{}"),
+    "other shape": resaved(lambda images: images[:1]),
+    "other type": resaved(lambda images: images.astype(np.float32)),
+    "a pickle": lambda path: np.save(path, np.array([{}]), allow_pickle=True),
+    "zip": lambda path: np.savez(path.open("wb"), a=np.zeros(3)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_arrays_in_the_cache_that_are_damaged_are_made_again(damage, tmp_path):
+    data = open_dataset(str(image_folder(tmp_path / "set", {"a": 9, "b": 9})), 0)
+    good = arrays(data, TEST, 16, tmp_path / "cache")[0].copy()
+    (file,) = (tmp_path / "cache").iterdir()
+    DAMAGE[damage](file)
+    assert np.array_equal(arrays(data, TEST, 16, tmp_path / "cache")[0], good)
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [file.name]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", '{"version": 2}', '{"version": 2, "images": []}', '{"version": 2, "images": {"x": {}}}', "\0",
+     '{"version": 2, "images": {"x": {"size": [1], "sha256": "a", "broken": "", "dim": false}}}', "[" * 100_000,
+     '{"x 1 2": {"size": [1, 1], "sha256": "a", "broken": ""}}', b"\xff\xfe"],
+    ids=range(11),
+)  # fmt: skip
+def test_memory_of_checked_images_that_is_damaged_is_made_again(text, tmp_path):
+    root = str(image_folder(tmp_path / "set", {"a": 5, "b": 5}))
+    data = open_dataset(root, 0, tmp_path)
+    memory = tmp_path / "checked.json"
+    whole = memory.read_bytes()
+    memory.write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert open_dataset(root, 0, tmp_path) == data and memory.read_bytes() == whole
+
+
+def test_arrays_that_find_no_room_raise_and_leave_no_file(tmp_path):
+    """The room is taken before the file is mapped: a limit on file sizes stands for a full disk."""
+    root = image_folder(tmp_path / "set", {"a": 40, "b": 40})
+    code = (
+        "import errno, resource, signal, sys; from pathlib import Path\n"
+        "from evaluators.data import arrays, open_dataset\n"
+        "data = open_dataset(sys.argv[1], 0)\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "try: arrays(data, 'train', 64, Path(sys.argv[2]))\n"
+        "except OSError as error: print(errno.errorcode[error.errno])\n"
+    )
+    words = [sys.executable, "-c", code, root, tmp_path / "cache"]
+    done = subprocess.run(words, cwd=REPO, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "EFBIG"), done.stderr
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_arrays_of_two_processes_at_once_are_whole_in_both(tmp_path):
+    """Also where the file system has no locks: then both decode, each into a file of its own."""
+    root = image_folder(tmp_path / "set", {"a": 60, "b": 60})
+    code = (
+        "import fcntl, sys; from pathlib import Path\n"
+        "def none(*_): raise OSError(37, 'No locks available')\n"
+        "if sys.argv[3] == 'no': fcntl.flock = none\n"
+        "from evaluators.data import arrays, open_dataset\n"
+        "data = open_dataset(sys.argv[1], 0, Path(sys.argv[2]))\n"
+        "images, _ = arrays(data, 'train', 64, Path(sys.argv[2]) / 'images')\n"
+        "print(int(images.sum()))\n"
+    )
+    for locks in ("yes", "no"):
+        words = [sys.executable, "-c", code, root, tmp_path / locks, locks]
+        both = [subprocess.Popen(words, cwd=REPO, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+        said = {process.communicate(timeout=120)[0] for process in both}
+        assert len(said) == 1 and said != {""} and all(process.returncode == 0 for process in both)
+        assert [path.suffix for path in (tmp_path / locks / "images").iterdir()] == [".npy"]
+
+
+def test_arrays_of_another_resize_are_other_files(tmp_path):
+    root = image_folder(tmp_path / "set", {"a": 5, "b": 5})
+    found = {}
+    for resize in ("squash", "crop", "pad"):
+        data = open_dataset(str(root), 0, resize=resize)
+        found[resize] = data.digest, arrays(data, TEST, 16, tmp_path / "cache")[0]
+        for pixels, source in zip(found[resize][1], data.splits[TEST].sources, strict=True):
+            assert np.array_equal(pixels, load_image(data.root / source, 16, resize))
+    assert len({digest for digest, _ in found.values()}) == 3
 
 
 def test_an_image_that_vanishes_is_said(tmp_path):

@@ -16,7 +16,7 @@ from remote.device import Int8Recipe
 from spaces.candidate import Candidate
 
 CANDIDATE = Candidate("tiny_mobile", "mb_w8", 24)
-RECIPE = Recipe(parent_epochs=1, threads=1, flip=False, epoch_images=300)
+RECIPE = Recipe(parent_epochs=1, threads=1, epoch_images=300)
 OFFSET, SYMMETRIC = Int8Recipe("uint8", False, 7), Int8Recipe("int8", True, 8)
 
 

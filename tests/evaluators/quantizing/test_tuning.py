@@ -27,7 +27,7 @@ def trained(tmp_path_factory):
     import torch
 
     folder = tmp_path_factory.mktemp("trained")
-    digits, recipe = open_dataset(None, 0), Recipe(parent_epochs=3, flip=False, threads=1)
+    digits, recipe = open_dataset(None, 0), Recipe(parent_epochs=3, threads=1)
     train_parent(ParentJob(digits, folder, FAMILY, VARIANT, PX, recipe, folder / "parent.pt"))
     net = build(FAMILY, VARIANT, len(digits.classes), PX)
     net.load_state_dict(torch.load(folder / "parent.pt", weights_only=True)["state"])

@@ -1,0 +1,8 @@
+"""How an image becomes a square: words, told apart without loading what resizes."""
+
+SQUASH, CROP, PAD = "squash", "crop", "pad"
+RESIZES = {
+    SQUASH: "squashed to a square",
+    CROP: "short side to 8/7 of the input's side, the middle cut out",
+    PAD: "long side to the input's side, the rest black",
+}
