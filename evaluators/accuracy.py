@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy
 
-from evaluators.confusion import count_errors
+from evaluators.confusion import Error
 from evaluators.data import Dataset, arrays, normalise
 from evaluators.measurement import TOP1, Accuracy
 from remote.session import Job
@@ -61,3 +61,17 @@ def score(
         errors=tuple(errors),
         metric=metric,
     )
+
+
+def count_errors(labels: numpy.ndarray, predicted: numpy.ndarray, classes: int) -> tuple[tuple[int, ...], list[Error]]:
+    """Return (images by class, errors) of two integer arrays of shape (N,).
+
+    Args:
+        labels: Right class of each image, 0 to `classes` - 1.
+        predicted: Class given to each image; may lie beyond `classes` where a network has more outputs.
+        classes: Number of classes of the data set.
+    """
+    wrong = numpy.stack([labels, predicted])[:, labels != predicted]  # (2, errors)
+    pairs, counts = numpy.unique(wrong, axis=1, return_counts=True)
+    errors = [(int(label), int(taken), int(count)) for label, taken, count in zip(*pairs, counts, strict=True)]
+    return tuple(int(count) for count in numpy.bincount(labels, minlength=classes)), errors

@@ -12,26 +12,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import sqrt
 
-import numpy
-
 Error = tuple[int, int, int]  # label, predicted class, images
 PRIOR = 2.0  # right answers, and as many wrong ones, that each class is given for an error bar (Agresti-Coull)
 BEHIND = 3.0  # standard errors a class's recall may lie below the median class before it is named
 BEHIND_LEAST = 0.2  # and by how much at the least, a fraction
-
-
-def count_errors(labels: numpy.ndarray, predicted: numpy.ndarray, classes: int) -> tuple[tuple[int, ...], list[Error]]:
-    """Return (images by class, errors) of two integer arrays of shape (N,).
-
-    Args:
-        labels: Right class of each image, 0 to `classes` - 1.
-        predicted: Class given to each image; may lie beyond `classes` where a network has more outputs.
-        classes: Number of classes of the data set.
-    """
-    wrong = numpy.stack([labels, predicted])[:, labels != predicted]  # (2, errors)
-    pairs, counts = numpy.unique(wrong, axis=1, return_counts=True)
-    errors = [(int(label), int(taken), int(count)) for label, taken, count in zip(*pairs, counts, strict=True)]
-    return tuple(int(count) for count in numpy.bincount(labels, minlength=classes)), errors
 
 
 @dataclass(frozen=True)
@@ -85,16 +69,13 @@ class Confusion:
 
     def macro_f1(self) -> tuple[float, float]:
         """Return the mean F1 over classes that have images or were given, and its standard error (delta method)."""
-        given = numpy.array(self.predicted, dtype=float)
-        counts = numpy.zeros_like(given)
-        counts[: len(self.counts)] = self.counts
-        right = numpy.zeros_like(given)
-        right[: len(self.right)] = self.right
-        there = counts + given > 0
-        if not there.any():
+        given = self.predicted
+        beyond = [0] * (len(given) - len(self.counts))  # outputs of a network that are no class of the data set
+        counts, right = [*self.counts, *beyond], [*self.right, *beyond]
+        f1 = [2 * hit / (n + g) for hit, n, g in zip(right, counts, given, strict=True) if n + g]
+        if not f1:
             return 0.0, 0.0
-        value = float((2 * right[there] / (counts + given)[there]).mean())
-        return value, self._macro_f1_error(counts, given, right, int(there.sum()))
+        return sum(f1) / len(f1), self._macro_f1_error(counts, given, right, len(f1))
 
     def behind(self) -> tuple[int, ...]:
         """Return the classes whose recall is 0 or far below the median class's by more than noise, worst first."""
@@ -109,33 +90,43 @@ class Confusion:
 
         return tuple(place for recall, place in sorted(known) if far(recall, place))
 
-    def _macro_f1_error(self, counts: numpy.ndarray, given: numpy.ndarray, right: numpy.ndarray, over: int) -> float:
+    def _macro_f1_error(self, counts: Sequence[int], given: Sequence[int], right: Sequence[int], over: int) -> float:
         """Return the error of the mean F1 over `over` classes; the images of a class are one multinomial draw.
 
         Each class is given `PRIOR` right answers and as many wrong ones, spread over all others: without them a
         matrix without errors would have no error bar.
         """
-        filled, size = counts > 0, len(counts)
+        size = len(counts)
         if size < 2:
-            return sqrt(_share_variance(float(right.sum()), float(counts.sum())))
-        rows = counts + 2 * PRIOR * filled
-        hits = right + PRIOR * filled
-        stray = PRIOR * filled / (size - 1)  # to each other class
-        columns = given + PRIOR * filled + stray.sum() - stray
-        whole = numpy.where(rows + columns > 0, rows + columns, 1.0)
-        f1 = 2 * hits / whole
-        pull = f1 / whole  # what one more wrong image takes from the F1 of its class, and of the one it is given
-        gain = 2 * (1 - f1) / whole  # what one more right image brings
-        others, squares = pull.sum() - pull, (pull**2).sum() - pull**2
+            return sqrt(_share_variance(sum(right), sum(counts)))
+        prior = [PRIOR if count else 0.0 for count in counts]
+        stray = [wrong / (size - 1) for wrong in prior]  # to each other class
+        strays = sum(stray)
+        rows = [count + 2 * wrong for count, wrong in zip(counts, prior, strict=True)]
+        hits = [hit + more for hit, more in zip(right, prior, strict=True)]
+        # pull: what one more wrong image takes from the F1 of its class, and of the one that it is given
+        pull, gain = [], []
+        for place in range(size):
+            column = given[place] + prior[place] + strays - stray[place]
+            whole = (rows[place] + column) or 1.0
+            f1 = 2 * hits[place] / whole
+            pull.append(f1 / whole)
+            gain.append(2 * (1 - f1) / whole)  # what one more right image brings
+        pulls, squares = sum(pull), sum(slope**2 for slope in pull)
         # by row: sums over its cells of images x gradient, and of images x gradient squared
-        first = hits * gain - stray * ((size - 1) * pull + others)
-        second = hits * gain**2 + stray * ((size - 1) * pull**2 + 2 * pull * others + squares)
+        first, second = [], []
+        for place, own in enumerate(pull):
+            others, squared = pulls - own, squares - own**2
+            first.append(hits[place] * gain[place] - stray[place] * ((size - 1) * own + others))
+            second.append(
+                hits[place] * gain[place] ** 2 + stray[place] * ((size - 1) * own**2 + 2 * own * others + squared)
+            )
         for label, taken, count in self.errors:
             slope = pull[label] + pull[taken]
             first[label] -= count * slope
             second[label] += count * slope**2
-        variance = (second - first**2 / numpy.where(filled, rows, 1.0))[filled].sum()
-        return float(sqrt(max(0.0, variance)) / over)
+        variance = sum(two - one**2 / row for one, two, row in zip(first, second, rows, strict=True) if row)
+        return sqrt(max(0.0, variance)) / over
 
 
 def worst(confusion: Confusion, most: int) -> list[int]:

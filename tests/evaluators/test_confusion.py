@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score, precision_score, recall_score
 
-from evaluators.confusion import Confusion, count_errors, taken_for, worst
+from evaluators.accuracy import count_errors
+from evaluators.confusion import Confusion, taken_for, worst
 from evaluators.measurement import METRICS, Accuracy, Measurement, accuracy_from_dict
 from spaces.candidate import Candidate
 
