@@ -32,9 +32,9 @@ def looks(space: Points, ledger: Ledger, trials: Iterable[Measurement], budget: 
 
 
 def screened(space: Points, ledger: Ledger, trials: Iterable[Measurement], budget: Budget) -> list[Measurement]:
-    """Return all that was measured of candidates that are no trials: structure, last latency, brief accuracies.
+    """Return all that was measured of candidates that are no trials, in the order of the space.
 
-    What failed while it was timed is there, too. In the order of the space.
+    That is structure, latency (all timings together) and brief accuracies, and what failed while it was timed.
     """
     tried = {m.candidate.key() for m in trials}
     known = {stage: {e.key: e for e in ledger.entries(stage)} for stage in ("structure", "latency")}
@@ -44,8 +44,7 @@ def screened(space: Points, ledger: Ledger, trials: Iterable[Measurement], budge
             brief.setdefault(scored.key.partition("@")[0], []).append(accuracy)
     found = []
     for candidate in map(space.candidate, space.params()):
-        entry = known["latency"].get(candidate.key())
-        if entry is None or candidate.key() in tried:
+        if candidate.key() not in known["latency"] or candidate.key() in tried:
             continue
         built = known["structure"].get(candidate.graph_key())
         latency = pool([decoded(look) for look in ledger.get_all("latency", candidate.key())])

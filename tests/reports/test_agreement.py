@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import optuna
 import pandas
 import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from evaluators.measurement import KEPT, OVER_BUDGET
+from evaluators.stopwatch import Stopwatch
+from reports.write import write
+from search.budget import Budget
+from search.finish import finish
+from search.ledger import Ledger
+from search.remembered import Remembered
 from search.run import OK, main
+from search.study import record_corrections
+from spaces.space import load
 from tests.agreement import disagreements
+from tests.reports.conftest import usual
+from tests.search.analytic import Analytic
+from tests.search.test_budget_sampler import go
 from tests.search.test_lookup import command
 from tests.spaces.test_table import small
 
@@ -66,3 +80,25 @@ def test_what_the_journal_says_was_corrected_counts(folder):
     assert disagreements(folder)
     correct(folder, {str(number): {"outcome": "over budget", "reason": "p95 may reach 3 ms > 2", "latency": None}})
     assert disagreements(folder) == []
+
+
+def test_a_finalist_that_is_too_slow_after_all_is_corrected_in_the_journal(tmp_path):
+    """Timed again it misses the budget: report and journal must both say so."""
+    budget, space = Budget(2.0), load("tiny")
+    evaluator = Analytic(confirm_factor=1.5)
+    found = go(tmp_path, evaluator, space, budget, 10)
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    remembered = Remembered(evaluator, ledger, Stopwatch())
+    ending = finish(found, remembered, budget, frozenset(space.parents()), lambda line: None)
+    ledger.close()
+    changed = [m for m in ending.measurements if m.outcome == OVER_BUDGET and found[m.trial].outcome == KEPT]
+    assert changed, "a finalist was dropped"
+    ends = {name: getattr(ending, name) for name in ("measurements", "front", "choice", "baseline", "miss")}
+    result = replace(usual(tmp_path), budget=budget, screened=(), **ends)
+    write(result, tmp_path)
+    assert any(
+        "outcome is over budget in the table and kept in the journal" in line for line in disagreements(tmp_path)
+    )
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / "study.journal")))
+    record_corrections(optuna.load_study(study_name="edgefront", storage=storage), ending.measurements)
+    assert disagreements(tmp_path) == []
