@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
 from evaluators.dataset import DataError
 from evaluators.resizing import RESIZES, SQUASH
 
@@ -30,6 +33,25 @@ class OnnxTeacher:
     def describe(self) -> str:
         """For people."""
         return f"{self.file} at {self.image_px} px"
+
+
+def _content(file: Path) -> str:
+    """Return the SHA-256 of a model and of the files beside it that hold its weights.
+
+    Raises DataError for what is no ONNX file, or lacks such a file.
+    """
+    try:
+        model = onnx.load(file, load_external_data=False)
+    except Exception as error:  # protobuf's errors have no common class
+        raise DataError(f"teacher {file} is not an ONNX file: {' '.join(str(error).split())[:200]}") from None
+    hashed = hashlib.sha256(file.read_bytes())
+    tensors = [tensor for tensor in model.graph.initializer if uses_external_data(tensor)]
+    for name in sorted({ExternalDataInfo(tensor).location for tensor in tensors}):
+        beside = file.parent / name
+        if not beside.is_file() or Path(name).is_absolute() or ".." in Path(name).parts:
+            raise DataError(f"teacher {file}: its weights are in {name!r}, which is not beside it; put it there")
+        hashed.update(beside.read_bytes())
+    return hashed.hexdigest()
 
 
 def is_file(name: str) -> bool:
@@ -69,4 +91,4 @@ def opened(name: str, classes: Sequence[str]) -> OnnxTeacher:
     theirs = words.get("classes")
     if theirs is not None and list(theirs) != list(classes):
         raise DataError(f"teacher {file}: its classes are {', '.join(theirs)}; the data have {', '.join(classes)}")
-    return OnnxTeacher(file, image_px, mean, std, hashlib.sha256(file.read_bytes()).hexdigest(), resize)
+    return OnnxTeacher(file, image_px, mean, std, _content(file), resize)
