@@ -91,13 +91,32 @@ def test_a_device_that_stays_disturbed_is_said_to_be(state, says):
     assert says in latency.disturbed and latency.repeated == Rules().repeats_max
 
 
-def test_ranks_hold_on_a_loaded_device():
-    """The pair ratio in CPU time is what the wall time is not: the same under load."""
+def test_time_model_loaded_device_ranks_and_latencies_hold_and_are_marked():
+    """CPU time is what the wall time is not: the same under load, for ratios and, of disturbed blocks, for samples."""
     calm = [time_model(Machine(ms, seed=i), TARGET, Rules(), None) for i, ms in enumerate((3, 4, 5, 6))]
     busy = [time_model(Machine(ms, ["loaded"], i), TARGET, Rules(), None) for i, ms in enumerate((3, 4, 5, 6))]
     for a, b in zip(calm, busy, strict=True):
         assert b.rank_ms.value == pytest.approx(a.rank_ms.value, rel=0.02)
-        assert b.median_ms.value > 1.2 * a.median_ms.value
+        assert b.median_ms.value == pytest.approx(a.median_ms.value, rel=0.05)
+        assert b.disturbed and not a.disturbed
+
+
+def test_time_model_disturbed_but_surely_over_the_budget_is_not_repeated():
+    machine = Machine(50.0, ["loaded"])
+    latency = time_model(machine, TARGET, Rules(), limit_ms=5.0)
+    assert machine.asked == 1 and latency.percentile_ms.low > 5.0
+
+
+def test_disturbance_device_faster_than_when_calibrated_is_calm():
+    target = replace(TARGET, reference_ms=2.0 * TARGET.reference_ms)
+    assert time_model(Machine(5.0), target, Rules(), limit_ms=30.0).disturbed == ""
+
+
+def test_time_model_short_of_time_does_not_repeat_disturbed_blocks():
+    seconds = iter(range(0, 1000, 5))
+    rules = replace(Rules(), repeat_seconds_max=3.0)
+    latency = time_model(Machine(5.0, ["loaded"]), TARGET, rules, limit_ms=30.0, clock=lambda: next(seconds))
+    assert latency.repeated == 0 and latency.disturbed
 
 
 def test_calibration_takes_the_calmest_block():
