@@ -97,7 +97,7 @@ def beside(root: Path, given: Mapping[str, Path]) -> list[str]:
         count = sum(1 for p in loose if not p.is_dir())
         if count:
             where = folder.relative_to(root).as_posix() if folder != root else root.name
-            lines.append(f"{where}: {_files(count)} beside the class folders belong to no class and are not read")
+            lines.append(f"{where}: {_files(count)} beside the class folders, of no class, not read")
     if root not in given.values():
         split = {folder.name for folder in given.values()}
         folders = (p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))

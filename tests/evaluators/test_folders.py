@@ -48,8 +48,8 @@ def test_files_and_folders_beside_the_classes_are_counted(tmp_path):
     picture(root / "train" / "loose.png")
     picture(root / "loose.png")
     assert open_dataset(str(root), 0).left_out == (
-        "set: 1 file beside the class folders belong to no class and are not read",
-        "train: 1 file beside the class folders belong to no class and are not read",
+        "set: 1 file beside the class folders, of no class, not read",
+        "train: 1 file beside the class folders, of no class, not read",
         "beside train, val: not read: holdout",
     )
 

@@ -104,11 +104,23 @@ def test_a_file_says_how_its_input_is_made(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "told, expected",
+    [({}, "squash"), ({"resize": "crop"}, "crop"), ({"resize": "bilinear, squashed"}, "squash")],
+    ids=["not said", "crop", "as earlier versions wrote it"],
+)
+def test_teachers_file_says_how_its_images_become_squares(told, expected, tmp_path):
+    file = classifier(tmp_path / "model.onnx")
+    (tmp_path / "config.json").write_text(json.dumps({"preprocessing": GOOD["preprocessing"] | told}))
+    assert opened(str(file), ("a", "b")).resize == expected
+
+
+@pytest.mark.parametrize(
     "note, says",
     [
         (None, "write model.json with"),
         ({}, "model.json lacks what is needed"),
         ({"preprocessing": {"image_px": "x", "mean": MEAN, "std": STD}}, "lacks what is needed"),
+        ({"preprocessing": GOOD["preprocessing"] | {"resize": "stretch"}}, "resize 'stretch'"),
         (GOOD | {"classes": ["b", "a"]}, "its classes are b, a; the data have a, b"),
     ],
 )
