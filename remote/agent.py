@@ -36,9 +36,13 @@ PRECISIONS = ("fp32", "fp16", "int8")
 ENGINES = 2  # changed when engines are built in another way: those of before are built anew
 SCARCE = 0.5  # share of the usual free memory below which a kill is not held against the model
 
-# Read with os.read, never a buffered reader: that would swallow the first frames behind the source.
+# Read with os.read, never a buffered reader: that would swallow the first frames behind the source. The source is
+# sent once the hello line is seen: before it, what is sent would be read by the start-up files of a login shell.
+# Everything up to the version's check is Python 2 as well. A child, which has a second argument, says no hello.
 STAGE = b"""
 import os,zlib
+if sys.version_info<(3,6): os.write(2,('EDGEFRONT-PYTHON %d.%d.%d\\n'%sys.version_info[:3]).encode());sys.exit(1)
+if len(sys.argv)<3: os.write(1,b'\\nAGENT-BOOT\\n')
 n=int(sys.argv[1]);d=b''
 while len(d)<n:
     c=os.read(0,n-len(d))
@@ -222,7 +226,7 @@ class Job(object):
         quiet = dict(os.environ, OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", ORT_DISABLE_TELEMETRY="1")
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-u", "-c", BOOT, str(len(payload))],
+                [sys.executable, "-u", "-c", BOOT, str(len(payload)), "child"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

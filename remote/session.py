@@ -20,7 +20,7 @@ from remote.errors import DeviceError, UnknownDevice
 from remote.inventory import is_entered, unreachable
 from remote.simulated.spec import parse
 from remote.ssh import NO_SUCH_HOST, ssh_argv, why_failed
-from remote.transport import Transport, bundle, explain_exit, local_argv, pieces
+from remote.transport import Transport, builds, bundle, explain_exit, local_argv, pieces
 
 GRACE_S = 30.0  # beyond the device's own deadline before we stop believing in it
 ROWS_MAX_BYTES = 1 << 30
@@ -174,7 +174,7 @@ class Session:
         deadline_s = 2 * seconds_max + 60 if deadline_s is None else deadline_s
         fields = {"model": model, "reference": reference, "pairs": pairs, "seconds_max": seconds_max}
         fields |= job.fields() | {"deadline_s": deadline_s}
-        reply, _ = self._call("time", fields, silence_s=deadline_s + 2 * job.build_deadline_s + GRACE_S)
+        reply, _ = self._call("time", fields, silence_s=deadline_s + 2 * _build_s(job) + GRACE_S)
         return replies.block(reply, pairs)
 
     def predict(self, model: str, data: str, shape: Sequence[int], job: Job, deadline_s: float = 1800.0) -> bytes:
@@ -187,7 +187,7 @@ class Session:
             "predict",
             fields | {"deadline_s": deadline_s},
             blob_max=ROWS_MAX_BYTES,
-            silence_s=deadline_s + job.build_deadline_s + GRACE_S,
+            silence_s=deadline_s + _build_s(job) + GRACE_S,
         )
         return replies.logits(raw, reply, shape[0])
 
@@ -199,7 +199,7 @@ class Session:
         Waits its turn on the device. Raises CandidateError for the model's faults, DeviceError for others.
         """
         fields = {"model": model, "seconds_max": seconds_max} | job.fields() | {"deadline_s": deadline_s}
-        reply, _ = self._call("layers", fields, silence_s=deadline_s + job.build_deadline_s + GRACE_S)
+        reply, _ = self._call("layers", fields, silence_s=deadline_s + _build_s(job) + GRACE_S)
         return replies.layers(reply)
 
     def state(self) -> dict[str, Any]:
@@ -230,6 +230,11 @@ def agent_argv(device: Device) -> list[str]:
     if device.host is None:
         return local_argv(device.python or sys.executable)
     return ssh_argv(device, BOOT, len(bundle()))
+
+
+def _build_s(job: Job) -> float:
+    """Return how long building an engine may take; 0 for a runtime that builds none."""
+    return job.build_deadline_s if builds(job.runtime) else 0.0
 
 
 def _who() -> str:

@@ -178,6 +178,7 @@ def main() -> None:
     wire = Wire(*agent.take_pipes())
     os.umask(0o077)
     try:
+        agent.write_all(wire.fd_out, b"\nAGENT-BOOT\n")
         wire.skip(size)  # the source: ours is here already
         folder = Folder(spec.board.name)
         os.environ |= {"XDG_CACHE_HOME": str(folder.path), "EDGEFRONT_LOCK_DIR": str(folder.path)}

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import subprocess
+from functools import lru_cache
 
 from remote.device import Device
 from remote.errors import UnknownDevice
@@ -22,11 +24,22 @@ OPTIONS = (
     "LogLevel=ERROR",
 )
 # Host key checking is left to the user's configuration, on purpose.
+# What an entry may set for `ssh board` by hand and no program can use: another command, a terminal, no input, no
+# session at all, a client that goes into the background. An older client has no such option, so no entry of its user
+# can set it, and it refuses its name. IgnoreUnknown is no way out: it would replace the user's own.
+OVERRIDDEN = (
+    ((5, 9), "RequestTTY=no"),
+    ((7, 6), "RemoteCommand=none"),
+    ((8, 7), "StdinNull=no"),
+    ((8, 7), "SessionType=default"),
+    ((8, 7), "ForkAfterAuthentication=no"),
+)
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}"
 DESTINATION = re.compile(rf"(?:{NAME}@)?(?:(?P<name>{NAME})|(?P<address>[0-9A-Fa-f:.]+(?:%[A-Za-z0-9_.-]+)?))")
 PYTHON = re.compile(r"[A-Za-z0-9_./+][A-Za-z0-9_./+-]*")
 BOOTSTRAP = re.compile(r"[A-Za-z0-9+/=._ \"();,-]+")  # means the same to every shell inside single quotes
 
+OLD_PYTHON = re.compile(r"EDGEFRONT-PYTHON (\d{1,3}\.\d{1,3}\.\d{1,3})(?!\S)")  # as remote/agent.py has it
 NO_SUCH_HOST = "no host has that name"
 # What ssh prints before it ends with 255 -> what to do, the first that fits. Texts of OpenSSH 7.6 to 10.
 FAILURES = (
@@ -119,13 +132,43 @@ def command_argv(device: Device, command: str) -> list[str]:
     if device.host is None:
         raise UnknownDevice(f"device {device.name} has no host, so ssh can't be asked for it")
     config = ["-F", device.ssh_config] if device.ssh_config else []
-    options = [word for option in OPTIONS for word in ("-o", option)]
+    overridden = [option for since, option in OVERRIDDEN if client_version() >= since]
+    options = [word for option in (*OPTIONS, *overridden) for word in ("-o", option)]
     return ["ssh", *config, "-T", *options, "--", check_host(device.host), command]
+
+
+@lru_cache
+def client_version() -> tuple[int, int]:
+    """Return (major, minor) of the ssh client here; (0, 0) where it is none, or not OpenSSH's."""
+    try:
+        done = subprocess.run(["ssh", "-V"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return (0, 0)
+    return parse_version(done.stderr + done.stdout)
+
+
+def parse_version(text: str) -> tuple[int, int]:
+    """Return (major, minor) of what `ssh -V` printed, such as `OpenSSH_9.2p1 Debian-2, OpenSSL 3.0.19`."""
+    found = re.match(r"OpenSSH_[A-Za-z_]*(\d{1,3})\.(\d{1,3})", text)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def why_too_old(said: str) -> str:
+    """Return what to do about a Python that is too old for the agent, by what it printed; empty if it is not."""
+    found = OLD_PYTHON.search(said)
+    if found is None:
+        return ""
+    return (
+        f"the Python there is {found[1]}, and 3.6 or newer is needed: enter one, such as "
+        'python = "/usr/bin/python3", in devices.toml'
+    )
 
 
 def why_failed(status: int | None, stderr_text: str) -> str:
     """One line: why ssh or the Python it was to start ended with `status`, and what to do about it."""
     said = _last_line(stderr_text)
+    if old := why_too_old(stderr_text):
+        return old
     if status == 127:
         return f'there is no such Python there: enter one, such as python = "/usr/bin/python3"{said}'
     if status == 126:
@@ -143,7 +186,11 @@ def why_failed(status: int | None, stderr_text: str) -> str:
 
 
 def _last_line(text: str) -> str:
-    """What was printed last, in brackets: printable, cut short; empty if nothing was."""
+    """What was printed last, in brackets: printable, cut short; empty if nothing was.
+
+    A line without letters, such as fish's row of carets below the word it means, says nothing.
+    """
     lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+    lines = [line for line in lines if any(map(str.isalpha, line))] or lines
     last = "".join(letter for letter in (lines[-1] if lines else "") if letter.isprintable())
     return f" ({last[-200:]})" if last else ""

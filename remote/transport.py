@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 import queue
 import re
+import select
 import subprocess
 import threading
 import time
@@ -20,10 +22,17 @@ from typing import Any, Protocol
 
 from remote.agent import BLOB, BOOT, ERROR, EVENT, FRAME, JSON_MAX, PROTOCOL, REQUEST, RESPONSE
 from remote.errors import DeviceError
+from remote.ssh import why_too_old
 
 CHUNK = 1 << 18
 NOISE_MAX = 1 << 20  # a login shell may print this much before the agent speaks
 READY = re.compile(rb"AGENT-READY (\d{1,9})\n")
+BOOTED = b"AGENT-BOOT\n"  # of a Python that now waits for the source
+BOOT_SHARE = 0.6  # of the time for connecting that this line is waited for; then the source is sent all the same
+SENDING_S = 60.0  # that a device may take nothing of what is sent; and that it may take for all of it,
+SLOWEST_BYTES_S = 4000.0  # beside a second for so many bytes
+PARTING_S = 2.0  # for the last words to a device that may not read any more
+EVENTS_WAITING_MAX = 1000  # of one call; what a device tells beyond them is dropped
 HERE = Path(__file__).parent
 
 
@@ -57,6 +66,12 @@ def bundle() -> bytes:
     return zlib.compress(f"{texts()['agent']}\nPARTS = {texts()!a}\nmain()\n".encode(), 9)
 
 
+def builds(runtime: str) -> bool:
+    """Return whether a runtime, by its text, builds engines before it runs a model."""
+    text = texts().get(f"runtimes/{runtime.partition(':')[0]}", "")
+    return re.search(r"^BUILDS = True$", text, re.M) is not None
+
+
 def local_argv(python: str) -> list[str]:
     """Command line of an agent on this machine."""
     return [python, "-u", "-c", BOOT, str(len(bundle()))]
@@ -64,6 +79,8 @@ def local_argv(python: str) -> list[str]:
 
 def explain_exit(status: int | None, said: str) -> str:
     """Why the process at this end of the line ended."""
+    if old := why_too_old(said):
+        return old
     return f"exit status {status}{_printed(said)}"
 
 
@@ -113,6 +130,19 @@ def parse_json(data: bytes) -> dict[str, Any]:
     return value
 
 
+class Heard:
+    """A stream that notes when bytes last came: those of a long frame, on a slow line, count as they come."""
+
+    def __init__(self, stream: Bytes | None) -> None:
+        self.stream, self.at_s = stream, time.monotonic()
+
+    def read(self, size: int, /) -> bytes | None:
+        """Return up to `size` bytes."""
+        data = self.stream.read(size) if self.stream else b""
+        self.at_s = time.monotonic()
+        return data
+
+
 @dataclass
 class Call:
     """A request that waits for its answer."""
@@ -145,8 +175,9 @@ class Transport:
         self._failing = threading.Lock()
         self._failure: DeviceError | None = None
         self._noise: deque[bytes] = deque(maxlen=300)
-        self._heard_s = time.monotonic()
+        self._heard = Heard(None)
         self._closed = threading.Event()
+        self._booted = threading.Event()
         self._ready = False
         self._process = self._start(argv)
         self._draining = threading.Thread(target=self._drain_stderr, daemon=True)
@@ -156,7 +187,7 @@ class Transport:
 
     def _start(self, argv: list[str]) -> subprocess.Popen[bytes]:
         try:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 argv,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -164,25 +195,37 @@ class Transport:
                 bufsize=0,
                 start_new_session=True,  # Ctrl-C is for us; the agent is told, or sees us go
             )
+            if process.stdin:
+                os.set_blocking(process.stdin.fileno(), False)  # a device that never reads must not hold us
+            return process
         except OSError as error:
             raise DeviceError(f"cannot start {argv[0]}: {error.strerror}") from None
 
     def _connect(self, connect_s: float) -> None:
-        """Sends the source and waits for the agent's first words, reading in a thread that goes on after."""
+        """Sends the source once the device's Python asks for it, and waits for the agent's first words.
+
+        Both go on in threads of their own: a peer that never reads, or never speaks, must not hold us up.
+        """
         ready: queue.SimpleQueue[bool] = queue.SimpleQueue()
         threading.Thread(target=self._read, args=(ready,), daemon=True).start()
-        # in a thread too: a peer that never reads must not hold us up
-        threading.Thread(target=self._send_source, daemon=True).start()
+        threading.Thread(target=self._send_source, args=(BOOT_SHARE * connect_s,), daemon=True).start()
         try:
             ready.get(timeout=connect_s)
         except queue.Empty:
-            self._fail(DeviceError(f"no answer from the device in {connect_s:g} s{self._last_words()}", "silent"))
+            why = f"no answer from the device in {connect_s:g} s"
+            if not self._booted.is_set():
+                why += (
+                    "; its Python did not start: does a start-up file of its login shell (.bashrc, .profile) wait for "
+                    "input, or take that long?"
+                )
+            self._fail(DeviceError(f"{why}{self._last_words()}", "silent"))
         if self._failure:
             raise self._failure
 
-    def _send_source(self) -> None:
-        with contextlib.suppress(OSError, ValueError), self._sending:
-            self._write(bundle())
+    def _send_source(self, patience_s: float) -> None:
+        self._booted.wait(patience_s)
+        with contextlib.suppress(OSError, ValueError, DeviceError), self._sending:
+            self._write(bundle(), time.monotonic() + SENDING_S)
 
     @property
     def pid(self) -> int:
@@ -203,21 +246,24 @@ class Transport:
         offset: int = 0,
         blob_max: int = 0,
         silence_s: float = 30.0,
+        sending_s: float = SENDING_S,
         on_event: Callable[[dict[str, Any]], None] = lambda event: None,
     ) -> tuple[int, dict[str, Any], bytes]:
         """(type, value, blob) of the answer, type RESPONSE or ERROR; `blob_max` > 0 awaits a blob with it.
 
         Of `blob` what follows its first `offset` bytes is sent.
 
-        Raises DeviceError when the connection is lost, or nothing is heard of this request for `silence_s`.
+        Raises DeviceError when the connection is lost, or no answer has come `silence_s` after the request was sent.
+        What the device tells meanwhile does not make that longer, but for two things: that others have the device,
+        which is shown for as long as it lasts, and that more of the blob has come.
         """
         request, call = next(self._ids), Call(blob_max)
         self._calls[request] = call
         try:
             if self._failure:
                 raise self._failure
-            self._send(request, {"op": op} | (fields or {}), blob, offset)
-            return self._answer(call, op, silence_s, on_event)
+            self._send(request, {"op": op} | (fields or {}), blob, offset, sending_s)
+            return self._answer(call, op, silence_s, on_event, 0 if blob is None else size_of(blob))
         except BaseException as error:  # Ctrl-C too: the device must not go on for nobody
             if not isinstance(error, DeviceError):
                 self.cancel(request)
@@ -226,17 +272,26 @@ class Transport:
             del self._calls[request]
 
     def _answer(
-        self, call: Call, op: str, silence_s: float, on_event: Callable[[dict[str, Any]], None]
+        self, call: Call, op: str, silence_s: float, on_event: Callable[[dict[str, Any]], None], blob_size: int
     ) -> tuple[int, dict[str, Any], bytes]:
         value: dict[str, Any] | None = None
+        end_s, received = time.monotonic() + silence_s, 0
         while True:
+            left_s = end_s - time.monotonic()
             try:
-                frame = call.answers.get(timeout=silence_s)
+                if left_s <= 0:  # a flood of events leaves something in the queue at any time
+                    raise queue.Empty
+                frame = call.answers.get(timeout=left_s)
             except queue.Empty:
                 raise self._fail(DeviceError(f"no answer to {op} in {silence_s:g} s", "silent")) from None
             if isinstance(frame, DeviceError):
                 raise frame
             if frame.kind == EVENT:
+                there = frame.body.get("bytes")
+                grew = type(there) is int and received < there <= blob_size
+                received = there if grew else received
+                if grew or frame.body.get("event") == "waiting":
+                    end_s = time.monotonic() + silence_s
                 on_event(frame.body)
             elif frame.kind == BLOB and value is not None:
                 return RESPONSE, value, frame.body
@@ -251,28 +306,36 @@ class Transport:
         """Asks the device to stop one job, or all of ours; their calls then end."""
         for waiting in [request] if request is not None else list(self._calls):
             with contextlib.suppress(DeviceError):
-                self._send(next(self._ids), {"op": "cancel", "request": waiting}, None)
+                self._send(next(self._ids), {"op": "cancel", "request": waiting}, None, sending_s=PARTING_S)
 
     def close(self) -> None:
         """Ends the agent."""
         if self.alive:
             with contextlib.suppress(DeviceError):
-                self._send(next(self._ids), {"op": "quit"}, None)
+                self._send(next(self._ids), {"op": "quit"}, None, sending_s=PARTING_S)
                 self._hang_up()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(2.0)
         self._fail(DeviceError("the connection is closed", "closed"))
 
-    def _send(self, request: int, fields: dict[str, Any], blob: bytes | Path | None, offset: int = 0) -> None:
+    def _send(
+        self,
+        request: int,
+        fields: dict[str, Any],
+        blob: bytes | Path | None,
+        offset: int = 0,
+        sending_s: float = SENDING_S,
+    ) -> None:
         body = json.dumps(fields, allow_nan=False).encode()
+        size = 0 if blob is None else size_of(blob) - offset
         try:
             with self._sending:
-                self._write(FRAME.pack(REQUEST, request, len(body)) + body)
+                end_s = time.monotonic() + sending_s + size / SLOWEST_BYTES_S
+                self._write(FRAME.pack(REQUEST, request, len(body)) + body, end_s)
                 if blob is not None:
-                    size = (blob.stat().st_size if isinstance(blob, Path) else len(blob)) - offset
-                    self._write(FRAME.pack(BLOB, request, size))
+                    self._write(FRAME.pack(BLOB, request, size), end_s)
                     for part in pieces(blob, offset):
-                        self._write(part)
+                        self._write(part, end_s)
                         size -= len(part)
                     if size:
                         raise DeviceError(f"{blob!r} changed while it was sent")
@@ -285,24 +348,38 @@ class Transport:
             self._fail(DeviceError("interrupted while sending"))
             raise
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes, end_s: float) -> None:
+        """Sends bytes, by `end_s` of the monotonic clock. Raises DeviceError for a device that takes none of them."""
         view, stdin = memoryview(data), self._process.stdin
-        while view and stdin:
-            view = view[stdin.write(view[:CHUNK]) :]
+        if stdin is None:
+            return
+        ready = select.poll()
+        ready.register(stdin.fileno(), select.POLLOUT)
+        stalled_s = time.monotonic() + SENDING_S
+        while view:
+            if self._failure:
+                raise self._failure
+            if ready.poll(250.0):
+                with contextlib.suppress(BlockingIOError):
+                    view = view[os.write(stdin.fileno(), view[:CHUNK]) :]
+                    stalled_s = time.monotonic() + SENDING_S
+            if time.monotonic() > min(stalled_s, end_s):
+                raise DeviceError("the device does not take what is sent", "silent")
 
     def _read(self, ready: queue.SimpleQueue[bool]) -> None:
         stdout = self._process.stdout
         assert stdout is not None
+        heard = Heard(stdout)
         try:
-            self._skip_to_ready(stdout)
-            self._heard_s, self._ready = time.monotonic(), True
+            self._skip_to_ready(heard)
+            self._heard, self._ready = heard, True
             ready.put(True)
             while True:
-                frame = read_frame(stdout, self._blob_max)
-                self._heard_s = time.monotonic()
+                frame = read_frame(heard, self._blob_max)
                 call = self._calls.get(frame.request)
                 if call:
-                    call.answers.put(frame)
+                    if frame.kind != EVENT or call.answers.qsize() < EVENTS_WAITING_MAX:
+                        call.answers.put(frame)
                 elif frame.request == 0:
                     raise DeviceError(f"the device gave up: {str(frame.body)[:200]}")
         except DeviceError as error:
@@ -318,6 +395,9 @@ class Transport:
         line, seen = bytearray(), 0
         while not (ready := READY.fullmatch(line)):
             if line.endswith(b"\n"):
+                if line == BOOTED:
+                    self._booted.set()
+                    self._noise.clear()  # of start-up files
                 line.clear()
             line += read_exactly(stdout, 1)  # never more: the next byte may be a frame's
             self._noise.append(bytes(line[-1:]))
@@ -344,7 +424,7 @@ class Transport:
     def _watch(self) -> None:
         """Pings, and gives the device up when it has been silent for too long."""
         while not self._closed.wait(self.ping_s):
-            if time.monotonic() - self._heard_s > self.silence_s:
+            if time.monotonic() - self._heard.at_s > self.silence_s:
                 self._fail(DeviceError(f"the device has been silent for {self.silence_s:g} s", "silent"))
             elif not self._sending.locked():  # else bytes are on their way anyhow
                 with contextlib.suppress(DeviceError):
@@ -372,6 +452,7 @@ class Transport:
         with self._failing:
             self._failure = self._failure or error
         self._closed.set()
+        self._booted.set()  # nothing is to be sent any more
         self._process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(2.0)
@@ -386,6 +467,11 @@ class Transport:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
             self._sending.release()
+
+
+def size_of(blob: bytes | Path) -> int:
+    """Return the bytes of a blob."""
+    return blob.stat().st_size if isinstance(blob, Path) else len(blob)
 
 
 def pieces(blob: bytes | Path, offset: int = 0) -> Iterator[bytes]:

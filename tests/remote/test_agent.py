@@ -39,7 +39,7 @@ class Bare:
             bufsize=0,
         )
         self.send(source)
-        ready = f"\nAGENT-READY {PROTOCOL}\n".encode()
+        ready = f"\nAGENT-BOOT\n\nAGENT-READY {PROTOCOL}\n".encode()
         assert read_exactly(self.process.stdout, len(ready)) == ready
 
     def send(self, data: bytes) -> None:

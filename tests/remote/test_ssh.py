@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import shutil
 import string
 import subprocess
@@ -14,10 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remote.agent import BOOT
+from remote.agent import BOOT, STAGE
 from remote.device import Device
 from remote.errors import UnknownDevice
-from remote.ssh import check_host, check_python, command_argv, ssh_argv, why_failed
+from remote.ssh import OPTIONS, check_host, check_python, command_argv, parse_version, ssh_argv, why_failed
+from remote.transport import explain_exit
 
 SHELLS = [shell for shell in ("sh", "dash", "bash", "zsh", "fish", "tcsh", "busybox") if shutil.which(shell)]
 NASTY = "-'\"`$&|;<>()[]{}*?!#~\\=,: \t\r\n\0%@/.é\u202e"
@@ -28,13 +31,35 @@ def device(host: str | None = "nano", python: str | None = None, ssh_config: str
     return Device("nano", None, host, python, None, ssh_config=ssh_config)
 
 
-def test_the_whole_command_line():
+def test_the_whole_command_line(monkeypatch):
+    monkeypatch.setattr("remote.ssh.client_version", lambda: (9, 2))
     assert ssh_argv(device("me@10.0.0.5", "/usr/bin/python3", "/etc/ssh.cfg"), BOOT, 2156) == [
         *("ssh", "-F", "/etc/ssh.cfg", "-T"),
         *("-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5"),
         *("-o", "ServerAliveCountMax=3", "-o", "ClearAllForwardings=yes", "-o", "ForwardAgent=no"),
-        *("-o", "LogLevel=ERROR", "--", "me@10.0.0.5", f"exec /usr/bin/python3 -u -c '{BOOT}' 2156"),
+        *("-o", "LogLevel=ERROR", "-o", "RequestTTY=no", "-o", "RemoteCommand=none", "-o", "StdinNull=no"),
+        *("-o", "SessionType=default", "-o", "ForkAfterAuthentication=no"),
+        *("--", "me@10.0.0.5", f"exec /usr/bin/python3 -u -c '{BOOT}' 2156"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("said", "version", "number"),
+    [
+        ("OpenSSH_7.2p2 Ubuntu-4, OpenSSL 1.0.2g", (7, 2), 1),
+        ("OpenSSH_7.6p1 Ubuntu-4, OpenSSL 1.0.2n", (7, 6), 2),
+        ("OpenSSH_8.6p1, LibreSSL 3.3.6", (8, 6), 2),
+        ("OpenSSH_for_Windows_8.1p1, LibreSSL 3.0.2", (8, 1), 2),
+        ("OpenSSH_9.2p1 Debian-2, OpenSSL 3.0.19", (9, 2), 5),
+        ("OpenSSH_10.0p2, LibreSSL 4.1", (10, 0), 5),
+        ("Dropbear v2022.83", (0, 0), 0),
+        ("", (0, 0), 0),
+    ],
+)
+def test_client_is_given_only_options_that_its_version_knows(monkeypatch, said, version, number):
+    assert parse_version(said) == version
+    monkeypatch.setattr("remote.ssh.client_version", lambda: version)
+    assert len(command_argv(device(), "true")) == len(OPTIONS) * 2 + number * 2 + 5
 
 
 def test_what_is_left_out_is_left_to_ssh():
@@ -133,8 +158,40 @@ def test_the_command_survives_a_login_shell(shell):
     with subprocess.Popen([*words, "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         out, _ = process.communicate(source + b"what follows is not swallowed", timeout=30)
     # exec: Python has taken the shell's place, so its parent is this process
-    assert process.returncode == 0 and out.decode().split()[:2] == ["ran", "2"]
-    assert int(out.split()[2]) == os.getpid()
+    assert process.returncode == 0 and out.decode().split()[:3] == ["AGENT-BOOT", "ran", "2"]
+    assert int(out.split()[3]) == os.getpid()
+
+
+OLD = [path for minor in ("2.7", "3.5") for path in sorted(Path.home().glob(f".pyenv/versions/{minor}.*/bin/python"))]
+
+
+@pytest.mark.parametrize("python", [*OLD, "stand-in"], ids=str)
+def test_python_that_is_too_old_says_so_in_one_line(python, tmp_path):
+    """An old interpreter where there is one; beside it the newest, which takes itself for 2.7."""
+    boot = BOOT.replace("import sys;", "import sys;sys.version_info=(2,7,18);", 1) if python == "stand-in" else BOOT
+    words = [str(sys.executable if python == "stand-in" else python), "-u", "-c", boot, "10"]
+    done = subprocess.run(words, input="", capture_output=True, text=True)
+    for explain in (why_failed, explain_exit):
+        said = explain(done.returncode, done.stderr)
+        assert "3.6 or newer is needed" in said and "2.7." in said + "3.5" and "\n" not in said
+    assert done.returncode == 1 and "AGENT-BOOT" not in done.stdout
+
+
+def test_bootstrap_is_python_2_up_to_the_check_of_the_version():
+    """Nothing that only Python 3 can read stands in it: compiled whole, it must say its version, not fail to parse."""
+    assert b"print" not in STAGE and not re.search(rb"(?<![A-Za-z_])[fFuU]['\"]", STAGE)
+    tree = ast.parse(STAGE)
+    newer = (
+        ast.AnnAssign,
+        ast.JoinedStr,
+        ast.AsyncFunctionDef,
+        ast.Nonlocal,
+        ast.Starred,
+        ast.NamedExpr,
+        ast.YieldFrom,
+    )
+    assert not [node for node in ast.walk(tree) if isinstance(node, newer)]
+    assert ast.unparse(tree.body[1]).startswith("if sys.version_info < (3, 6):")
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -189,6 +246,12 @@ Host key verification failed.
         (1, "This account is currently not available.\n", "USER@HOST"),
         (1, "edgefront: no cache\n", "exit status 1 (edgefront: no cache)"),
         (3, "Permission denied (publickey).", "exit status 3"),  # printed there, so it proves nothing
+        (
+            127,
+            "fish: Unknown command: /no/such/python\nfish:\nexec /no/such/python\n     ^~~~~~~~~^\n",
+            "/no/such/python)",
+        ),
+        (1, "EDGEFRONT-PYTHON 2.7.18\n", "is 2.7.18, and 3.6 or newer"),
         (-9, "", "signal 9"),
         (None, "", "exit status unknown"),
     ],

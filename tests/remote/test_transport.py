@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remote import replies
+from remote import replies, transport
 from remote.agent import BLOB, ERROR, EVENT, FRAME, PROTOCOL, RESPONSE
 from remote.device import Device
 from remote.errors import Cancelled, CandidateError, DeviceError
 from remote.session import Job, Session
-from remote.transport import Frame, Transport, local_argv, parse_json, read_frame
+from remote.transport import Frame, Transport, builds, local_argv, parse_json, read_frame
 
 READY = f"\nAGENT-READY {PROTOCOL}\n".encode()
 FACTS = {
@@ -58,6 +58,7 @@ def peer(tmp_path: Path, *outputs: bytes) -> Device:
         "        if not part: sys.exit(0)\n"
         "        d += part\n"
         "    return d\n"
+        "os.write(1, b'\\nAGENT-BOOT\\n')\n"
         "take(int(sys.argv[-1]))\n"
         f"os.write(1, {outputs[0]!r})\n"
         f"for output in {outputs[1:]!r}:\n"
@@ -155,6 +156,93 @@ def test_hostile_predictions(tmp_path, answer, word):
         pytest.raises(DeviceError, match=word),
     ):
         session.predict("a" * 64, "b" * 64, (1, 3, 2, 2), Job("onnxruntime"))
+
+
+ENDLESS = """
+import threading, time
+def answers():
+    while True:
+        kind, request, length = struct.unpack('!BIQ', take(13))
+        take(length)
+        last[0] = request
+last = [1]
+threading.Thread(target=answers, daemon=True).start()
+while True:
+    body = {event!r}
+    os.write(1, struct.pack('!BIQ', 4, last[0], len(body)) + body)
+    time.sleep(0.001)
+"""
+DEAF = """
+import time
+while True:
+    os.write(1, struct.pack('!BIQ', 4, 7, 2) + b'{}')
+    time.sleep(0.01)
+"""
+
+
+def scripted(tmp_path: Path, rest: str) -> Device:
+    """A device that answers hello as it should and then does as the script says."""
+    device = peer(tmp_path, READY, frame(RESPONSE, 1, FACTS))
+    script = Path(str(device.python))
+    script.write_text(script.read_text().replace("while True: take(1)\n", rest))
+    return device
+
+
+@pytest.mark.parametrize("event", [b'{"event": "started"}', b'{"event": "received", "bytes": 1}', b"{}"])
+def test_call_of_a_device_that_tells_events_without_end_ends_in_time(tmp_path, event):
+    job = Job("onnxruntime", build_deadline_s=3600.0)  # which no engine is built for
+    with Session.open(scripted(tmp_path, ENDLESS.replace("{event!r}", repr(event)))) as session:
+        began_s = time.monotonic()
+        with pytest.raises(DeviceError, match="no answer to ping") as caught:
+            session._call("ping", silence_s=0.7)
+        assert caught.value.kind == "silent" and time.monotonic() - began_s < 5
+        assert not builds(job.runtime) and builds("trtexec") and builds("tensorrt")
+
+
+def test_call_that_waits_for_its_turn_may_take_longer_than_its_answer(tmp_path):
+    """What others do with the device is shown and waited for, however long it is."""
+    rest = (
+        "request = struct.unpack('!BIQ', take(13))[1]\n"
+        "import time\n"
+        "for _ in range(10):\n"
+        '    body = b\'{"event": "waiting", "holder": "her"}\'\n'
+        "    os.write(1, struct.pack('!BIQ', 4, request, len(body)) + body)\n"
+        "    time.sleep(0.15)\n"
+        "os.write(1, struct.pack('!BIQ', 2, request, 2) + b'{}')\n"
+        "while True: take(1)\n"
+    )
+    told: list[dict] = []
+    with Session.open(scripted(tmp_path, rest), on_event=told.append) as session:
+        session._call("ping", silence_s=0.7)
+    assert [event["holder"] for event in told] == ["her"] * 10
+
+
+def test_upload_to_a_device_that_never_reads_ends_in_time(tmp_path, monkeypatch):
+    """It tells enough to be taken for alive, and takes nothing."""
+    monkeypatch.setattr(transport, "SLOWEST_BYTES_S", 1e9)
+    with Session.open(scripted(tmp_path, DEAF)) as session:
+        began_s = time.monotonic()
+        with pytest.raises(DeviceError, match="does not take what is sent") as caught:
+            session._link.call("put", {"sha256": "a" * 64, "size": 1 << 24}, blob=bytes(1 << 24), sending_s=0.5)
+        assert caught.value.kind == "silent" and time.monotonic() - began_s < 5
+
+
+def test_source_is_sent_when_the_device_asks_for_it(tmp_path):
+    """What start-up files of a login shell read would be the source, were it sent at once."""
+    device = peer(tmp_path, READY, frame(RESPONSE, 1, FACTS))
+    script = Path(str(device.python))
+    first = "import select\nif select.select([0], [], [], 0.5)[0]: sys.exit('something came unasked')\n"
+    script.write_text(script.read_text().replace("def take", first + "def take", 1))
+    with Session.open(device) as session:
+        assert session.facts.python == "3.6.9"
+
+
+def test_start_up_file_that_waits_for_input_is_named(tmp_path):
+    script = tmp_path / "python"
+    script.write_text("#!/bin/sh\ncat >/dev/null\n")
+    script.chmod(0o700)
+    with pytest.raises(DeviceError, match="start-up file of its login shell"):
+        Transport(local_argv(str(script)), connect_s=0.5)
 
 
 def test_text_from_a_device_cannot_steer_a_terminal(tmp_path):

@@ -102,7 +102,7 @@ def test_the_timing_process_tells_no_more(rig, tmp_path):
         child = wait_for(lambda: timing_child(rig))
         words = rig.processes()[child]
         timing.join()
-    assert words[1:3] == ["-u", "-c"] and words[4].isdigit() and len(words) == 5
+    assert words[1:3] == ["-u", "-c"] and words[4].isdigit() and words[5:] == ["child"]
 
 
 @pytest.mark.parametrize(
@@ -118,6 +118,38 @@ def test_a_noisy_login_shell_does_not_matter(rig, tmp_path, noise):
             assert block(session, tmp_path)["wall_ms"]
     finally:
         _write(rig, bashrc, kept)
+
+
+@pytest.mark.parametrize("file", [".bashrc", ".profile"])
+@pytest.mark.parametrize("reads", ["read -t 1 answer", "timeout 1 cat >/dev/null", "timeout 1 head -c 100 >/dev/null"])
+def test_start_up_file_that_reads_input_takes_nothing_of_ours(rig, tmp_path, file, reads):
+    """The source is sent when the board's Python asks for it. `.profile` is read by a login shell alone."""
+    path = rig.home / file
+    kept = root("cat", path)
+    try:
+        _write(rig, path, f"{reads}\n{kept}")
+        with opened() as session:
+            assert block(session, tmp_path)["wall_ms"]
+    finally:
+        _write(rig, path, kept)
+
+
+UNUSUAL = {
+    "RemoteCommand": "tmux new -A -s main",
+    "RequestTTY": "force",
+    "StdinNull": "yes",
+    "SessionType": "none",
+    "ForkAfterAuthentication": "yes",
+}
+
+
+@pytest.mark.parametrize("name", [*UNUSUAL, "SessionType subsystem", "all"])
+def test_entry_that_is_made_for_a_person_reaches_the_board_too(rig, tmp_path, name):
+    word, _, value = name.partition(" ")
+    options = UNUSUAL if name == "all" else {word: value or UNUSUAL[word]}
+    device = rig.enter(f"unusual-{name.replace(' ', '-')}", **options)
+    with opened(device) as session:
+        assert block(session, tmp_path)["wall_ms"]
 
 
 def _write(rig: Rig, path: Path, text: str) -> None:
