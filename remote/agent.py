@@ -172,6 +172,8 @@ def digest(fields, name):
 def cache_folder():
     """Our folder below the user's cache directory, private to the user."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    if not os.path.isabs(home):
+        raise Refused("bad_cache", "no home folder is known for this user: set HOME or XDG_CACHE_HOME")
     folder = os.path.join(home, "edgefront")
     inner = [os.path.join(folder, name) for name in ("blobs", "engines", "timing")]
     for path in [folder] + inner:
@@ -600,10 +602,13 @@ class Agent(object):
         def waiting(holder):
             self.wire.tell(EVENT, request, {"event": "waiting", "holder": holder})
 
+        def warn(text):
+            self.wire.tell(EVENT, request, {"event": "note", "text": text})
+
         try:
             for name in order.pop("blobs"):
                 held.append(self.store.hold(job_fields[name]))
-            lock = self.turn.wait(alone, waiting, job.cancelled)
+            lock = self.turn.wait(alone, waiting, job.cancelled, warn)
             if alone:
                 self.turn.sign(self.who)
             began = {"event": "started", "at_s": time.monotonic()}

@@ -123,6 +123,8 @@ def _tell(device: str, event: dict[str, Any], view: View) -> None:
     if event.get("event") == "waiting":
         holder = clean(str(event.get("holder", "")), 100)
         view.doing(f"waiting for {device}: in use by {holder or 'another session'}")
+    elif event.get("event") == "note":
+        view.log(f"{device}: {clean(str(event.get('text', '')), 300)}")
     elif event.get("event") == "building":
         view.doing(f"building an engine on {device}")
     elif event.get("event") == "received":

@@ -4,7 +4,6 @@
 Sent to the device as text: Python 3.6, standard library only. The agent gives it `Refused`.
 """
 
-import fcntl
 import hashlib
 import os
 import re
@@ -43,7 +42,7 @@ class Store(object):
                 fd = os.open(self.path(name), os.O_RDONLY | os.O_NOFOLLOW)
             except OSError:
                 raise Refused("missing", name)
-            fcntl.flock(fd, fcntl.LOCK_SH)
+            part("turn").share(fd)
             if os.fstat(fd).st_nlink:
                 return fd
             os.close(fd)
@@ -74,15 +73,20 @@ class Store(object):
         return found.f_bavail * found.f_frsize
 
     def remove(self, name):
-        """True unless somebody holds it, or has removed it already."""
+        """True unless somebody holds it, or has removed it already. Where there are no locks it is taken to be held
+        by those who used it within the hour."""
         try:
-            fd = os.open(self.path(name), os.O_RDONLY | os.O_NOFOLLOW)
+            fd = os.open(self.path(name), os.O_RDWR | os.O_NOFOLLOW)  # NFS locks what is open for writing
         except OSError:
             return False
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.unlink(self.path(name))
-            return True
+            try:
+                free = part("turn").try_lock(fd, True)
+            except part("turn").NoLocks:
+                free = time.time() - os.fstat(fd).st_mtime > 3600
+            if free:
+                os.unlink(self.path(name))
+            return free
         except OSError:
             return False
         finally:
@@ -99,8 +103,9 @@ class Store(object):
         except OSError:
             return 0
         try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return os.fstat(fd).st_size
+            return os.fstat(fd).st_size if part("turn").try_lock(fd, False) else 0
+        except part("turn").NoLocks:
+            return 0  # it may be growing just now
         except OSError:
             return 0
         finally:
@@ -111,18 +116,20 @@ class Store(object):
         path = self.part(name)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(fd).st_size < offset:
+            ours = part("turn").try_lock(fd, True)
+            if ours and os.fstat(fd).st_size < offset:
                 raise Refused("moved", "the first %d bytes of %s are not here any more" % (offset, name))
-            os.ftruncate(fd, offset)
-            return fd, path
-        except OSError:  # another agent receives it just now
-            os.close(fd)
-            if offset:
-                raise Refused("moved", "another session receives %s" % name)
-        except Refused:
+            if ours:
+                os.ftruncate(fd, offset)
+                return fd, path
+        except part("turn").NoLocks:
+            pass
+        except (OSError, Refused):
             os.close(fd)
             raise
+        os.close(fd)  # another agent receives it just now, or none can tell
+        if offset:
+            raise Refused("moved", "another session receives %s" % name)
         path = self.path("part-%d-%s" % (os.getpid(), name))
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), path
 

@@ -4,10 +4,41 @@
 Sent to the device as text: Python 3.6, standard library only. The agent gives it `Refused`.
 """
 
+import errno
 import fcntl
 import glob
 import os
 import time
+
+
+HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)  # by another; every other error is none of a lock's holder
+
+
+class NoLocks(Exception):
+    """Raised where a file system has no locks, or none that this file allows."""
+
+
+def try_lock(fd, alone):
+    """Return True with the file locked, alone or shared, and False while another holds it. Raises NoLocks."""
+    try:
+        fcntl.flock(fd, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        return True
+    except InterruptedError:
+        return False
+    except OSError as error:
+        if error.errno in HELD:
+            return False
+        # NFS has locks of records only: an exclusive one needs a file that is open for writing, else it is EBADF
+        raise NoLocks(error.strerror)
+
+
+def share(fd):
+    """Lock a file shared, waiting for it; where there are no locks it is used without."""
+    try:
+        while not try_lock(fd, False):
+            time.sleep(0.02)
+    except NoLocks:
+        pass
 
 
 class Turn(object):
@@ -15,19 +46,29 @@ class Turn(object):
 
     def __init__(self, folder):
         shared = os.environ.get("EDGEFRONT_LOCK_DIR", "/run/lock")
+        self.own = folder
         self.folder = shared if os.path.isdir(shared) and os.access(shared, os.W_OK) else folder
-        self.note = os.path.join(self.folder, "edgefront-%d.holder" % os.getuid())
+        self.said = ""  # why the lock is not what it should be
+
+    def note(self):
+        """Path of our word of who has the turn."""
+        return os.path.join(self.folder, "edgefront-%d.holder" % os.getuid())
 
     def open(self):
-        """A descriptor to lock. Another user's file can be opened for reading only, which is enough."""
+        """A descriptor to lock: open for writing, as NFS wants it, or else for reading, as for another user's file."""
         path = os.path.join(self.folder, "edgefront.lock")
-        for flags in (0, os.O_CREAT | os.O_EXCL, 0):  # there; or made now; or made by another meanwhile
+        ways = (os.O_RDWR, os.O_RDWR | os.O_CREAT | os.O_EXCL, os.O_RDWR, os.O_RDONLY)
+        for flags in ways:  # there; or made now; or made by another meanwhile; or not ours to write
             try:
-                fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | flags, 0o644)
-            except (FileNotFoundError, FileExistsError):
+                fd = os.open(path, flags | os.O_NOFOLLOW, 0o666)
+            except (FileNotFoundError, FileExistsError, PermissionError):
                 continue
-            if flags:
-                os.fchmod(fd, 0o644)  # whatever the umask says
+            except OSError as error:
+                if error.errno == errno.EROFS:
+                    continue
+                raise Refused("no_lock", "cannot open %s: %s" % (path, error.strerror))
+            if flags & os.O_CREAT:
+                os.fchmod(fd, 0o666)  # whatever the umask says: others take their turn by it too
             return fd
         raise Refused("no_lock", "cannot open %s" % path)
 
@@ -44,18 +85,41 @@ class Turn(object):
             newest = text or newest
         return newest
 
-    def wait(self, alone, waiting, cancelled):
-        """The locked descriptor. `waiting(holder)` is called at once and every 5 s while it is not our turn."""
+    def wait(self, alone, waiting, cancelled, warn=lambda text: None):
+        """The locked descriptor. `waiting(holder)` is called at once and every 5 s while it is not our turn.
+
+        Where the file system has no locks, the user's own folder is tried, and then timing goes on without one;
+        `warn` is told which, once.
+        """
+        while True:
+            try:
+                return self.wait_here(alone, waiting, cancelled)
+            except NoLocks as error:
+                if self.folder == self.own:
+                    self.once(warn, "%s has no locks (%s): nothing keeps another timing away" % (self.own, error))
+                    return self.open()
+                self.once(warn, "%s has no lock for us (%s): turns are taken in %s" % (self.folder, error, self.own))
+                self.folder = self.own
+
+    def once(self, warn, text):
+        if text != self.said:
+            self.said = text
+            warn(text)
+
+    def wait_here(self, alone, waiting, cancelled):
+        """The same in the present folder. Raises NoLocks."""
         fd, tell_s = self.open(), time.monotonic()
         unsigned_s = tell_s + 0.2  # whoever has just got the lock signs a moment later
         while True:
             try:
-                fcntl.flock(fd, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-                return fd
-            except OSError:
-                if cancelled.is_set():
-                    os.close(fd)
-                    raise Refused("cancelled", "cancelled while waiting for the device")
+                if try_lock(fd, alone):
+                    return fd
+            except NoLocks:
+                os.close(fd)
+                raise
+            if cancelled.is_set():
+                os.close(fd)
+                raise Refused("cancelled", "cancelled while waiting for the device")
             now_s = time.monotonic()
             if now_s >= tell_s:
                 holder = self.holder()
@@ -69,7 +133,7 @@ class Turn(object):
         text = "%s since %s (pid %d)" % (who, time.strftime("%H:%M:%S"), os.getpid())
         self.unsign()
         try:
-            fd = os.open(self.note, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+            fd = os.open(self.note(), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
             os.fchmod(fd, 0o644)
             os.write(fd, text.encode()[:300])
             os.close(fd)
@@ -78,6 +142,6 @@ class Turn(object):
 
     def unsign(self):
         try:
-            os.unlink(self.note)
+            os.unlink(self.note())
         except OSError:
             pass
