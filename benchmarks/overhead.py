@@ -23,6 +23,7 @@ from typing import Any
 from evaluators.latency import Rules, foreign_cores
 from evaluators.reference import reference_model
 from remote.connect import connect
+from remote.preparing import prepared
 from remote.session import Job, Session
 
 CONNECT_S, TRIAL_MS, ROUND_TRIPS = 1.5, 50.0, 1.0  # the targets
@@ -185,7 +186,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="every value, instead of the table")
     args = parser.parse_args()
     session, device, _ = connect(args.device)
-    with session:
+    with session, prepared(device, session.facts):
         runtime = device.runtime or ""
         busy = [busy_cores(session)]
         rows = [connecting(args.device, max(2, args.times // 2)), pinging(session), uploading(session)]

@@ -22,6 +22,7 @@ from evaluators.reference import IMAGE_PX, reference_model
 from evaluators.structure import measure
 from remote.connect import connect
 from remote.patient import Patient
+from remote.preparing import prepared
 from remote.session import Job
 from spaces.candidate import Candidate
 
@@ -33,7 +34,7 @@ def timings(device_name: str, times: int) -> tuple[list[Latency], str]:
     """Latencies of the same file, one after the other, and why the device was not calm at the start, if so."""
     found = []
     session, device, _ = connect(device_name)
-    with tempfile.TemporaryDirectory() as folder, session:
+    with tempfile.TemporaryDirectory() as folder, session, prepared(device, session.facts):
         runtime, patient = device.runtime or "", Patient(session)
         job = Job(runtime)
         path = Path(folder) / "reference.onnx"

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
-import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
 
-from remote.entries import Entry, check_name, device_files, parse, read_text, shown, to_device
+from remote.entries import (
+    BYTE_ORDER_MARK,
+    NOWHERE,
+    Entry,
+    check_name,
+    device_files,
+    parse,
+    read_text,
+    shown,
+    to_device,
+)
 from remote.errors import UnknownDevice
+from remote.files import write_file
 
 
 def add(name: str, table: dict[str, Any], file: Path | None = None, *, replace: bool = False) -> Path:
@@ -22,7 +30,11 @@ def add(name: str, table: dict[str, Any], file: Path | None = None, *, replace: 
     """
     file = device_files()[1] if file is None else file
     to_device(Entry(check_name(name), file, table))
+    if file.is_relative_to(NOWHERE):
+        raise UnknownDevice("no home folder is known to write to: set HOME or XDG_CONFIG_HOME, or give --file")
     text = read_text(file)
+    mark = BYTE_ORDER_MARK if text.startswith(BYTE_ORDER_MARK) else ""
+    text = text.removeprefix(mark)
     before = parse(file, text)
     if name in before and not replace:
         raise UnknownDevice(f"{shown(file)} has [{name}] already; give --replace, or another name")
@@ -35,8 +47,12 @@ def add(name: str, table: dict[str, Any], file: Path | None = None, *, replace: 
     else:
         gap = "" if not text else line_end if text.endswith("\n") else 2 * line_end
         text += gap + block
-        assert parse(file, text) == before | {name: table}
-    _write(file, text)
+        if parse(file, text) != before | {name: table}:
+            raise UnknownDevice(f"{shown(file)} can't take [{name}] safely: enter it by hand")
+    try:
+        write_file(file, mark + text)
+    except OSError as error:
+        raise UnknownDevice(f"{shown(file)} cannot be written: {error}") from None
     return file
 
 
@@ -67,19 +83,3 @@ def _swapped(file: Path, text: str, name: str, block: str, wanted: dict[str, Any
             except ValueError:
                 continue
     raise UnknownDevice(f"{shown(file)} has [{name}] written in a way that can't be replaced safely: edit it by hand")
-
-
-def _write(file: Path, text: str) -> None:
-    """Whole or not at all; a link stays one. Raises UnknownDevice."""
-    target = file.resolve()
-    part = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(text.encode())
-        if target.exists():
-            shutil.copymode(target, part)
-        part.replace(target)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise UnknownDevice(f"{shown(file)} cannot be written: {error}") from None

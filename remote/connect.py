@@ -6,13 +6,14 @@ from typing import Any
 
 from remote.device import Device, Profile
 from remote.inventory import load_device, settle
-from remote.preparing import prepared
+from remote.preparing import Say, to_stderr, undo_left
 from remote.session import Session
 
 
-def connect(name: str, **options: Any) -> tuple[Session, Device, Profile | None]:
+def connect(name: str, say: Say = to_stderr, **options: Any) -> tuple[Session, Device, Profile | None]:
     """An open session, the device with all that was left open filled in, and its profile if it has one.
 
+    What a killed run left prepared there is undone first, and said; `remote.preparing.prepared` prepares it anew.
     Raises UnknownDevice for a name that can't be used or a device that isn't what it was entered as, DeviceError
     for one that can't be reached. `options` are those of Session.
     """
@@ -20,7 +21,7 @@ def connect(name: str, **options: Any) -> tuple[Session, Device, Profile | None]
     session = Session.open(device, **options)
     try:
         settled, profile = settle(device, session.facts)
-        prepared(settled)
+        undo_left(settled, session.facts, say)
     except BaseException:
         session.close()
         raise

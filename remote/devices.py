@@ -12,8 +12,11 @@ from remote.device import Device, Facts, Profile
 from remote.entries import Entry, check_name, device_files, entries, shown, to_device
 from remote.errors import DeviceError, UnknownDevice
 from remote.inventory import load_device, named, profiles, settle, with_python
+from remote.preparing import undo_left
 
 OK, USER, DEVICE, INTERRUPTED = 0, 2, 4, 130
+
+DESCRIPTION = "The boards that can be named with --device: list them, add one, show one."
 
 EPILOG = """\
 A board needs an ssh server, Python 3.6 or newer and a runtime; nothing of ours is installed on it. What answers to
@@ -38,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
         prog="python -m remote.devices",
-        description=(__doc__ or "").split(": ", 1)[1],
+        description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -164,6 +167,7 @@ def _ask(device: Device) -> Facts:
     from remote.session import Session  # starts threads and processes, which the other verbs have no use for
 
     with Session.open(device) as session:
+        undo_left(device, session.facts)
         return session.facts
 
 

@@ -81,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = argparse.ArgumentParser(
         prog="python -m remote.doctor",
-        description=__doc__.split(": ", 1)[1] if __doc__ else None,
+        description="Is a device fit to be measured, and if not, which command mends it?",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

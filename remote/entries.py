@@ -14,6 +14,7 @@ from remote.device import Device, Profile
 from remote.errors import UnknownDevice
 from remote.ssh import check_host, check_python
 
+BYTE_ORDER_MARK = "\ufeff"  # some editors write it first
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")  # no colon: sim:nano is never an entry
 RUNTIME = re.compile(r"([a-z0-9]+)(:[a-z0-9]+)?")
 RUNTIMES = Path(__file__).with_name("runtimes")
@@ -43,6 +44,7 @@ PROFILE_KEYS = {
     "install": str,
 }
 WORKSPACE_MB = (16, 1 << 20)
+NOWHERE = Path(os.devnull)  # stands for the home of a user who has none: nothing is found below it, nor written
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,17 @@ class Entry:
 
 def device_files() -> tuple[Path, ...]:
     """Where devices are looked up, the first that names one wins: the folder's, the user's, the shipped."""
-    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    return Path("devices.toml"), home / "edgefront" / "devices.toml", Path(__file__).with_name("devices.toml")
+    home = home_folder() or NOWHERE
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
+    return Path("devices.toml"), config / "edgefront" / "devices.toml", Path(__file__).with_name("devices.toml")
+
+
+def home_folder() -> Path | None:
+    """Return the user's home; None where neither HOME nor the list of users has one."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
 
 
 def entries(files: Sequence[Path] | None = None) -> tuple[dict[str, Entry], dict[str, Entry]]:
@@ -159,15 +170,15 @@ def read_text(file: Path) -> str:
     """The file's content to the byte, empty where there is none. Raises UnknownDevice."""
     try:
         return file.read_bytes().decode()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return ""
     except (OSError, ValueError) as error:
         raise UnknownDevice(f"{shown(file)} cannot be read: {error}") from None
 
 
 def parse(file: Path, text: str) -> dict[str, Any]:
-    """The tables of a file. Raises UnknownDevice."""
+    """The tables of a file, which may begin with a byte order mark. Raises UnknownDevice."""
     try:
-        return tomllib.loads(text)
+        return tomllib.loads(text.removeprefix(BYTE_ORDER_MARK))
     except ValueError as error:
         raise UnknownDevice(f"{shown(file)} cannot be read: {error}") from None

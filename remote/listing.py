@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from remote.device import Device, Facts, Profile, capabilities
-from remote.entries import device_files, entries, shown, to_device
+from remote.entries import device_files, entries, home_folder, shown, to_device
 from remote.errors import UnknownDevice
 from remote.inventory import load_device, named, profiles, with_python
 
@@ -109,11 +109,12 @@ def _python(device: Device) -> str:
 def _from(file: Path) -> str:
     if file == device_files()[-1]:
         return "shipped"
-    return f"~/{file.relative_to(Path.home())}" if file.is_relative_to(Path.home()) else shown(file)
+    home = home_folder()
+    return f"~/{file.relative_to(home)}" if home and file.is_relative_to(home) else shown(file)
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", show_header=any(columns))
+    table = Table(title=Text(title), title_justify="left", show_header=any(columns))
     for column in columns:
         table.add_column(column, overflow="fold")
     return table

@@ -33,7 +33,7 @@ from evaluators.yardstick import Yardstick
 from remote.connect import connect
 from remote.device import Capabilities, Device, Facts
 from remote.patient import Incident, Patient
-from remote.preparing import restored
+from remote.preparing import prepared
 from remote.replies import clean, printable, seen
 from remote.session import Job
 from search import lookup
@@ -98,8 +98,8 @@ def run(settings: Settings, console: Console) -> tuple[Result, dict[str, Any], t
         console.print(f"connecting to {settings.device}", highlight=False, markup=False)
         session, device, _ = connect(settings.device, on_event=lambda event: _tell(settings.device, event, view))
         stack.enter_context(session)
-        stack.enter_context(restored(device))
         facts = session.facts
+        stack.enter_context(prepared(device, facts))
         space, able = cut_to(space, facts, device.runtime or "")
         earlier = read_earlier(Path(settings.warm_start), space, settings.metric) if settings.warm_start else None
         settings = stack.enter_context(held(folder, settings))

@@ -7,10 +7,12 @@ import sys
 
 from spaces.space import Space, SpaceError, load, presets
 
+DESCRIPTION = "A space, as it is and as a device cuts it, with its size."
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = argparse.ArgumentParser(prog="python -m spaces.show", description=__doc__.split(": ", 1)[1])
+    p = argparse.ArgumentParser(prog="python -m spaces.show", description=DESCRIPTION)
     p.add_argument("--space", metavar="NAME", help=f"{', '.join(presets())} or a TOML file (default: list the presets)")
     p.add_argument("--device", metavar="NAME", help="cut the space to what this device can do")
     return p

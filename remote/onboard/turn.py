@@ -10,7 +10,6 @@ import glob
 import os
 import time
 
-
 HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)  # by another; every other error is none of a lock's holder
 
 
