@@ -24,7 +24,7 @@ FIXED_DATE = (1980, 1, 1, 0, 0, 0)
 
 
 def needs(runtime: str) -> str:
-    """Format that a runtime is sent, `onnx`, `tflite` or `ncnn`, read from its file's text.
+    """Format that a runtime is sent, `onnx` or `ncnn`, read from its file's text.
 
     `runtime` may have an option, as in `onnxruntime:cuda`. Raises ValueError where there is no such runtime.
     """
@@ -47,12 +47,7 @@ def for_runtime(graph: Path, needs: str, image_px: int, folder: Path) -> Path:
         return graph
     if needs == "ncnn":
         return _to_ncnn(graph, image_px, folder)
-    if needs == "tflite":
-        raise Unbuildable(
-            "LiteRT needs a .tflite file, and no converter lives beside this torch (litert-torch 0.10 would replace "
-            "it): choose another runtime of the device, or convert in an environment of its own"
-        )
-    raise ValueError(f"no format {needs!r}; there are onnx, ncnn, tflite")
+    raise ValueError(f"no format {needs!r}; there are onnx, ncnn")
 
 
 def _to_ncnn(graph: Path, image_px: int, folder: Path) -> Path:

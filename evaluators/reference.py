@@ -8,8 +8,16 @@ import numpy
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from remote.device import Facts
+from remote.errors import CandidateError
+
 IMAGE_PX = 128
 WIDTHS = (3, 16, 32, 32, 64, 64, 64)
+ADVICE = {
+    "out_of_memory": "free memory there (`python -m remote.doctor NAME` shows what takes it)",
+    "timed_out": "see what else the device does (`python -m remote.doctor NAME`)",
+}
+REINSTALL = "install a build of it that is made for this processor and system, with the Python that is used there"
 
 
 def reference_model() -> bytes:
@@ -48,3 +56,19 @@ def reference_model() -> bytes:
     model.ir_version = 7
     onnx.checker.check_model(model)
     return model.SerializeToString(deterministic=True)
+
+
+def no_reference(device: str, runtime: str, facts: Facts, error: CandidateError) -> str:
+    """Return one line for a device that can't run the reference model in a runtime: without it nothing is timed.
+
+    Args:
+        device: Its name.
+        runtime: The one that was tried.
+        facts: What the device says of itself.
+        error: What became of the model.
+    """
+    advice = ADVICE.get(error.kind, REINSTALL).replace("NAME", device)
+    others = [name for name in sorted(facts.runtimes) if name != runtime]
+    other = f', or enter another runtime it has, such as runtime = "{others[0]}"' if others else ""
+    named = f"{runtime} {facts.runtimes.get(runtime, '')}".strip()
+    return f"{device} can't run the reference model in {named}: {error}; {advice}{other}"

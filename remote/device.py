@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 # Highest ONNX opset by ONNX Runtime version, from its table of compatibility. It grew after 1.18, but no
 # graph of ours needs more, so no more is claimed.
@@ -26,7 +26,7 @@ OPSET_ANYWHERE = 13  # read by every runtime we know of
 
 # Which runtimes compute where, by preference where no profile says otherwise.
 ON_GPU = ("tensorrt", "trtexec", "onnxruntime:tensorrt", "onnxruntime:cuda")
-ON_CPU = ("onnxruntime", "openvino", "onnxruntime:openvino", "ncnn", "litert")
+ON_CPU = ("onnxruntime", "openvino", "onnxruntime:openvino", "ncnn")
 # Compute capabilities that do not follow the rule "from 5.3 on fast fp16, from 7.0 on int8 too", from NVIDIA's
 # table of hardware and precision: 6.1 (GTX 10xx, P4) computes fp16 at 1/64 of its speed, but has DP4A.
 SLOW_FP16 = ((6, 1),)
@@ -68,6 +68,7 @@ class Capabilities:
     opset_max: int
     runtimes: tuple[str, ...]  # the ones this holds for
     no_sparsity: str = ""  # why 2:4 sparse weights can't pay here, one line; empty where they can
+    basis: Mapping[str, str] = field(default_factory=dict)  # precision -> how it is known whether it runs, one line
 
 
 @dataclass(frozen=True)
@@ -158,15 +159,28 @@ class Fit:
     no_sparsity: str
 
 
-def capabilities(facts: Facts, runtimes: Sequence[str]) -> Capabilities:
+def capabilities(
+    facts: Facts,
+    runtimes: Sequence[str],
+    seen: Mapping[str, Mapping[str, str]] | None = None,
+    basis: Mapping[str, str] | None = None,
+) -> Capabilities:
     """What a device with these facts can do with every one of these runtimes, and why not the rest.
 
     int8 follows the strictest recipe among them, so that one graph serves all.
+
+    Args:
+        facts: What the device says of itself.
+        runtimes: Those that are to be used.
+        seen: Runtime -> precision that a probe did not see running in it -> the reason.
+        basis: Precision -> how it is known whether it runs.
     """
     fits = [_fit(facts, runtime) for runtime in runtimes] or [_unfit("no runtime is chosen")]
     why_not: dict[str, str] = {}
     for fit in fits:
         why_not = fit.why_not | why_not
+    for runtime in runtimes:
+        why_not |= {name: why for name, why in ((seen or {}).get(runtime) or {}).items() if name not in why_not}
     recipes = [fit.int8 for fit in fits if fit.int8]
     return Capabilities(
         precisions=tuple(name for name in ("fp32", "fp16", "int8") if name not in why_not),
@@ -176,6 +190,7 @@ def capabilities(facts: Facts, runtimes: Sequence[str]) -> Capabilities:
         opset_max=min(fit.opset_max for fit in fits),
         runtimes=tuple(runtimes),
         no_sparsity=next((fit.no_sparsity for fit in fits if fit.no_sparsity), ""),
+        basis=basis or {},
     )
 
 
@@ -221,8 +236,6 @@ def _sparsity_refusal(facts: Facts, runtime: str) -> str:
 
 
 def _cpu_refusals(facts: Facts, runtime: str) -> dict[str, str]:
-    if runtime == "litert":
-        return dict.fromkeys(("fp16", "int8"), "models for litert are made in fp32 only")
     refused = {}
     fast = {"asimdhp"} if runtime == "ncnn" else {"asimdhp", "avx512_fp16"}
     if not fast & set(facts.cpu_flags):

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from remote.adding import add
-from remote.device import Device, Facts, Profile
+from remote.device import Capabilities, Device, Facts, Profile
 from remote.entries import Entry, check_name, device_files, entries, shown, to_device
 from remote.errors import DeviceError, UnknownDevice
 from remote.inventory import load_device, named, profiles, settle, with_python
 from remote.preparing import undo_left
+
+if TYPE_CHECKING:
+    from remote.session import Session
 
 OK, USER, DEVICE, INTERRUPTED = 0, 2, 4, 130
 
@@ -157,17 +162,37 @@ def _show(args: argparse.Namespace) -> int:
     if not args.connect:
         show(one_device(args.name))
         return OK
-    facts = _ask(device)
-    show(one_device(args.name, facts, settle(device, facts)[0]))
+    facts, able = _ask_all(device)
+    show(one_device(args.name, facts, settle(device, facts)[0], able))
     return OK
 
 
-def _ask(device: Device) -> Facts:
-    """What the device says of itself."""
+def _ask_all(device: Device) -> tuple[Facts, Capabilities | None]:
+    """What the device says of itself, and what the runtime it is used with was seen to do."""
+    from evaluators.cutting import able_to
+    from evaluators.probes import Probes, kept_in
+    from remote.patient import Patience, Patient
+
+    with _connected(device) as session:
+        settled, _ = settle(device, session.facts)
+        patient = Patient(session, Patience(patience_s=30.0))
+        probes = Probes(patient, session.facts, kept_in(), settled.workspace_mb or 256)
+        return session.facts, able_to(session.facts, [settled.runtime or ""], ("fp32", "fp16", "int8"), probes)
+
+
+@contextlib.contextmanager
+def _connected(device: Device) -> Iterator[Session]:
+    """Context manager that yields an open session with a device that is as no run left it."""
     from remote.session import Session  # starts threads and processes, which the other verbs have no use for
 
     with Session.open(device) as session:
         undo_left(device, session.facts)
+        yield session
+
+
+def _ask(device: Device) -> Facts:
+    """What the device says of itself."""
+    with _connected(device) as session:
         return session.facts
 
 

@@ -6,12 +6,12 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any, Protocol
 
-from remote.checks.check import Check, Shown, fit
+from remote.checks.check import Check, Shown, Tried, fit
 from remote.checks.company import company
 from remote.checks.pace import pace
 from remote.checks.room import room
@@ -19,6 +19,7 @@ from remote.checks.software import software
 from remote.device import Device, Facts, Profile
 from remote.errors import DeviceError, UnknownDevice
 from remote.inventory import detect, load_device, settle
+from remote.preparing import undo_left
 from remote.session import Session
 
 if TYPE_CHECKING:
@@ -30,9 +31,12 @@ STYLES = {"ok": "green", "warn": "yellow", "bad": "bold red"}
 
 EPILOG = """\
 what is looked at:
-  link, board and profile, Python, runtimes with their opset ceiling and fast precisions, disk, memory, swap,
-  power mode, clocks, governor, temperature, throttling, load and other users, whose turn it is.
-  Nothing is changed on the device, and nothing needs rights there: the commands shown are yours to run.
+  link, board and profile, Python, runtimes with their opset ceiling, disk, memory, swap, power mode, clocks, governor,
+  temperature, throttling, load and other users, whose turn it is.
+  In every runtime a small model is run: its answer is compared with this machine's, the reference model of a search is
+  timed, and a precision is named where layers of a probe ran in it. A runtime that is called ok has run a model.
+  Nothing is changed on the device but for these files in its cache, and nothing needs rights there: the commands shown
+  are yours to run.
 
 verdicts:
   ok      fine, or not shown by this device
@@ -52,7 +56,7 @@ exit codes:
 
 
 class Patient(Protocol):
-    """The part of a session that the doctor needs."""
+    """The part of a session that the doctor needs; what tries the runtimes needs a whole one."""
 
     facts: Facts
 
@@ -90,7 +94,17 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def examine(device: Device, connect: Callable[[Device], Patient] = Session.open) -> Report:
+Tries = Callable[[Any, Device, str], Mapping[str, Tried]]  # session, settled device, who has it now -> by runtime
+
+
+def try_runtimes(session: Any, device: Device, holder: str) -> Mapping[str, Tried]:
+    """Run a small model in each runtime of a connected device; see `evaluators.trying`."""
+    from evaluators.trying import try_runtimes  # onnx, which --help has no use for
+
+    return try_runtimes(session, device, holder)
+
+
+def examine(device: Device, connect: Callable[[Device], Patient] = Session.open, tries: Tries = try_runtimes) -> Report:
     """What was found about a device. Raises DeviceError where it can't be reached."""
     began_s = time.monotonic()
     patient = connect(device)
@@ -98,11 +112,13 @@ def examine(device: Device, connect: Callable[[Device], Patient] = Session.open)
         connect_s = time.monotonic() - began_s
         pings_ms = [_ping_ms(patient) for _ in range(PINGS)]
         survey, facts = patient.survey(), patient.facts
+        profile, mismatch, settled = profile_of(device, facts)
+        undo_left(settled, facts)
+        tried = tries(patient, settled, Shown(survey).text("holder")) if facts.runtimes else {}
     finally:
         patient.close()
     link = Check("link", "ok", f"connected in {connect_s:.2f} s, round trip {median(pings_ms):.1f} ms")
-    profile, mismatch = profile_of(device, facts)
-    checks = [link, board(facts, profile, mismatch), *judge(facts, survey, profile)]
+    checks = [link, board(facts, profile, mismatch), *judge(facts, survey, profile, tried, settled.runtime)]
     return Report(device.name, profile.name if profile else None, facts.simulated, tuple(checks))
 
 
@@ -112,14 +128,15 @@ def _ping_ms(patient: Patient) -> float:
     return (time.monotonic() - began_s) * 1e3
 
 
-def profile_of(device: Device, facts: Facts) -> tuple[Profile | None, str]:
-    """(what kind of board it is, what is wrong with the entry, empty if nothing)."""
+def profile_of(device: Device, facts: Facts) -> tuple[Profile | None, str, Device]:
+    """(what kind of board it is, what is wrong with the entry or "", the entry with what was left open filled in)."""
     runtimes = facts.runtimes or {"none": ""}  # settling refuses a device without any, which is a check of its own here
     runtime = device.runtime if facts.runtimes else None
     try:
-        return settle(replace(device, runtime=runtime), replace(facts, runtimes=runtimes))[1], ""
+        settled, profile = settle(replace(device, runtime=runtime), replace(facts, runtimes=runtimes))
+        return profile, "", settled
     except UnknownDevice as error:
-        return detect(facts), str(error)
+        return detect(facts), str(error), device
 
 
 def board(facts: Facts, profile: Profile | None, mismatch: str) -> Check:
@@ -131,10 +148,17 @@ def board(facts: Facts, profile: Profile | None, mismatch: str) -> Check:
     return Check("board", "ok", ", ".join(part for part in said if part))
 
 
-def judge(facts: Facts, survey: dict[str, Any], profile: Profile | None) -> list[Check]:
+def judge(
+    facts: Facts,
+    survey: dict[str, Any],
+    profile: Profile | None,
+    tried: Mapping[str, Tried] | None = None,
+    used: str | None = None,
+) -> list[Check]:
     """Every check that needs no connection. Nothing in the survey is believed that makes no sense."""
     shown = Shown(survey)
-    return [check for look in (software, room, pace, company) for check in look(facts, shown, profile)]
+    runs = software(facts, shown, profile, tried, used)
+    return [*runs, *(check for look in (room, pace, company) for check in look(facts, shown, profile))]
 
 
 def table(report: Report) -> RenderableType:
@@ -144,7 +168,8 @@ def table(report: Report) -> RenderableType:
     from rich.text import Text
 
     simulated = ", simulated" if report.simulated else ""
-    drawn = Table(title=f"{report.device}{simulated}", title_justify="left", box=None, pad_edge=False)
+    title = Text(f"{report.device}{simulated}")  # as every cell: text, and never markup
+    drawn = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for name in ("", "what", "found"):
         drawn.add_column(name, overflow="fold")
     for check in report.checks:  # Text takes words literally: nothing a device says is markup
@@ -157,11 +182,15 @@ def table(report: Report) -> RenderableType:
     return Group(drawn, Text(""), Text(verdict, style=STYLES["ok" if report.fit else "bad"]))
 
 
-def main(argv: list[str] | None = None, connect: Callable[[Device], Patient] = Session.open) -> int:
+def main(
+    argv: list[str] | None = None,
+    connect: Callable[[Device], Patient] = Session.open,
+    tries: Tries = try_runtimes,
+) -> int:
     """The exit code of one command."""
     args = parser().parse_args(argv)
     try:
-        report = examine(load_device(args.name), connect)
+        report = examine(load_device(args.name), connect, tries)
     except UnknownDevice as error:
         print(f"error: {error}", file=sys.stderr)
         return USER

@@ -24,7 +24,7 @@ DEVICE_KINDS = {
     "reference": "reference model failed",
     "failed": "other",
 }
-FINAL_KINDS = ("closed", "changed", "no_runtime", "bad_request", "bad_cache", "no_lock", "protocol")
+FINAL_KINDS = ("no_reference", "closed", "changed", "no_runtime", "bad_request", "bad_cache", "no_lock", "protocol")
 
 
 class UnknownDevice(ValueError):

@@ -10,7 +10,8 @@ from pathlib import Path
 from remote.device import ON_CPU, ON_GPU, Device, Facts, Profile
 from remote.entries import device_files, entries, shown, to_device, to_profile
 from remote.errors import UnknownDevice
-from remote.ssh import check_host
+from remote.simulated.boards import BOARDS
+from remote.ssh import NO_SUCH_HOST, check_host
 
 SIMULATED = "sim:"
 WORKSPACE_MB = 256  # on a board of no kind we know
@@ -71,7 +72,19 @@ def unreachable(device: Device, reason: str, files: Sequence[Path] | None = None
     known, _ = entries(files)
     if device.name in known:
         return f"{device.name}, by ssh {device.host}: {reason}"
-    return f"no device called {device.name} is entered ({_there_are(known)}), and ssh {device.host} fails: {reason}"
+    there = _there_are(known)
+    ways = f"; {_ways(device.name)}" if NO_SUCH_HOST in reason else ""
+    return f"no device called {device.name} is entered ({there}), and ssh {device.host} fails: {reason}{ways}"
+
+
+def _ways(name: str) -> str:
+    """What a newcomer can do whose board has no name yet, or who has none."""
+    bare = name.rpartition("@")[2]
+    simulated = bare if any(bare in (board.name, *board.aliases) for board in BOARDS) else "nano"
+    return (
+        f"enter the board by `python -m remote.devices add {bare} --host USER@ADDRESS`, or try a simulated one by "
+        f"`--device sim:{simulated}`, or this machine by `--device local`"
+    )
 
 
 def is_entered(name: str, files: Sequence[Path] | None = None) -> bool:

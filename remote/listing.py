@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from remote.device import Device, Facts, Profile, capabilities
+from remote.device import Capabilities, Device, Facts, Profile, capabilities
 from remote.entries import device_files, entries, home_folder, shown, to_device
 from remote.errors import UnknownDevice
 from remote.inventory import load_device, named, profiles, with_python
@@ -38,13 +38,15 @@ def all_profiles() -> Table:
     return table
 
 
-def one_device(name: str, facts: Facts | None = None, settled: Device | None = None) -> Table:
+def one_device(
+    name: str, facts: Facts | None = None, settled: Device | None = None, able: Capabilities | None = None
+) -> Table:
     """What a name stands for; with what the device said of itself, and what followed, if it was asked."""
     entry = entries()[0].get(name)
     table = _table(name, "", "")
     rows = {"from": _from(entry.file) if entry else "entered nowhere"} | _entered(settled or load_device(name))
     if facts and settled:
-        rows |= _told(settled, facts)
+        rows |= _told(settled, facts, able or capabilities(facts, [settled.runtime] if settled.runtime else []))
     for key, value in rows.items():
         _add(table, key, value)
     return table
@@ -81,12 +83,12 @@ def _entered(device: Device) -> dict[str, str]:
     }
 
 
-def _told(settled: Device, facts: Facts) -> dict[str, str]:
+def _told(settled: Device, facts: Facts, able: Capabilities) -> dict[str, str]:
     """What the connected device says of itself, and what follows."""
-    able = capabilities(facts, [settled.runtime] if settled.runtime else [])
     gpu = f"{facts.gpu.name} (sm {facts.gpu.sm}, {facts.gpu.memory_mb} MB)" if facts.gpu else "no CUDA GPU"
     fast = [*able.precisions, *([] if able.no_sparsity else ["2:4 sparsity"])]
     refused = [f"no {precision}: {why}" for precision, why in able.why_not.items()]
+    refused += [f"{precision}: {how}" for precision, how in able.basis.items() if precision in able.precisions]
     return {
         "it is": board_of(facts, settled.profile),
         "system": f"{facts.release or 'unknown'}, kernel {facts.kernel}, Python {facts.python}",

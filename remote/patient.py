@@ -3,7 +3,8 @@
 | what happened                                    | what is done                                                   |
 |---|---|
 | connection lost, silent, rebooted, agent killed  | connect anew after 0, 2, 4, 8 .. 60 s, then the same call again |
-| disk full, memory taken by others, upload damaged | the same call again, after the same waits                      |
+| memory taken by others, upload damaged           | the same call again, after the same waits                      |
+| disk full                                        | three times more; the device has removed already what it could |
 | stored file gone                                 | sent again, then the same call                                 |
 | model crashed, timed out, killed for memory      | once more in a fresh process; the same verdict twice is its own |
 | unsupported, unbuildable                         | nothing: the model's fault                                     |
@@ -24,7 +25,7 @@ from remote.errors import SUSPECT_KINDS, CandidateError, DeviceError
 from remote.session import Session
 
 Answer = TypeVar("Answer")
-FAILED_TRIES = 4  # of what has no known cause
+TRIES = {"failed": 4, "no_space": 3}  # of what has no known cause, and of what waiting rarely mends
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class Patient:
             except DeviceError as error:
                 end_s = end_s or time.monotonic() + patience.patience_s
                 wait_s = min(patience.first_wait_s * 2 ** (tries - 1), patience.longest_wait_s) if tries else 0.0
-                hopeless = error.final or (error.kind == "failed" and tries >= FAILED_TRIES)
+                hopeless = error.final or tries >= TRIES.get(error.kind, tries + 1)
                 if hopeless or time.monotonic() + wait_s > end_s:
                     raise
                 self._on_incident(Incident(error.kind, op, str(error)))

@@ -12,6 +12,18 @@ from remote.errors import CANDIDATE_KINDS, Cancelled, CandidateError, DeviceErro
 LISTS = ("wall_ms", "cpu_ms", "reference_wall_ms", "reference_cpu_ms")
 GPU_LISTS = ("gpu_ms", "reference_gpu_ms")
 LAYERS_MAX = 20_000
+# What a device's own failures mean, and what to do, where a device can only name them.
+PLAIN = {
+    "no_space": "the device's disk is full: {}; make room there, or remove ~/.cache/edgefront on it",
+    "memory_taken": "others have the device's memory: {}; `python -m remote.doctor` shows what takes it",
+    "wrong_hash": "a file was damaged on its way to the device: {}",
+    "moved": "an upload can't be gone on with: {}",
+    "reference": "the device can't run the reference model now: {}",
+    "no_lock": "the device's lock can't be had: {}",
+    "bad_cache": "the device's cache can't be used: {}",
+    "busy": "the device has too much to do for us already: {}",
+    "failed": "the device failed: {}",
+}
 
 
 def facts(reply: dict[str, Any]) -> Facts:
@@ -101,7 +113,7 @@ def error(reply: dict[str, Any]) -> Exception:
         return Cancelled(reason)
     if kind == "no_runtime":
         return DeviceError(f"{reason}; install the runtime for the Python that the device is used with", kind)
-    return DeviceError(f"{kind}: {reason}", kind)
+    return DeviceError(PLAIN.get(kind, kind + ": {}").format(reason), kind)
 
 
 def clean(value: Any, length: int = 300) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import hashlib
 import socket
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -93,6 +94,15 @@ class Session:
         """Ends the agent and whatever it runs. Later calls raise DeviceError."""
         self._closed = True
         self._link.close()
+
+    @contextlib.contextmanager
+    def listening(self, on_event: Callable[[Event], None]) -> Iterator[None]:
+        """Context manager in which another function is told what the device tells; it may raise to end the call."""
+        before, self._on_event = self._on_event, on_event
+        try:
+            yield
+        finally:
+            self._on_event = before
 
     def _connect(self) -> tuple[Transport, Facts]:
         explain = why_failed if self.device.host else explain_exit

@@ -63,7 +63,7 @@ FAILURES = (
     ),
     (
         r"Could not resolve hostname",
-        f"{NO_SUCH_HOST}: check the spelling, or enter the board by `python -m remote.devices add`",
+        f"{NO_SUCH_HOST}: check the spelling",
     ),
     (r"Connection refused", "the host is there, but no ssh server answers: start sshd on it, or check the port"),
     (

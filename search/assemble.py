@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,9 @@ from evaluators.formats import for_runtime, needs
 from evaluators.jobs import Ladder, recipe_for
 from evaluators.latency import Rules, calibrate
 from evaluators.measurement import Block, Seconds
+from evaluators.probes import Probes
 from evaluators.reference import IMAGE_PX as REFERENCE_PX
-from evaluators.reference import reference_model
+from evaluators.reference import no_reference, reference_model
 from evaluators.resizing import RESIZES
 from evaluators.rounded import Rounded
 from evaluators.stopwatch import Stopwatch
@@ -32,7 +34,8 @@ from evaluators.worker import Worker
 from evaluators.yardstick import Yardstick
 from remote.connect import connect
 from remote.device import Capabilities, Device, Facts
-from remote.patient import Incident, Patient
+from remote.errors import CandidateError, DeviceError, UnknownDevice
+from remote.patient import Incident, Patience, Patient
 from remote.preparing import prepared
 from remote.replies import clean, printable, seen
 from remote.session import Job
@@ -54,9 +57,11 @@ from search.settings import Settings, SettingsError
 from search.start_sizes import ParentSizes
 from search.steps import Steps, Terms
 from search.study import open_study, record_corrections, samplers
+from spaces.candidate import Unbuildable
 from spaces.space import Space, load
 
 LOOK_SHARE, LOOK_S = 0.02, 3.0  # of a time limit, and at least, after which a disturbed timing is not repeated
+PROBING_S = 120.0  # that a failing device is waited for before the search has begun
 VERSIONS = ("edgefront", "optuna", "torch", "torchvision", "torch-pruning", "onnx", "onnxruntime")
 
 
@@ -96,17 +101,24 @@ def run(settings: Settings, console: Console) -> tuple[Result, dict[str, Any], t
             raise SettingsError(f"no folder {settings.weights}: --weights takes a folder of weight files, or none")
         space = load(settings.space or ("tiny" if max(dataset.sizes[0]) <= 64 else "edge"))
         console.print(f"connecting to {settings.device}", highlight=False, markup=False)
-        session, device, _ = connect(settings.device, on_event=lambda event: _tell(settings.device, event, view))
+        views: list[View] = []  # there is none yet while the device is probed
+        tell = partial(_tell, settings.device, views, console)
+        session, device, _ = connect(settings.device, on_event=tell)
         stack.enter_context(session)
         facts = session.facts
         stack.enter_context(prepared(device, facts))
-        space, able = cut_to(space, facts, device.runtime or "")
+        asking = Patient(
+            session, Patience(patience_s=PROBING_S), lambda hitch: console.print(hitch.reason, markup=False)
+        )
+        probes = Probes(asking, facts, cache / "probes", device.workspace_mb or 256)
+        space, able = cut_to(space, facts, device.runtime or "", probes)
         earlier = read_earlier(Path(settings.warm_start), space, settings.metric) if settings.warm_start else None
         settings = stack.enter_context(held(folder, settings))
         ledger = Ledger(folder / "ledger.jsonl")
         stack.callback(ledger.close)
         is_known = hold_to_state(ledger, _state(settings, dataset, facts, space), watch.wall_s())
         view: View = stack.enter_context(View(console, settings.budget(), settings.trials_max(), settings.time_limit_s))
+        views.append(view)
         if not is_known:
             view.log("begun by a version that did not record data and device: they are taken to be the same")
         worker = stack.enter_context(Worker(folder / "worker.log"))
@@ -118,17 +130,22 @@ def run(settings: Settings, console: Console) -> tuple[Result, dict[str, Any], t
         return _searched(rooms, started)
 
 
-def _tell(device: str, event: dict[str, Any], view: View) -> None:
-    """Shows an event of the device."""
+def _tell(device: str, views: list[View], console: Console, event: dict[str, Any]) -> None:
+    """Show an event of the device: in the view, or as a line before there is one."""
+    line, lasts = "", False
     if event.get("event") == "waiting":
         holder = clean(str(event.get("holder", "")), 100)
-        view.doing(f"waiting for {device}: in use by {holder or 'another session'}")
+        line = f"waiting for {device}: in use by {holder or 'another session'}"
     elif event.get("event") == "note":
-        view.log(f"{device}: {clean(str(event.get('text', '')), 300)}")
+        line, lasts = f"{device}: {clean(str(event.get('text', '')), 300)}", True
     elif event.get("event") == "building":
-        view.doing(f"building an engine on {device}")
+        line = f"building an engine on {device}"
     elif event.get("event") == "received":
-        view.doing(f"sending to {device}: {seen(event).get('bytes', 0.0) / 1e6:.1f} MB")
+        line = f"sending to {device}: {seen(event).get('bytes', 0.0) / 1e6:.1f} MB"
+    if line and views:
+        (views[0].log if lasts else views[0].doing)(line)
+    elif line:
+        console.print(line, highlight=False, markup=False)
 
 
 def _note(incident: Incident, ledger: Ledger, watch: Stopwatch, view: View) -> None:
@@ -209,13 +226,21 @@ def _scratch(board: Board) -> list[str]:
 
 
 def _calm(rooms: Rooms, runtime: str, rules: Rules, workspace_mb: int) -> tuple[float, str]:
-    """Milliseconds of the reference in a runtime on the calm device, and why it may not have been calm."""
-    reference = rooms.session.put(_reference(rooms, runtime))
+    """Milliseconds of the reference in a runtime on the calm device, and why it may not have been calm.
+
+    Raises UnknownDevice where no file can be made for the runtime, DeviceError where the device can't run it.
+    """
     rooms.view.doing(f"timing the reference model on the calm device, {runtime}")
     blocks: list[Block] = []
-    with rooms.watch("timing"):
-        job = Job(runtime, workspace_mb=workspace_mb)
-        reference_ms, restless = calibrate(rooms.session, reference, job, rules, blocks.append)
+    try:
+        reference = rooms.session.put(_reference(rooms, runtime))
+        with rooms.watch("timing"):
+            job = Job(runtime, workspace_mb=workspace_mb)
+            reference_ms, restless = calibrate(rooms.session, reference, job, rules, blocks.append)
+    except Unbuildable as error:
+        raise UnknownDevice(f"{rooms.device.name}: no model can be made for {runtime}: {error}") from None
+    except CandidateError as error:
+        raise DeviceError(no_reference(rooms.device.name, runtime, rooms.facts, error), "no_reference") from None
     for block in blocks:
         keep_block(rooms.folder, f"reference {runtime}", block)
     rooms.runtime_mb[runtime] = min(block.runtime_mb for block in blocks)
@@ -330,6 +355,7 @@ def _result(
             "runtime": ", ".join(f"{name} {version}" for name, version in setup.versions.items()),
             "precisions": ", ".join(rooms.able.precisions),
             **{f"no {precision}": why for precision, why in rooms.able.why_not.items()},
+            **{f"{name} known by": how for name, how in rooms.able.basis.items() if name in rooms.able.precisions},
         },
         data={
             "set": printable(settings.data),

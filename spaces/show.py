@@ -29,9 +29,12 @@ def main(argv: list[str] | None = None) -> int:
     try:
         for name in [args.space] if args.space else presets():
             space = load(name)
+            known_by: dict[str, str] = {}
             if args.device:
-                space = _cut(space, args.device)
+                space, known_by = _cut(space, args.device)
             console.print(table(space))
+            for precision, how in known_by.items():
+                console.print(f"{precision}: {how}", markup=False, highlight=False)
     except (SpaceError, UnknownDevice) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -63,14 +66,20 @@ def table(space: Space) -> object:
     return drawn
 
 
-def _cut(space: Space, device: str) -> Space:
+def _cut(space: Space, device: str) -> tuple[Space, dict[str, str]]:
+    """Return the space a device leaves, and precision -> how it is known that it runs there."""
     # An entry point, like search/run.py, knows rooms that the package itself must not.
     from evaluators.cutting import cut_to
+    from evaluators.probes import Probes, kept_in
     from remote.connect import connect
+    from remote.patient import Patience, Patient
 
     session, settled, _ = connect(device)
     with session:
-        return cut_to(space, session.facts, settled.runtime or "")[0]
+        patient = Patient(session, Patience(patience_s=30.0))
+        probes = Probes(patient, session.facts, kept_in(), settled.workspace_mb or 256)
+        left, able = cut_to(space, session.facts, settled.runtime or "", probes)
+    return left, {precision: how for precision, how in able.basis.items() if precision in able.precisions}
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 NOT_SHOWN = "not shown by this device"
@@ -22,6 +22,32 @@ class Check:
     verdict: Literal["ok", "warn", "bad"]
     found: str
     mend: str = ""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What became of a small model, and of the reference model, in one runtime of a device.
+
+    Attributes:
+        ms: Median latency of the reference model, in milliseconds; None where it did not run.
+        difference: Largest difference of the device's answer from this machine's, relative to the largest value.
+        failed: Why no search can use the runtime, one line; empty where one can.
+        mend: What to do about that.
+        skipped: Why it was not tried, one line; empty where it was.
+        why_not: Precision that is not to be offered -> the reason.
+        basis: Precision -> how it is known whether it runs.
+    """
+
+    ms: float | None = None
+    difference: float | None = None
+    failed: str = ""
+    mend: str = ""
+    skipped: str = ""
+    why_not: Mapping[str, str] = field(default_factory=dict)
+    basis: Mapping[str, str] = field(default_factory=dict)
+
+
+NOT_TRIED = Tried(skipped="no model was run in it")
 
 
 def fit(checks: Sequence[Check]) -> bool:

@@ -31,23 +31,28 @@ def _load(facts: Facts, shown: Shown) -> Check:
 
 
 def _who(shown: Shown) -> str:
-    rows = [(row.text("name"), row.number("cores", 0, 1e5)) for row in shown.rows("busiest")]
-    told = [f"{name or 'a process'} {cores:.1f}" for name, cores in rows if cores is not None]
+    rows = [(row, row.number("cores", 0, 1e5)) for row in shown.rows("busiest")]
+    told = [f"{row.text('name') or 'a process'}{_of(row)} {cores:.1f}" for row, cores in rows if cores is not None]
     return f" ({', '.join(told)})" if told else ""
 
 
 def _gpu_users(facts: Facts, shown: Shown) -> list[Check]:
     drawing = set(shown.texts("desktop"))
     rows = [row for row in shown.rows("gpu_users") if row.text("name") not in drawing]
-    users = {pid: row.text("name") or "a process" for row in rows if (pid := row.number("pid", 2, 1e9)) is not None}
+    users = {pid: row for row in rows if (pid := row.number("pid", 2, 1e9)) is not None}
     if users:
-        told = ", ".join(f"{name} (pid {pid:.0f})" for pid, name in users.items())
+        told = ", ".join(f"{row.text('name') or 'a process'}{_of(row)} (pid {pid:.0f})" for pid, row in users.items())
         return [Check("gpu users", "bad", told, _stop(list(users)))]
     return [Check("gpu users", "ok", "none of this user's")] if facts.gpu else []
 
 
 def _stop(pids: Sequence[float]) -> str:
-    return f"wait until they have ended, or: sudo kill {' '.join(f'{pid:.0f}' for pid in pids)}"
+    """What to do about processes, which may be a colleague's work: none is to be killed on our word."""
+    return f"wait until they have ended, or ask their owner to end them: pid {', '.join(f'{pid:.0f}' for pid in pids)}"
+
+
+def _of(row: Shown) -> str:
+    return f" of {user}" if (user := row.text("user")) else ""
 
 
 def _desktop(shown: Shown) -> list[Check]:

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
-from remote.checks.check import Check, Shown
+from collections.abc import Mapping
+
+from remote.checks.check import NOT_TRIED, Check, Shown, Tried
 from remote.device import ON_GPU, Facts, Profile, capabilities, version_of
 
+DIFFERENCE_MAX = 0.02  # of a float32 answer; TF32 and other orders of summing stay below it
 BINDINGS = "sudo apt-get install python3-libnvinfer  # and use /usr/bin/python3, which sees it"
 
 
-def software(facts: Facts, shown: Shown, profile: Profile | None) -> list[Check]:
-    """Python and every runtime: version, opset ceiling, fast precisions and why not the others."""
+def software(
+    facts: Facts,
+    shown: Shown,
+    profile: Profile | None,
+    tried: Mapping[str, Tried] | None = None,
+    used: str | None = None,
+) -> list[Check]:
+    """Python and every runtime: version, opset ceiling, precisions that run and why not the others.
+
+    Args:
+        facts: What the device says of itself.
+        shown: Its survey.
+        profile: Its kind.
+        tried: What became of a model in each runtime; a runtime that no model ran in is not called ok.
+        used: The runtime that a search would use, without which there is none.
+    """
     python = Check("python", "ok", facts.python)
     if not facts.runtimes:
         return [python, Check("runtimes", "bad", "none", install(facts, profile))]
-    return [python, *(_runtime(facts, name) for name in sorted(facts.runtimes)), *_gpu(facts)]
+    runs = tried or {}
+    rows = [_runtime(facts, name, runs.get(name, NOT_TRIED), name == used) for name in sorted(facts.runtimes)]
+    return [python, *rows, *_gpu(facts)]
 
 
 def install(facts: Facts, profile: Profile | None) -> str:
@@ -26,13 +45,25 @@ def install(facts: Facts, profile: Profile | None) -> str:
     return "python3 -m pip install --user onnxruntime, with the Python that is used there"
 
 
-def _runtime(facts: Facts, name: str) -> Check:
-    able = capabilities(facts, [name])
+def _runtime(facts: Facts, name: str, tried: Tried, is_used: bool) -> Check:
+    able = capabilities(facts, [name], {name: tried.why_not})
+    title = f"runtime {name}"
+    if tried.failed:
+        return Check(title, "bad" if is_used else "warn", f"{facts.runtimes[name]}: {tried.failed}", tried.mend)
     found = f"{facts.runtimes[name]}: opset up to {able.opset_max}, {', '.join(able.precisions)}"
     reasons = dict.fromkeys(able.why_not.values())  # one reason may stand for both
     for reason in reasons:
         found += f"; not {', '.join(p for p, why in able.why_not.items() if why == reason)}: {reason}"
-    return Check(f"runtime {name}", "ok", found)
+    for precision, how in tried.basis.items():
+        if precision in able.precisions:
+            found += f"; {precision}: {how}"
+    if tried.skipped or tried.ms is None or tried.difference is None:
+        return Check(title, "warn", f"{found}; not tried: {tried.skipped or NOT_TRIED.skipped}", "run the doctor again")
+    found += f"; the reference model ran, {tried.ms:.3g} ms"
+    if tried.difference > DIFFERENCE_MAX:
+        found += f"; answers differ from this machine's by {100 * tried.difference:.2g} %"
+        return Check(title, "bad" if is_used else "warn", found, "install another version of the runtime")
+    return Check(title, "ok", f"{found} and answers as this machine's{'; a search uses it' if is_used else ''}")
 
 
 def _gpu(facts: Facts) -> list[Check]:

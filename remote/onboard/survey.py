@@ -6,6 +6,7 @@ with a deadline; what the device does not show is left out.
 """
 
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -146,6 +147,18 @@ def processes(root="/"):
     return found
 
 
+def owner(pid, root="/"):
+    """Name of the user whose process it is; empty where it has ended."""
+    try:
+        uid = os.stat("%s/proc/%d" % (root.rstrip("/"), pid)).st_uid
+    except OSError:
+        return ""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:  # no such user in this container
+        return "user %d" % uid
+
+
 def busy(root="/", window_s=0.5):
     """Cores that work now, and the processes that keep them busy; this one is left out."""
     sensors = part("sensors")
@@ -161,7 +174,7 @@ def busy(root="/", window_s=0.5):
     shares = [(round((ticks - had[pid]) / per_s / wall_s, 2), pid, name) for pid, name, ticks in second if pid in had]
     ours = sum(share for share, pid, _ in shares if pid == os.getpid())
     top = sorted((row for row in shares if row[1] != os.getpid() and row[0] >= 0.1), reverse=True)[:3]
-    found = {"busiest": [{"cores": share, "pid": pid, "name": name} for share, pid, name in top]}
+    found = {"busiest": [{"cores": share, "pid": pid, "name": name, "user": owner(pid)} for share, pid, name in top]}
     if before and after:
         found["busy_cores"] = max(0.0, round((after[0] - before[0]) / per_s / wall_s - ours, 2))
     return found
@@ -189,7 +202,8 @@ def gpu_users(root="/"):
                 found[pid] = sensors.read("%s/proc/%d/comm" % (root.rstrip("/"), pid))
         except OSError:
             pass  # it has closed it, or ended
-    return [{"pid": pid, "name": name} for pid, name in sorted(found.items()) if pid != os.getpid()]
+    rows = sorted(item for item in found.items() if item[0] != os.getpid())
+    return [{"pid": pid, "name": name, "user": owner(pid, root)} for pid, name in rows]
 
 
 def nvidia(root="/"):

@@ -158,7 +158,7 @@ def parser_words(error):
 
 
 def configure(trt, builder, config, job):
-    """Workspace, precision and optimization level. Other options stay as an ordinary user has them."""
+    """Workspace, precision and sparsity. Other options stay as an ordinary user has them."""
     workspace = int(job.get("workspace_mb", 256)) << 20
     if hasattr(config, "set_memory_pool_limit"):  # from 8.4 on
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
@@ -176,8 +176,6 @@ def configure(trt, builder, config, job):
     gpu = part("cuda").gpu()
     if gpu and part("cuda").sparse(gpu["sm"]):  # looks at the weights; dense ones are run as ever
         config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
-    if "optimization_level" in job and hasattr(config, "builder_optimization_level"):  # from 8.6 on
-        config.builder_optimization_level = int(job["optimization_level"])
 
 
 # ---------------------------------------------------------------- the timing cache

@@ -115,8 +115,6 @@ def build_arguments(version, job, path, out, cache):
         arguments.append("--sparsity=enable")
     if cache:
         arguments.append("--timingCacheFile=" + cache)
-    if "optimization_level" in job and version >= (8, 6):
-        arguments.append("--builderOptimizationLevel=%d" % job["optimization_level"])
     return arguments
 
 

@@ -67,11 +67,8 @@ def test_an_onnx_runtime_is_sent_the_graph_itself(tmp_path):
     assert formats.for_runtime(graph, "onnx", PX, tmp_path) is graph and not any(tmp_path.iterdir())
 
 
-def test_litert_has_no_converter(tmp_path):
-    with pytest.raises(Unbuildable, match="litert-torch") as caught:
-        formats.for_runtime(tmp_path / "graph.onnx", "tflite", PX, tmp_path)
-    assert "\n" not in str(caught.value)
-    with pytest.raises(ValueError, match="onnx, ncnn, tflite"):
+def test_a_format_that_is_none(tmp_path):
+    with pytest.raises(ValueError, match="onnx, ncnn"):
         formats.for_runtime(tmp_path / "graph.onnx", "mnn", PX, tmp_path)
 
 

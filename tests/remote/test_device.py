@@ -112,7 +112,6 @@ def test_a_machine_we_know_nothing_of_gets_fp32_and_a_reason():
         ("openvino", SAPPHIRE, "x86_64", ("fp32", "fp16", "int8"), 8),
         ("onnxruntime:openvino", ICE_LAKE, "x86_64", ("fp32", "int8"), 8),
         ("openvino", PI_5, "aarch64", ("fp32", "fp16", "int8"), 8),
-        ("litert", PI_5, "aarch64", ("fp32",), None),
         ("ncnn", PI_5, "aarch64", ("fp32", "fp16"), None),
         ("ncnn", PI_4, "aarch64", ("fp32",), None),
         ("ncnn", SAPPHIRE, "x86_64", ("fp32",), None),
@@ -193,8 +192,18 @@ def test_several_runtimes_get_what_all_can_do_by_the_strictest_recipe():
     assert found.precisions == ("fp32", "int8")  # this CPU has no fp16
     assert found.int8 == Int8Recipe("int8", symmetric=True, weight_bits=7)
     assert (found.opset_max, found.runtimes) == (17, ("onnxruntime", "tensorrt"))
-    found = capabilities(facts, ["tensorrt", "litert"])
-    assert found.precisions == ("fp32",) and found.int8 is None and "litert" in found.why_not["int8"]
+    found = capabilities(facts, ["tensorrt", "ncnn"])
+    assert found.precisions == ("fp32",) and found.int8 is None and "ncnn" in found.why_not["int8"]
+
+
+def test_capabilities_leave_out_what_a_probe_did_not_see_running():
+    facts = replace(gpu_facts("8.6"), runtimes={"onnxruntime": "1.31.1", "tensorrt": "8.5.2.2"})
+    seen = {"tensorrt": {"fp16": "0 of 4 layers"}, "onnxruntime": {"fp32": "", "int8": "none"}}
+    found = capabilities(facts, ["tensorrt"], seen, {"int8": "4 of 4 layers"})
+    assert found.precisions == ("fp32", "int8") and found.why_not == {"fp16": "0 of 4 layers"}
+    assert found.basis == {"int8": "4 of 4 layers"} and found.int8
+    both = capabilities(facts, ["tensorrt", "onnxruntime"], seen)
+    assert both.int8 is None and both.why_not["int8"] == "none"
 
 
 @pytest.mark.parametrize("runtimes", [[], ["abacus"]])

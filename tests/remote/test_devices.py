@@ -40,6 +40,7 @@ def board(monkeypatch):
         return said[-1]
 
     monkeypatch.setattr(devices, "_ask", ask)
+    monkeypatch.setattr(devices, "_ask_all", lambda device: (ask(device), None))
     return said
 
 
@@ -191,7 +192,7 @@ def test_an_interrupt_ends_with_130(monkeypatch, capsys):
     def interrupted(device):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(devices, "_ask", interrupted)
+    monkeypatch.setattr(devices, "_ask_all", interrupted)
     assert main(["show", "local", "--connect"]) == 130 and "interrupted" in capsys.readouterr().err
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from remote import doctor
+from remote.checks.check import Tried
 from remote.device import Device, Facts
 from remote.errors import DeviceError, UnknownDevice
 from tests.remote.checks.test_judgement import CALM, HOSTILE, NANO, PI
@@ -49,8 +50,13 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
 
 
+def fine(session: Patient, device: Device, holder: str) -> dict[str, Tried]:
+    """A model ran in every runtime."""
+    return {name: Tried(ms=1.0, difference=1e-6) for name in session.facts.runtimes}
+
+
 def examined(facts: Facts, survey: Any, device: Device = DEVICE) -> doctor.Report:
-    return doctor.examine(device, lambda asked: Patient(facts, survey))
+    return doctor.examine(device, lambda asked: Patient(facts, survey), fine)
 
 
 def test_a_fit_device():
@@ -62,11 +68,11 @@ def test_a_fit_device():
 
 def test_it_pings_surveys_and_hangs_up():
     patient = Patient(NANO, CALM)
-    doctor.examine(DEVICE, lambda device: patient)
+    doctor.examine(DEVICE, lambda device: patient, fine)
     assert patient.pings == doctor.PINGS and patient.closed
     patient = Patient(NANO, DeviceError("connection to the device lost"))
     with pytest.raises(DeviceError):
-        doctor.examine(DEVICE, lambda device: patient)
+        doctor.examine(DEVICE, lambda device: patient, fine)
     assert patient.closed
 
 
@@ -91,7 +97,7 @@ def test_a_runtime_that_is_entered_but_not_there():
 
 
 def test_a_simulated_device_says_so(capsys):
-    assert doctor.main(["sim:nano"], lambda device: Patient(replace(NANO, simulated=True), CALM)) == doctor.FIT
+    assert doctor.main(["sim:nano"], lambda device: Patient(replace(NANO, simulated=True), CALM), fine) == doctor.FIT
     assert "sim:nano, simulated" in capsys.readouterr().out
 
 
@@ -99,12 +105,12 @@ def test_a_simulated_device_says_so(capsys):
 
 
 def test_the_table_and_its_verdict(capsys):
-    assert doctor.main(["nano"], lambda device: Patient(NANO, CALM)) == 0
+    assert doctor.main(["nano"], lambda device: Patient(NANO, CALM), fine) == 0
     shown = capsys.readouterr().out
     assert "fit to be measured" in shown and "not fit" not in shown
     assert "locked at 921 MHz" in shown and "INA3221 POM_5V_IN" in shown
     survey = CALM | {"gpu_mhz_min": 76, "busy_cores": 2.0, "is_root": True}
-    assert doctor.main(["nano"], lambda device: Patient(NANO, survey)) == 3
+    assert doctor.main(["nano"], lambda device: Patient(NANO, survey), fine) == 3
     shown = capsys.readouterr().out
     assert "not fit to be measured: gpu clock, load" in shown
     assert "-> sudo jetson_clocks" in shown and "-> log in as an ordinary user" in shown
@@ -112,7 +118,7 @@ def test_the_table_and_its_verdict(capsys):
 
 def test_json(capsys):
     survey = CALM | {"gpu_mhz_min": 76}
-    assert doctor.main(["nano", "--json"], lambda device: Patient(NANO, survey)) == 3
+    assert doctor.main(["nano", "--json"], lambda device: Patient(NANO, survey), fine) == 3
     told = json.loads(capsys.readouterr().out)
     assert (told["device"], told["profile"], told["simulated"], told["fit"]) == ("nano", "jetson-nano", False, False)
     clock = next(check for check in told["checks"] if check["name"] == "gpu clock")
@@ -152,7 +158,7 @@ def test_how_it_ends_otherwise(capsys):
 def test_what_a_device_says_is_text_and_nothing_else(capsys):
     facts = replace(NANO, board="[bold]Nano[/bold] [/x]", release="L4T 1")
     survey = CALM | {"holder": HOSTILE + "[red]", "desktop": [HOSTILE], "power_mode": HOSTILE}
-    assert doctor.main(["nano"], lambda device: Patient(facts, survey)) == 0
+    assert doctor.main(["nano"], lambda device: Patient(facts, survey), fine) == 0
     shown = capsys.readouterr().out
     assert "[bold]Nano[/bold] [/x]" in shown and "[red]" in shown
     assert "\x1b]0;" not in shown and "\x07" not in shown
@@ -160,7 +166,7 @@ def test_what_a_device_says_is_text_and_nothing_else(capsys):
 
 @pytest.mark.parametrize("survey", [{}, {"cpu_mhz": "x"}, {"temperature_c": []}])
 def test_a_survey_that_tells_nothing(survey, capsys):
-    assert doctor.main(["nano"], lambda device: Patient(PI, survey)) == 0
+    assert doctor.main(["nano"], lambda device: Patient(PI, survey), fine) == 0
     assert "not shown by this device" in capsys.readouterr().out
 
 
@@ -171,6 +177,29 @@ def test_help_teaches(capsys):
     assert ended.value.code == 0
     for word in ("exit codes", "python -m remote.doctor nano", "3 not fit", "130", "Nothing is changed"):
         assert word in shown
+
+
+@pytest.mark.parametrize(
+    ("tried", "used", "verdict", "words"),
+    [
+        (Tried(ms=1.0, difference=1e-6), True, "ok", "reference model ran, 1 ms"),
+        (Tried(failed="a small model fails in it: crashed", mend="install"), True, "bad", "crashed"),
+        (Tried(failed="a small model fails in it: crashed", mend="install"), False, "warn", "crashed"),
+        (Tried(ms=1.0, difference=0.5), True, "bad", "differ from this machine's by 50 %"),
+        (Tried(ms=1.0, difference=0.5), False, "warn", "differ"),
+        (Tried(skipped="in use by ann"), True, "warn", "in use by ann"),
+        (None, True, "warn", "no model was run in it"),
+        (Tried(ms=1.0, difference=0.0, why_not={"fp16": "it runs 0 of 4 layers"}), True, "ok", "not fp16: it runs 0"),
+        (Tried(ms=1.0, difference=0.0, basis={"fp16": "4 of 4 layers"}), True, "ok", "fp16: 4 of 4 layers"),
+    ],
+)
+def test_runtime_is_called_ok_only_where_a_model_ran_in_it(tried, used, verdict, words):
+    runtime = "tensorrt" if used else "onnxruntime"
+    found = {} if tried is None else {runtime: tried}
+    report = doctor.examine(DEVICE, lambda asked: Patient(NANO, CALM), lambda *asked: found)
+    row = next(check for check in report.checks if check.name == f"runtime {runtime}")
+    assert row.verdict == verdict and words in row.found
+    assert report.fit == (verdict != "bad")
 
 
 # ------------------------------------------------ this machine, all the way
@@ -192,6 +221,12 @@ def test_this_machine(tmp_path):
     found = {check["name"]: check for check in told["checks"]}
     assert found["python"]["found"].startswith(f"{sys.version_info[0]}.{sys.version_info[1]}.")
     assert "opset up to" in found["runtime onnxruntime"]["found"] and "MB free" in found["disk"]["found"]
+    for name, check in found.items():
+        if name.startswith("runtime ") and check["verdict"] == "ok":
+            assert "the reference model ran, " in check["found"], "what is called ok has run a model"
+    assert (
+        found["runtime onnxruntime"]["verdict"] == "ok" and "a search uses it" in found["runtime onnxruntime"]["found"]
+    )
     assert "MB available of" in found["memory"]["found"] and "cores busy" in found["load"]["found"]
     assert found["lock"]["verdict"] == "ok" and "round trip" in found["link"]["found"]
     unfit = {check["name"] for check in told["checks"] if check["verdict"] == "bad"}

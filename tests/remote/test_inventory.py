@@ -305,7 +305,7 @@ def test_a_forgotten_host_is_thought_of():
         (NANO, ["trtexec", "onnxruntime"], "trtexec"),
         (NANO, ["onnxruntime", "onnxruntime:cuda"], "onnxruntime:cuda"),
         (NANO, ["ncnn"], "ncnn"),  # not of its profile, but all there is
-        (PI_5, ["litert", "ncnn", "onnxruntime"], "onnxruntime"),
+        (PI_5, ["openvino", "ncnn", "onnxruntime"], "onnxruntime"),
         (NUC, ["openvino", "onnxruntime"], "onnxruntime"),
         (NUC, ["openvino"], "openvino"),
         (H200, ["onnxruntime", "onnxruntime:cuda"], "onnxruntime:cuda"),
@@ -330,10 +330,14 @@ def test_a_runtime_that_is_not_there():
 def test_who_cannot_be_reached():
     entered('[nano]\nhost = "me@there"\n')
     assert unreachable(load_device("nano"), "it is off") == "nano, by ssh me@there: it is off"
-    assert (
-        unreachable(load_device("locl"), "no host has that name")
-        == "no device called locl is entered (there are local, nano), and ssh locl fails: no host has that name"
+    said = unreachable(load_device("locl"), "no host has that name")
+    assert said.startswith(
+        "no device called locl is entered (there are local, nano), and ssh locl fails: no host has that name"
     )
+    for way in ("remote.devices add locl --host", "--device sim:nano", "--device local"):
+        assert way in said, "what a newcomer can do"
+    assert "--device sim:rpi5" in unreachable(load_device("rpi5"), "no host has that name") and "\n" not in said
+    assert "sim:" not in unreachable(load_device("10.0.0.5"), "no ssh server answers")
     assert unreachable(load_device("local"), "no Python") == "local can't be started: no Python"
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remote import agent
-from remote.checks.check import NOT_SHOWN, Check, fit
+from remote.checks.check import NOT_SHOWN, Check, Tried, fit
 from remote.checks.pace import fastest_mode
 from remote.device import Facts, Gpu
 from remote.doctor import judge
@@ -107,7 +107,8 @@ def named(checks: list[Check]) -> dict[str, Check]:
 
 
 def judged(facts: Facts, survey: dict) -> dict[str, Check]:
-    return named(judge(facts, survey, detect(facts, device_files()[2:])))
+    tried = {name: Tried(ms=1.0, difference=1e-6) for name in facts.runtimes}
+    return named(judge(facts, survey, detect(facts, device_files()[2:]), tried))
 
 
 def test_nothing_wrong():
@@ -184,12 +185,20 @@ PROBLEMS = {
             NANO,
             {"busy_cores": 1.3, "busiest": [{"name": "X", "pid": 812, "cores": 1.2}]},
             "1.3 of 4",
-            "kill 812",
+            "owner to end them: pid 812",
         ),
         ("bad", NANO, {"busy_cores": 2.0}, "2.0 of 4 cores busy", "top"),
         ("warn", NANO, {"load_average": [3.0, 1.0, 0.5]}, "load average 3.0", "wait a minute"),
     ],
-    "gpu users": [("bad", NANO, {"gpu_users": [{"pid": 42, "name": "python3"}]}, "python3 (pid 42)", "sudo kill 42")],
+    "gpu users": [
+        (
+            "bad",
+            NANO,
+            {"gpu_users": [{"pid": 42, "name": "python3"}]},
+            "python3 (pid 42)",
+            "ask their owner to end them: pid 42",
+        )
+    ],
     "desktop": [("warn", NANO, {"desktop": ["Xorg", "gnome-shell"]}, "Xorg, gnome-shell", "isolate multi-user")],
     "lock": [("warn", NANO, {"holder": "ann@lab since 12:00:00 (pid 7)"}, "ann@lab since 12:00:00", "wait")],
     "login": [("warn", NANO, {"is_root": True}, "root", "ordinary user")],

@@ -63,7 +63,7 @@ def test_parts_are_asked_for_inside_functions_only(path):
 
 
 def test_it_says_what_it_is(runtime):
-    assert runtime.NEEDS in ("onnx", "tflite", "ncnn") and isinstance(runtime.BUILDS, bool)
+    assert runtime.NEEDS in ("onnx", "ncnn") and isinstance(runtime.BUILDS, bool)
     assert hasattr(runtime, "build") == runtime.BUILDS
 
 

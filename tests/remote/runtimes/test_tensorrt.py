@@ -215,11 +215,9 @@ def test_8_to_10_are_asked_and_not_a_table(board, tmp_path):
 
 
 @EACH
-def test_the_optimization_level_is_left_alone_unless_given(board, tmp_path, version):
+def test_the_optimization_level_is_left_alone(board, tmp_path, version):
     board(version)
     assert plan(tmp_path)["level"] is None
-    given = plan(tmp_path, JOB | {"optimization_level": 2})["level"]
-    assert given == (2 if version in (EIGHT_SIX, TEN, ELEVEN) else None)
 
 
 @EACH

@@ -145,7 +145,6 @@ def test_every_option_is_one_of_that_version(board, tmp_path, version, precision
         "precision": precision,
         "workspace_mb": 300,
         "cache": str(tmp_path / "timing"),
-        "optimization_level": 2,
     }
     options = plan(tmp_path, wanted)["options"]
     types = {name for name in ("fp16", "int8") if name in options}
@@ -154,7 +153,6 @@ def test_every_option_is_one_of_that_version(board, tmp_path, version, precision
     )
     assert options.get("workspace", options.get("memPoolSize")) == ("300" if version == EIGHT else "workspace:300")
     assert ("buildOnly" in options) == (version == EIGHT) == ("skipInference" not in options)
-    assert options.get("builderOptimizationLevel") == (None if version == EIGHT else "2")
     assert "timingCacheFile" in options
 
 
@@ -172,7 +170,7 @@ def test_the_versions_between(version, names):
     assert set(names) <= set(arguments) and not any("timingCache" in argument for argument in arguments)
 
 
-def test_the_optimization_level_is_left_alone_unless_given(board, tmp_path):
+def test_the_optimization_level_is_left_alone(board, tmp_path):
     board(TEN)
     assert "builderOptimizationLevel" not in plan(tmp_path)["options"]
 
