@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from evaluators.formats import for_runtime, needs
 from evaluators.images import fit, resized, rgb
 from evaluators.measurement import Accuracy, Measurement
 from evaluators.resizing import RESIZES, SQUASH
@@ -47,7 +48,7 @@ print(config["classes"][p.argmax()], round(float(p.max() / p.sum()), 4))
 
 
 def write_chosen(result: Result, classes: Sequence[str], preprocessing: dict[str, Any]) -> Path:
-    """`chosen/` in the run folder, with model.onnx, config.json and predict.py.
+    """`chosen/` in the run folder, with model.onnx, config.json and predict.py; for ncnn with model.ncnn.zip too.
 
     `preprocessing` holds `mean`, `std` (of pixels / 255, one a channel) and `image_px`; what else it says is kept.
     Raises ValueError if there is no choice or its file is not the one that was measured.
@@ -62,11 +63,16 @@ def write_chosen(result: Result, classes: Sequence[str], preprocessing: dict[str
         raise ValueError(f"preprocessing lacks {', '.join(sorted(missing))}; it has {', '.join(preprocessing)}")
     model = source.read_bytes()
     digest = hashlib.sha256(model).hexdigest()
-    _check(source, digest, choice)
+    # what a runtime with a format of its own was sent is made of this graph, and is what was scored and timed
+    candidate = choice.candidate
+    sent = for_runtime(source, needs(candidate.runtime), candidate.image_px, source.parent)
+    _check(sent, hashlib.sha256(sent.read_bytes()).hexdigest(), choice)
     folder, part = result.folder / "chosen", result.folder / ".chosen.part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
     (part / "model.onnx").write_bytes(model)
+    if sent != source:
+        shutil.copyfile(sent, part / f"model{sent.name.removeprefix(source.stem)}")
     (part / "predict.py").write_text(EXAMPLE, encoding="utf-8")
     config = _config(result, choice, list(classes), preprocessing, digest)
     (part / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -214,3 +215,73 @@ def test_without_a_verb_the_usage_is_shown(capsys):
     with pytest.raises(SystemExit) as ended:
         main([])
     assert ended.value.code == 2 and "list|add|show" in capsys.readouterr().err
+
+
+def run_alone(words: list[str], env: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", *words]
+    env = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"], "COLUMNS": "200"} | env
+    return subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    "words", [["remote.devices", "list"], ["remote.devices", "--help"], ["remote.doctor", "--help"], ["spaces.show"]]
+)
+def test_command_without_docstrings_works(words, tmp_path):
+    done = run_alone(words, {"PYTHONOPTIMIZE": "2", "HOME": str(tmp_path)}, tmp_path)
+    assert done.returncode == 0 and not done.stderr and done.stdout, done.stderr
+
+
+# Path.home() of a user whom no list of users has, without HOME.
+HOMELESS = """
+import pwd
+def nobody(uid):
+    raise KeyError(uid)
+pwd.getpwuid = nobody
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        ("import remote.devices as m; sys.exit(m.main(['list']))", 0, ""),
+        ("import remote.devices as m; sys.exit(m.main(['show', 'local']))", 0, ""),
+        ("import remote.devices as m; sys.exit(m.main(['add', 'x', '--host', 'x']))", 2, "no home folder"),
+        ("import remote.agent as m; m.cache_folder()", 1, "no home folder"),
+        ("import remote.simulated.past as m; m.Folder('nano')", 1, "no home folder"),
+    ],
+)
+def test_user_without_a_home_gets_one_line_at_most(words, code, says, tmp_path):
+    """As in a container that runs under a number."""
+    argv = [sys.executable, "-c", "import sys; sys.dont_write_bytecode = True; import os\n" + HOMELESS + words]
+    env = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
+    done = subprocess.run(argv, cwd="/", env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == code and says in done.stderr, done.stderr
+    assert code == 1 or done.stderr.count("\n") <= 1  # those of the device's side end their process with that line
+
+
+def test_home_that_is_a_file_is_no_traceback(tmp_path):
+    (tmp_path / "home").touch()
+    done = run_alone(["remote.devices", "list"], {"HOME": str(tmp_path / "home")}, tmp_path)
+    assert done.returncode == 0 and "local" in done.stdout, done.stderr
+    done = run_alone(["remote.devices", "add", "x", "--host", "x"], {"HOME": str(tmp_path / "home")}, tmp_path)
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+def test_file_that_begins_with_a_byte_order_mark_is_read_and_kept_to_the_byte(own_files, capsys):
+    own_files.parent.mkdir(parents=True, exist_ok=True)
+    before = '\ufeff[cam]\r\nhost = "10.0.0.5"\r\n'.encode()
+    own_files.write_bytes(before)
+    assert main(["show", "cam"]) == 0 and "10.0.0.5" in capsys.readouterr().out
+    assert main(["add", "two", "--host", "b"]) == 0
+    assert own_files.read_bytes() == before + b'\r\n[two]\r\nhost = "b"\r\n'
+    assert main(["add", "cam", "--host", "c", "--replace"]) == 0
+    assert own_files.read_bytes() == '\ufeff[cam]\r\nhost = "c"\r\n\r\n[two]\r\nhost = "b"\r\n'.encode()
+    assert main(["show", "cam"]) == 0
+
+
+@pytest.mark.parametrize("name", ["[/red]", "[bold]x", "sim:[/red]", "sim:nano,[/]=1", "[link=x]"])
+@pytest.mark.parametrize("verb", [["show"], ["show", "--connect"]])
+def test_name_is_never_markup(name, verb, capsys):
+    assert main([*verb, name]) in (0, 2)
+    said = capsys.readouterr()
+    assert name.removeprefix("sim:nano,").removeprefix("sim:")[:3] in said.out + said.err

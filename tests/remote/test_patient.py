@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from remote import replies
 from remote.errors import Cancelled, CandidateError, DeviceError
 from remote.patient import Incident, Patience, Patient
 from remote.session import Job
@@ -77,6 +78,22 @@ def test_a_failure_of_unknown_cause_is_not_tried_for_ever():
     with pytest.raises(DeviceError, match="nonsense"):
         timed(calls)
     assert session.calls.count("time") == 5
+
+
+def test_full_disk_is_told_at_once_and_not_waited_for_long():
+    """The device has removed what it could: only others can make room."""
+    full = replies.error({"kind": "no_space", "reason": "12 MB free, 76 MB needed"})
+    calls, session, told = patient(*[full] * 50)
+    with pytest.raises(DeviceError, match="disk is full: 12 MB free, 76 MB needed; make room"):
+        timed(calls)
+    assert session.calls.count("time") == 4 and all("make room" in incident.reason for incident in told)
+
+
+@pytest.mark.parametrize("kind", sorted(replies.PLAIN))
+def test_what_a_device_names_is_told_in_plain_words(kind):
+    error = replies.error({"kind": kind, "reason": "{because} {0}"})
+    assert isinstance(error, DeviceError) and error.kind == kind
+    assert "{because} {0}" in str(error) and not str(error).startswith(kind + ":") and "_" not in str(error)
 
 
 def test_being_cancelled_is_final():
