@@ -78,7 +78,7 @@ def take(n):
         d += part
     return d
 answers = eval(open({answers!r}).read())
-os.write(1, b"\nAGENT-BOOT\n")
+os.write(1, b"\\nAGENT-BOOT\\n")
 take(int(sys.argv[-1]))
 os.write(1, {ready!r})
 asked = ''
