@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import subprocess
 import sys
 import time
@@ -129,8 +130,8 @@ def test_nvidia_smi_that_tells_nothing(tmp_path, output):
 
 def test_users_of_a_gpu(tmp_path):
     assert survey.gpu_users(build({"/usr/bin/nvidia-smi": NEWER}, tmp_path)) == [
-        {"pid": 4242, "name": "python3"},
-        {"pid": 4711, "name": "tool"},
+        {"pid": 4242, "name": "python3", "user": ""},
+        {"pid": 4711, "name": "tool", "user": ""},
     ]
 
 
@@ -150,7 +151,8 @@ def test_users_of_a_jetsons_gpu(tmp_path, target, counts):
     for pid in (812, os.getpid()):
         (tmp_path / f"proc/{pid}/fd").mkdir()
         (tmp_path / f"proc/{pid}/fd/7").symlink_to(target)
-    assert survey.gpu_users(root) == ([{"pid": 812, "name": "deepstream-app"}] if counts else [])
+    here = pwd.getpwuid(os.getuid()).pw_name
+    assert survey.gpu_users(root) == ([{"pid": 812, "name": "deepstream-app", "user": here}] if counts else [])
 
 
 # ------------------------------------------------ programs and processes
@@ -190,6 +192,7 @@ def test_who_keeps_this_machine_busy():
         loop.kill()
         loop.wait()
     assert 0.1 <= row["cores"] <= 1.2 and row["name"].startswith("python")
+    assert row["user"] == pwd.getpwuid(os.getuid()).pw_name, "whom to ask before anything is ended"
     assert found["busy_cores"] >= 0.1
     assert os.getpid() not in [row["pid"] for row in found["busiest"]]
 
