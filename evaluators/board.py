@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
+import contextlib
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -32,6 +33,7 @@ from evaluators.jobs import (
 from evaluators.latency import Rules, Target, time_model
 from evaluators.measurement import TOP1, Accuracy, Agreement, Block, Failure, Latency, Structure
 from evaluators.parents import Parent, Parents, School
+from evaluators.samples import SAMPLES, Samples
 from evaluators.stopwatch import Stopwatch
 from evaluators.teacher import PARENT
 from evaluators.worker import Worker, WorkerError
@@ -103,6 +105,7 @@ class Board:
             folder.mkdir(parents=True, exist_ok=True)
         self._normalisations: dict[tuple[str, str], tuple[tuple[float, ...], tuple[float, ...]]] = {}
         self._progress = setup.folder / "progress.json"
+        self._samples = Samples(setup.folder / SAMPLES)
         # its parent's input size, None for the family's largest; who decides it times networks by this very board
         self.start_px: Callable[[Candidate], int | None] = lambda candidate: None
         school = School(
@@ -210,6 +213,30 @@ class Board:
         """`graphs/<key>-<epochs>.onnx`."""
         return str(self._graph_path(candidate, epochs).relative_to(self._setup.folder))
 
+    def remade(self, candidate: Candidate, epochs: int, sha256: str) -> bool:
+        """Make a trained candidate's file again if it is gone or is not the one of that SHA-256.
+
+        Returns:
+            True if what is there now, or could not be made, is another: it is to be measured again.
+        """
+        out, key = self._graph_path(candidate, epochs), candidate.structure_key()
+        graphs = [out, beside(out), self._graphs / f"{key}-{epochs}-fp32.onnx"]
+        for doubtful in ([], graphs, [*graphs, *self._nets.glob(f"{key}-*.pt")]):  # nets may be damaged, too
+            for file in doubtful:
+                file.unlink(missing_ok=True)
+            graph = self._graph(candidate, epochs)
+            if isinstance(graph, Graph) and self._digest(candidate, graph.path) == sha256:
+                return False
+        self._answers(candidate, epochs).unlink(missing_ok=True)
+        return True
+
+    def _digest(self, candidate: Candidate, graph: Path) -> str:
+        """SHA-256 of the file that the candidate's runtime reads, converted anew."""
+        if needs(candidate.runtime) != "onnx":
+            for old in self._graphs.glob(f"{graph.stem}.{needs(candidate.runtime)}*"):
+                old.unlink()
+        return hashlib.sha256(self._sent(candidate, graph).read_bytes()).hexdigest()
+
     def preprocessing(self, candidate: Candidate) -> dict[str, Any]:
         """What turns a picture into this candidate's input."""
         mean, std = self._normalisation(candidate)
@@ -276,7 +303,7 @@ class Board:
     def _keep(self, candidate: Candidate) -> Callable[[Block], None]:
         def keep(block: Block) -> None:
             self._setup.yardstick.watch(candidate.runtime, block)
-            keep_block(self._setup.folder, candidate.key(), block)
+            keep_block(self._samples, candidate.key(), block)
 
         return keep
 
@@ -295,7 +322,8 @@ class Board:
         """The exported trained network, made where it is not there yet."""
         out = self._graph_path(candidate, epochs)
         if out.exists() and beside(out).exists():
-            return graph_from_json(out)
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # damaged, and as good as none
+                return graph_from_json(out)
         try:
             if not self._net_path(candidate, epochs).exists():
                 with self._watch("parents"):  # counted apart: the next candidate of the network has it already
@@ -372,17 +400,15 @@ class Board:
         return self._worker.call(f"evaluators.training:{function}", job, timeout_s=TRAINING_S_MAX, tick=tick)
 
 
-def keep_block(folder: Path, name: str, block: Block) -> None:
-    """Add a block, raw, to `samples.jsonl.gz` of a run folder: one line a block, read by pandas with `lines=True`.
+def keep_block(samples: Samples, name: str, block: Block) -> None:
+    """Add a block, raw, to a run's samples: one line a block, read by pandas with `lines=True`.
 
     Args:
-        folder: The run folder.
+        samples: Of the run.
         name: Key of the candidate, or `reference RUNTIME`.
         block: What was timed.
     """
-    line = json.dumps({"candidate": name, **asdict(block)}, default=dict) + "\n"
-    with gzip.open(folder / "samples.jsonl.gz", "at", encoding="utf-8") as file:
-        file.write(line)
+    samples.add({"candidate": name, **asdict(block)})
 
 
 def share_done(progress: Path) -> float | None:

@@ -21,6 +21,8 @@ import onnx
 import torch
 from torch import nn
 
+from remote.files import write_file
+
 INPUT, OUTPUT = "image", "logits"
 IR_VERSION = 8  # the newest that ONNX Runtime 1.10 and TensorRT 8.2 read
 
@@ -110,4 +112,4 @@ def save(model: Any, path: Path) -> None:
         del node.metadata_props[:]
     for value in [*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer]:
         del value.metadata_props[:]
-    path.write_bytes(model.SerializeToString(deterministic=True))
+    write_file(path, model.SerializeToString(deterministic=True))

@@ -16,7 +16,10 @@ PRUNE, AXIS = "prune", "prune_to"
 
 
 class Shows(Evaluator, Sees, Protocol):
-    """An evaluator that can also show what a finalist really runs."""
+    """An evaluator that can also show what a finalist really runs, and make its file again."""
+
+    def remade(self, candidate: Candidate, epochs: int, sha256: str) -> bool:
+        """Return True if a file had to be made again and is not the one of that SHA-256."""
 
 
 class Rounded:
@@ -52,6 +55,9 @@ class Rounded:
 
     def agreement(self, candidate: Candidate, epochs: int) -> Agreement | Failure:
         return self._inner.agreement(self._built(candidate), epochs)
+
+    def remade(self, candidate: Candidate, epochs: int, sha256: str) -> bool:
+        return self._inner.remade(self._built(candidate), epochs, sha256)
 
     def _built(self, candidate: Candidate) -> Candidate:
         if not candidate.amount(PRUNE) or AXIS in dict(candidate.options):

@@ -3,6 +3,7 @@ process."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from evaluators.data import TRAIN, VALIDATION, arrays, normalise
 from evaluators.dataset import DataError
 from evaluators.feed import device, logits, viewed
 from evaluators.jobs import ParentJob, TeacherJob
-from remote.files import replace_file
+from remote.files import write_file
 from spaces import network
 from spaces.network import family_module, family_names
 
@@ -42,8 +43,9 @@ def teach(job: TeacherJob) -> float:
     taught = np.stack([_logits(session, viewed(images, view), job) for view in job.views], axis=1)
     seen, labels = arrays(job.dataset, VALIDATION, job.image_px, job.cache)
     top1 = float((_logits(session, seen, job).argmax(axis=1) == labels).mean())
-    with replace_file(job.out) as part:
-        torch.save({"logits": torch.from_numpy(taught), "top1": top1}, part)
+    packed = io.BytesIO()  # torch's own writer hides what the disk says
+    torch.save({"logits": torch.from_numpy(taught), "top1": top1}, packed)
+    write_file(job.out, packed.getvalue())
     return top1
 
 

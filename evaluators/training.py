@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import math
 import os
@@ -21,7 +22,7 @@ from evaluators.augmentation import views
 from evaluators.data import TRAIN, arrays, calibration_images
 from evaluators.feed import Batch, Feed, device, logits, renew_batchnorm, tensor, viewed
 from evaluators.jobs import CandidateJob, FineTuneJob, ParentJob, Recipe, Trained, TrainingFailed
-from remote.files import replace_file
+from remote.files import write_file
 from spaces import network, weights
 
 # Gradients of nearly dead channels are denormal numbers, which make a step ten times slower. Set before
@@ -210,8 +211,9 @@ def _groups(net: torch.nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
 
 
 def _save(content: dict[str, Any], path: Path) -> None:
-    with replace_file(path) as part:
-        torch.save(content, part)
+    packed = io.BytesIO()  # torch's own writer hides what the disk says
+    torch.save(content, packed)
+    write_file(path, packed.getvalue())
 
 
 class Deadline:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
+import io
 import os
 import pickle
 import pkgutil
@@ -19,37 +21,32 @@ from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
+from evaluators.faults import SUSPECTS, WorkerCrashed, WorkerError, WorkerTimedOut, death, hosts_fault, told
+
+__all__ = ["Worker", "WorkerCrashed", "WorkerError", "WorkerTimedOut"]
+
 TICK_S = 0.25
-
-
-class WorkerError(Exception):
-    """The work ended without a result; one line. `kind` is the word for it in a `Failure`."""
-
-    kind = "crashed"
-
-
-class WorkerCrashed(WorkerError):
-    """The process died: signal or exit code are in the message."""
-
-
-class WorkerTimedOut(WorkerError):
-    """The process was killed because it took too long."""
-
-    kind = "timed_out"
+CALL_S_MAX = 900.0  # of a call that names no limit: whatever happens to its process, it ends
+STOPPED_S_MAX = 10.0  # that a process may stand still by SIGSTOP while this one runs
 
 
 class Worker:
     """A process that is kept from call to call, and replaced when it dies.
 
     Use it from the thread that lives longest: Linux kills the process when the thread that started it ends,
-    which is how it never outlives its owner. What it prints goes to `log`.
+    which is how it never outlives its owner. What it prints goes to `log`. `on_retry` hears one line of every call
+    that is tried once more.
     """
 
     def __init__(
-        self, log: Path, threads: int | None = None, preload: tuple[str, ...] = ("evaluators.training",)
+        self,
+        log: Path,
+        threads: int | None = None,
+        preload: tuple[str, ...] = ("evaluators.training",),
+        on_retry: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.log = log
-        self._threads, self._preload = threads, preload
+        self._threads, self._preload, self._on_retry = threads, preload, on_retry
         self._pool: ProcessPool | None = None
         self._warm: Future[None] | None = None
 
@@ -75,12 +72,19 @@ class Worker:
     def ready(self, tick: Callable[[], None] | None = None) -> None:
         """Returns when the imports of `start` are done: from then on the process is idle.
 
-        Raises what an import raises; WorkerCrashed.
+        Raises what an import raises; WorkerCrashed, HostError.
         """
         if self._warm is None:
             self.start()
-        assert self._warm is not None  # start sets it
-        self._result(self._warm, "its start", tick)
+        first = self._warm
+        assert first is not None  # start sets it
+
+        def attempt(again: bool) -> None:
+            pool = self._running_pool()
+            future = pool.schedule(_import, (self._preload,), timeout=CALL_S_MAX) if again else first
+            self._result(future, "its start", tick)
+
+        self._twice(attempt, "the start of a process")
 
     def call(
         self,
@@ -89,15 +93,45 @@ class Worker:
         timeout_s: float | None = None,
         tick: Callable[[], None] | None = None,
     ) -> Any:
-        """What the function returns in the process; `tick` is called about four times a second meanwhile.
+        """Return what the function returns in the process; `tick` is called about four times a second meanwhile.
 
-        A function of a module too heavy to import here is named: `evaluators.training:train_parent`.
-        Raises what the function raises (a WorkerError with its text if that cannot be sent), WorkerCrashed,
-        WorkerTimedOut. After any of these the next call works.
+        A process that dies, takes too long or finds no memory says little of the work: it is tried once more in a new
+        one. What comes twice is the work's own, but for deaths that come from outside.
+
+        Args:
+            function: The function, or its name where the module is heavy: `evaluators.training:train_parent`.
+            args: Its arguments.
+            timeout_s: Seconds each try may take; None for CALL_S_MAX.
+            tick: What else is to be done meanwhile. What it raises ends the call.
+
+        Raises:
+            WorkerError: The function raised what nobody declared (its traceback is in the log), WorkerCrashed or
+                WorkerTimedOut if it was the process that ended. Exceptions with a `kind` and DataError are raised as
+                they are. After any of these the next call works.
+            HostError: This machine has no memory or no disk. Nothing is to be recorded of the candidate.
         """
         name = function if isinstance(function, str) else function.__qualname__
-        pool = self._running_pool()
-        return self._result(pool.schedule(_run, (function, args), timeout=timeout_s), name, tick)
+        limit_s = CALL_S_MAX if timeout_s is None else timeout_s
+
+        def attempt(again: bool) -> Any:
+            pool = self._running_pool()
+            return self._result(pool.schedule(_run, (function, args, name), timeout=limit_s), name, tick)
+
+        return self._twice(attempt, name)
+
+    def _twice(self, attempt: Callable[[bool], Any], name: str) -> Any:
+        try:
+            return attempt(False)
+        except SUSPECTS as error:
+            self.close()  # what ran out of memory may hold it still
+            self._on_retry(f"{error}; tried once more in a new process")
+        try:
+            return attempt(True)
+        except SUSPECTS as error:
+            self.close()
+            if found := hosts_fault(name, error):
+                raise found from None
+            raise
 
     def _running_pool(self) -> ProcessPool:
         if self._pool is None or not self._pool.active:  # a pool breaks when its process dies while idle
@@ -112,8 +146,10 @@ class Worker:
         return self._pool
 
     def _result(self, future: Future[Any], name: str, tick: Callable[[], None] | None) -> Any:
+        stopped_s = 0.0
         try:
             while not wait([future], TICK_S).done:
+                stopped_s = self._unstopped(stopped_s)
                 if tick:
                     tick()
         except BaseException:  # Ctrl-C, or `tick` said stop: nobody wants the result any more
@@ -122,7 +158,8 @@ class Worker:
         try:
             return future.result()
         except ProcessExpired as error:
-            raise WorkerCrashed(f"{name} {_death(error.exitcode)}; its output is in {self.log}") from None
+            code = error.exitcode
+            raise WorkerCrashed(f"{name} {death(code)}; its output is in {self.log}", code) from None
         except BrokenProcessPool as error:
             raise WorkerCrashed(f"{name} lost its process ({error}); its output is in {self.log}") from None
         except CancelledError:
@@ -132,12 +169,23 @@ class Worker:
                 raise WorkerTimedOut(f"{name} took more than {error.args[1]:g} s and was ended") from None
             raise
 
+    def _unstopped(self, stopped_s: float) -> float:
+        """Seconds the process has been seen stopped; woken up when that is too long for a Ctrl-Z of both."""
+        pool = self._pool
+        for pid in tuple(pool._pool_manager.worker_manager.workers) if pool is not None else ():
+            if not _is_stopped(pid):
+                return 0.0
+            if stopped_s >= STOPPED_S_MAX:
+                os.kill(pid, signal.SIGCONT)
+                return 0.0
+        return stopped_s + TICK_S
 
-def _death(code: int) -> str:
-    if code >= 0:
-        return f"ended its process with exit code {code}"
-    why = ", which the system does when memory runs out" if -code == signal.SIGKILL else ""
-    return f"was killed by {signal.Signals(-code).name}{why}"
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "T"
+    except (OSError, IndexError):
+        return False
 
 
 # --- in the process ---------------------------------------------------------------------------------------
@@ -151,10 +199,7 @@ def _set_up(log: str, owner: int, threads: int | None) -> None:
         os._exit(1)
     # at once: a Python handler would wait for the end of torch's current step
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.close(output)
+    _log_to(log)
     # These are read once, when torch is imported. Threads that wait by spinning make a training thirty times slower
     # as soon as anything else wants a core; asleep they cost nothing then and little otherwise.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -168,13 +213,46 @@ def _import(modules: tuple[str, ...]) -> None:
         importlib.import_module(module)
 
 
-def _run(function: Callable[..., Any] | str, args: tuple[Any, ...]) -> Any:
+def _log_to(log: str) -> None:
+    """Send all output to the log, or nowhere: what can't be logged ends no work."""
+    try:
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError:
+        output = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.close(output)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        raw: Any = _Unfailing(number)
+        setattr(sys, name, io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", write_through=True))
+
+
+class _Unfailing(io.RawIOBase):
+    """A file descriptor that takes everything, though the disk may be full."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def fileno(self) -> int:
+        return self._number
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        with contextlib.suppress(OSError):
+            os.write(self._number, data)
+        return len(memoryview(data))
+
+
+def _run(function: Callable[..., Any] | str, args: tuple[Any, ...], name: str) -> Any:
     try:
         work = pkgutil.resolve_name(function) if isinstance(function, str) else function
         result = work(*args)
     except Exception as error:
-        if _can_be_sent(error):
-            raise
+        answer = told(error, name)
+        if _can_be_sent(answer):
+            raise answer from None
         sendable = WorkerError(f"{type(error).__name__}: {' '.join(str(error).split())}")
         sendable.kind = getattr(error, "kind", WorkerError.kind)
         raise sendable from None

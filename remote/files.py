@@ -9,6 +9,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 FULL = (errno.ENOSPC, errno.EDQUOT)  # what a file system without room answers
 
@@ -60,6 +61,34 @@ def write_file(path: Path, content: str | bytes) -> None:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def append(file: BinaryIO, data: bytes, path: Path, is_synced: bool = True) -> None:
+    """Append to an unbuffered file, on disk when this returns; where that fails nothing is left of it.
+
+    Args:
+        file: Opened with `path.open("ab", buffering=0)`.
+        data: What to append.
+        path: Its name, for the message.
+        is_synced: Whether it must survive a power failure, too.
+
+    Raises:
+        HostError: There is no room, or no right to write.
+        OSError: Anything else.
+    """
+    size = os.fstat(file.fileno()).st_size
+    try:
+        left = memoryview(data)
+        while left:
+            left = left[file.write(left) :]
+        if is_synced:
+            os.fsync(file.fileno())
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.ftruncate(file.fileno(), size)
+        if isinstance(error, OSError) and (found := host_error(error, f"writing {path}")):
+            raise found from None
+        raise
+
+
 def reserve(path: Path, size: int) -> None:
     """Take `size` bytes of the disk for a file that will be mapped into memory.
 
@@ -87,6 +116,8 @@ def host_error(error: OSError, doing: str) -> HostError | None:
     where = f" ({error.filename})" if error.filename else ""
     if error.errno in FULL:
         return HostError(f"{doing}: no space left on the disk{where}; make room, and the same command goes on")
+    if error.errno == errno.EFBIG:
+        return HostError(f"{doing}: file too large{where}; raise `ulimit -f`, and the same command goes on")
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return HostError(f"{doing}: not allowed to write{where}; make it writable or name another folder")
     if error.errno in (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE):

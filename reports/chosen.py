@@ -15,6 +15,7 @@ from evaluators.formats import for_runtime, needs
 from evaluators.images import fit, resized, rgb
 from evaluators.measurement import Accuracy, Measurement
 from evaluators.resizing import RESIZES, SQUASH
+from remote.files import write_file
 from reports.classes import class_warnings, summary
 from search.result import Result
 
@@ -67,17 +68,31 @@ def write_chosen(result: Result, classes: Sequence[str], preprocessing: dict[str
     candidate = choice.candidate
     sent = for_runtime(source, needs(candidate.runtime), candidate.image_px, source.parent)
     _check(sent, hashlib.sha256(sent.read_bytes()).hexdigest(), choice)
-    folder, part = result.folder / "chosen", result.folder / ".chosen.part"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    (part / "model.onnx").write_bytes(model)
-    if sent != source:
-        shutil.copyfile(sent, part / f"model{sent.name.removeprefix(source.stem)}")
-    (part / "predict.py").write_text(EXAMPLE, encoding="utf-8")
     config = _config(result, choice, list(classes), preprocessing, digest)
-    (part / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
+    part = result.folder / ".chosen.part"
+    remove_chosen(result.folder, keep=result.folder / "chosen")
+    write_file(part / "model.onnx", model)
+    if sent != source:
+        write_file(part / f"model{sent.name.removeprefix(source.stem)}", sent.read_bytes())
+    write_file(part / "predict.py", EXAMPLE)
+    write_file(part / "config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    return _swapped(part, result.folder / "chosen")
+
+
+def remove_chosen(run: Path, keep: Path | None = None) -> None:
+    """Remove a run's `chosen/`, and what a kill left of one; a folder to `keep` stays."""
+    for name in (".chosen.part", ".chosen.old", "chosen"):
+        if run / name != keep and (run / name).exists():
+            shutil.rmtree(run / name)
+
+
+def _swapped(part: Path, folder: Path) -> Path:
+    """Put a new folder in the place of an old one, which is whole until then; return its path."""
+    old = folder.with_name(f".{folder.name}.old")
+    if folder.exists():
+        folder.rename(old)
     part.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
     return folder
 
 

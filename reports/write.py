@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from remote.files import replace_file
 from reports.front import rows, screened_rows
 from reports.html import page
 from reports.plots import draw
@@ -16,7 +17,6 @@ def write(result: Result, folder: Path) -> tuple[Path, ...]:
 
     Each appears under its name only when whole; one that is there already is replaced.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     table = rows(result)
     front = table[table["on_front"]].sort_values("rank_ms", kind="stable")
     makers: dict[str, Callable[[Path], object]] = {
@@ -31,10 +31,6 @@ def write(result: Result, folder: Path) -> tuple[Path, ...]:
 
 
 def _whole(file: Path, make: Callable[[Path], object]) -> Path:
-    part = file.with_name(f".{file.name}.part")
-    try:
+    with replace_file(file) as part:
         make(part)
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
     return file

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -29,12 +30,14 @@ from evaluators.reference import IMAGE_PX as REFERENCE_PX
 from evaluators.reference import no_reference, reference_model
 from evaluators.resizing import RESIZES
 from evaluators.rounded import Rounded
+from evaluators.samples import SAMPLES, Samples
 from evaluators.stopwatch import Stopwatch
 from evaluators.worker import Worker
 from evaluators.yardstick import Yardstick
 from remote.connect import connect
 from remote.device import Capabilities, Device, Facts
 from remote.errors import CandidateError, DeviceError, UnknownDevice
+from remote.files import write_file
 from remote.patient import Incident, Patience, Patient
 from remote.preparing import prepared
 from remote.replies import clean, printable, seen
@@ -44,11 +47,12 @@ from search.costs import REPORT_S, SEEING_S, brief_epochs, limits_of, probing_s
 from search.earlier import read_earlier
 from search.engines import serial
 from search.finish import Ending, finish
-from search.folder import code_version, command, held
+from search.folder import cache_folder, code_version, command, held
 from search.funnel import Gates
 from search.ledger import Ledger
 from search.live import View
 from search.looks import early_stops, looks, screened
+from search.mended import measured_again, mended, voided
 from search.proposing.known import Earlier
 from search.remembered import Remembered, Seen
 from search.result import Result
@@ -85,17 +89,21 @@ class Rooms:
     runtime_mb: dict[str, float] = field(default_factory=dict)  # by runtime, before any model was loaded
 
 
-def run(settings: Settings, console: Console) -> tuple[Result, dict[str, Any], tuple[str, ...]]:
-    """The result, the choice's preprocessing and the class names."""
+# Is given the result, the choice's preprocessing and the class names while no other process may use the run folder.
+Publish = Callable[[Result, dict[str, Any], tuple[str, ...]], None]
+
+
+def run(settings: Settings, console: Console, publish: Publish) -> Result:
+    """The result, after it was published."""
     if settings.table is not None:
-        return lookup.run(settings, console), {}, ()
+        return lookup.run(settings, console, lambda result: publish(result, {}, ()))
     started = datetime.now(UTC).isoformat(timespec="seconds")
     folder = Path(settings.out)
     if settings.sampler not in samplers():
         raise SettingsError(f"no sampler {settings.sampler!r}; there are {', '.join(samplers())}")
     with ExitStack() as stack:
         watch = Stopwatch()
-        cache = Path(settings.cache).expanduser()
+        cache = cache_folder(settings)
         dataset = open_dataset(settings.data, settings.seed, cache, resize=settings.resize)
         if settings.weights not in (None, "none") and not Path(settings.weights).is_dir():
             raise SettingsError(f"no folder {settings.weights}: --weights takes a folder of weight files, or none")
@@ -121,13 +129,16 @@ def run(settings: Settings, console: Console) -> tuple[Result, dict[str, Any], t
         views.append(view)
         if not is_known:
             view.log("begun by a version that did not record data and device: they are taken to be the same")
-        worker = stack.enter_context(Worker(folder / "worker.log"))
+        worker = stack.enter_context(Worker(folder / "worker.log", on_retry=view.log))
         worker.start()
         patient = Patient(session, on_incident=lambda incident: _note(incident, ledger, watch, view))
         rooms = Rooms(
             settings, folder, dataset, device, patient, facts, able, space, ledger, watch, worker, view, earlier
         )
-        return _searched(rooms, started)
+        result, preprocessing, classes = _searched(rooms, started)
+        view.doing("writing the report")
+        publish(result, preprocessing, classes)
+        return result
 
 
 def _tell(device: str, views: list[View], console: Console, event: dict[str, Any]) -> None:
@@ -183,7 +194,13 @@ def _searched(rooms: Rooms, started: str) -> tuple[Result, dict[str, Any], tuple
     def has_time() -> bool:
         return limits.seconds_left() > REPORT_S + SEEING_S
 
-    ending = finish(searched.measurements, evaluator, settings.budget(), plain, view.doing, sees, looked, has_time)
+    ending = mended(
+        searched.measurements,
+        lambda known: finish(known, evaluator, settings.budget(), plain, view.doing, sees, looked, has_time),
+        built,
+        measured_again(evaluator, gates, view.doing),
+        voided(rooms.ledger, rooms.watch, view.log),
+    )
     record_corrections(study, ending.measurements)
     stops = early_stops([*ending.measurements, *looked], rooms.ledger)
     data = rooms.dataset
@@ -241,8 +258,9 @@ def _calm(rooms: Rooms, runtime: str, rules: Rules, workspace_mb: int) -> tuple[
         raise UnknownDevice(f"{rooms.device.name}: no model can be made for {runtime}: {error}") from None
     except CandidateError as error:
         raise DeviceError(no_reference(rooms.device.name, runtime, rooms.facts, error), "no_reference") from None
+    samples = Samples(rooms.folder / SAMPLES)
     for block in blocks:
-        keep_block(rooms.folder, f"reference {runtime}", block)
+        keep_block(samples, f"reference {runtime}", block)
     rooms.runtime_mb[runtime] = min(block.runtime_mb for block in blocks)
     known = rooms.ledger.get("calibration", runtime)
     if known is not None:  # one yardstick a run: what was timed before must stay comparable
@@ -263,7 +281,7 @@ def _moved(rooms: Rooms, runtime: str, old_ms: float, new_ms: float) -> None:
 def _reference(rooms: Rooms, runtime: str) -> Path:
     """The reference model as a file that the runtime reads."""
     path = rooms.folder / "reference.onnx"
-    path.write_bytes(reference_model())
+    write_file(path, reference_model())
     return for_runtime(path, needs(runtime), REFERENCE_PX, rooms.folder)
 
 

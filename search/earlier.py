@@ -31,8 +31,12 @@ def read_earlier(folder: Path, space: Points, metric: str = TOP1) -> Earlier:
     ledger, journal = folder / "ledger.jsonl", folder / "study.journal"
     if not (ledger.is_file() and journal.is_file()):
         raise SettingsError(f"--warm-start {folder} is no run folder: it has no ledger.jsonl and study.journal")
-    latency_ms, accuracy = _measured(ledger, metric)
-    runtimes = _runtimes(journal)
+    try:
+        latency_ms, accuracy = _measured(ledger, metric)
+        runtimes = _runtimes(journal)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, AssertionError, OSError) as error:
+        words = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise SettingsError(f"--warm-start {folder} can't be read as a run folder ({words}): name another") from None
     candidates = [space.candidate(point) for point in space.params()]
     keys = [[replace(candidate, runtime=runtime).key() for runtime in runtimes] for candidate in candidates]
     found = Earlier(_column(keys, latency_ms), _column(keys, accuracy))

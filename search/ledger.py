@@ -7,11 +7,13 @@ the only state of a run: starting it again reads both and goes on.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from remote.files import append
+from search.settings import SettingsError
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,20 @@ class Entry:
     state: str = ""  # digest of what it depends on beside its key: data, device, runtime, recipe
 
 
+# A chosen model's file had to be made again and came out otherwise: what was measured of the old one is void.
+REMADE = "remade"
+OF_THE_FILE = ("accuracy", "confirm", "test", "coverage", "agreement")
+
+
 class Ledger:
-    """An append-only file of entries, open for one writer. A line cut short by a kill is dropped."""
+    """An append-only file of entries, open for one writer. A line cut short by a kill is dropped.
+
+    Args:
+        path: Where it is, or will be.
+
+    Raises:
+        SettingsError: A line is damaged. File and line are named.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -36,10 +50,10 @@ class Ledger:
         self._entries: dict[tuple[str, str], list[Entry]] = {}
         self._all: list[Entry] = []
         drop_torn_line(path)
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-            self._remember(Entry(**json.loads(line)))
+        for number, line in enumerate(path.read_bytes().split(b"\n")[:-1] if path.exists() else [], 1):
+            self._remember(_entry(line, path, number))
         self.session = 1 + max((entry.session for entry in self._all), default=-1)
-        self._file = path.open("a", encoding="utf-8")
+        self._file = path.open("ab", buffering=0)
 
     def get(self, stage: str, key: str) -> Entry | None:
         """The newest entry of a stage and key, or None."""
@@ -54,11 +68,13 @@ class Ledger:
         return (entry for entry in self._all if stage in (None, entry.stage))
 
     def put(self, stage: str, key: str, value: Any, spent_s: dict[str, float], at_s: float) -> Entry:
-        """Write an entry and make sure it is on disk."""
+        """Write an entry and make sure it is on disk.
+
+        Raises:
+            HostError: There is no room; nothing is left of the entry.
+        """
         entry = Entry(stage, key, value, {k: round(v, 4) for k, v in spent_s.items()}, at_s, self.session, self.state)
-        self._file.write(json.dumps(entry.__dict__, allow_nan=True) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        append(self._file, (json.dumps(entry.__dict__, allow_nan=True) + "\n").encode(), self._path)
         self._remember(entry)
         return entry
 
@@ -81,6 +97,25 @@ class Ledger:
     def _remember(self, entry: Entry) -> None:
         self._all.append(entry)
         self._entries.setdefault((entry.stage, entry.key), []).append(entry)
+        if entry.stage == REMADE:
+            for stage in OF_THE_FILE:
+                self._entries.pop((stage, entry.key), None)
+
+
+def _entry(line: bytes, path: Path, number: int) -> Entry:
+    """Return what a line says."""
+    try:
+        entry = Entry(**json.loads(line))
+        is_sound = isinstance(entry.stage, str) and isinstance(entry.key, str) and isinstance(entry.session, int)
+        is_sound &= isinstance(entry.at_s, int | float) and isinstance(entry.spent_s, dict)
+        if not is_sound or not all(isinstance(spent, int | float) for spent in entry.spent_s.values()):
+            raise ValueError("a field has another type")
+    except (ValueError, TypeError, RecursionError):
+        raise SettingsError(
+            f"{path} is damaged in line {number}: remove that line, and what it held is measured again; or name "
+            "another --out"
+        ) from None
+    return entry
 
 
 def drop_torn_line(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console, Group
@@ -15,13 +16,14 @@ from rich.text import Text
 
 from evaluators.measurement import OUTCOMES, Measurement
 from search.budget import Budget
+from search.output import plain, tamed
 
 
 class View:
     """Draws the state of a search. Only redrawn when told something: nothing of ours runs during a timing."""
 
     def __init__(self, console: Console, budget: Budget, trials: int | None, time_limit_s: float | None) -> None:
-        self._console, self._budget, self._trials, self._limit = console, budget, trials, time_limit_s
+        self._console, self._budget, self._trials, self._limit = tamed(console), budget, trials, time_limit_s
         self._began = time.monotonic()
         self._device, self._state = "", ""
         self._doing = "starting"
@@ -29,7 +31,9 @@ class View:
         self._best: Measurement | None = None
         self._share: float | None = None
         self._lines: list[str] = []
-        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+        self._before = 0  # trials of earlier sessions
+        is_live = console.is_terminal and not console.is_dumb_terminal
+        self._live = Live(console=console, auto_refresh=False, transient=True) if is_live else None
 
     def __enter__(self) -> View:
         if self._live:
@@ -48,8 +52,16 @@ class View:
             self._device, self._state = name, state
             self.log(f"device {name}: {state}")
 
+    def earlier(self, measurements: Sequence[Measurement], best: Measurement | None) -> None:
+        """Count the trials of earlier sessions, which a run that is gone on with had before."""
+        if measurements:
+            self._outcomes.update(m.outcome for m in measurements)
+            self._before, self._best = len(measurements), best
+            self.log(f"going on: {len(measurements)} trials were there before")
+
     def doing(self, what: str, share: float | None = None) -> None:
         """What is being done just now, and how much of it is done (0..1) where that is known."""
+        what = plain(what)
         if what != self._doing and not self._live:
             self._line(what)
         self._doing, self._share = what, share
@@ -63,6 +75,7 @@ class View:
 
     def log(self, line: str) -> None:
         """A line that stays."""
+        line = plain(line)
         self._lines = [*self._lines, line][-6:]
         if self._live:
             self._draw()
@@ -71,7 +84,8 @@ class View:
 
     def _line(self, text: str) -> None:
         elapsed = time.monotonic() - self._began
-        self._console.print(f"[{int(elapsed) // 60:3d}:{int(elapsed) % 60:02d}] {text}", markup=False, highlight=False)
+        stamp = f"[{int(elapsed) // 60:3d}:{int(elapsed) % 60:02d}]"
+        self._console.print(f"{stamp} {text}", markup=False, highlight=False, soft_wrap=True)
 
     def _draw(self) -> None:
         if self._live:
@@ -80,11 +94,12 @@ class View:
     def _panel(self) -> Panel:
         done = sum(self._outcomes.values())
         table = Table.grid(padding=(0, 2))
-        table.add_row("device", f"{self._device}: {self._state}")
+        table.add_row("device", Text(plain(f"{self._device}: {self._state}")))
         table.add_row("budget", self._budget.describe())
         counts = ", ".join(f"{self._outcomes[o]} {o}" for o in OUTCOMES if self._outcomes[o])
-        table.add_row("trials", f"{done}{f' of {self._trials}' if self._trials else ''}   {counts}")
-        table.add_row("best in budget", _best(self._best))
+        before = f" ({self._before} before)" if self._before else ""
+        table.add_row("trials", f"{done}{f' of {self._trials}' if self._trials else ''}{before}   {counts}")
+        table.add_row("best in budget", Text(_best(self._best)))
         table.add_row("time", self._time(done))
         table.add_row("now", Text(self._doing, overflow="ellipsis", no_wrap=True))
         bar = ProgressBar(total=1.0, completed=self._share if self._share is not None else self._done(done))
@@ -97,8 +112,8 @@ class View:
         return max(done / self._trials if self._trials else 0.0, elapsed / self._limit if self._limit else 0.0)
 
     def _time(self, done: int) -> str:
-        elapsed = time.monotonic() - self._began
-        left = elapsed / done * (self._trials - done) if done and self._trials else None
+        elapsed, now = time.monotonic() - self._began, done - self._before
+        left = elapsed / now * (self._trials - done) if now and self._trials else None
         if self._limit is not None:
             rest = max(self._limit - elapsed, 0.0)
             left = rest if left is None else min(left, rest)

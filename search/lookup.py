@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -27,15 +28,17 @@ from search.looks import early_stops, looks, screened
 from search.remembered import Remembered
 from search.result import Result
 from search.settings import Settings, SettingsError
-from search.study import open_study, record_corrections
+from search.study import open_study, record_corrections, samplers
 from spaces.space import SpaceError
 from spaces.table import TableSpace, load_table, tables
 
 PREFIX = "table:"
 
 
-def run(settings: Settings, console: Console) -> Result:
-    """What a search over a table found. Raises SettingsError, SpaceError."""
+def run(settings: Settings, console: Console, publish: Callable[[Result], None]) -> Result:
+    """What a search over a table found, after it was published. Raises SettingsError, SpaceError."""
+    if settings.sampler not in samplers():
+        raise SettingsError(f"no sampler {settings.sampler!r}; there are {', '.join(samplers())}")
     started = datetime.now(UTC).isoformat(timespec="seconds")
     space, table = _opened(settings)
     earlier = read_earlier(Path(settings.warm_start), space) if settings.warm_start else None
@@ -57,7 +60,7 @@ def run(settings: Settings, console: Console) -> Result:
         looked = looks(space, ledger, searched.measurements, settings.budget())
         ending = finish(searched.measurements, evaluator, settings.budget(), plain, view.doing, looks=looked)
         record_corrections(study, ending.measurements)
-        return Result(
+        result = Result(
             folder=folder,
             command=command(settings),
             started=started,
@@ -87,6 +90,8 @@ def run(settings: Settings, console: Console) -> Result:
             screened=tuple(screened(space, ledger, ending.measurements, settings.budget())),
             early_stops=early_stops([*ending.measurements, *looked], ledger),
         )
+        publish(result)
+        return result
 
 
 def gates_of(space: TableSpace, budget: Budget) -> Gates:

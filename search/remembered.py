@@ -10,6 +10,7 @@ from typing import Any
 from evaluators import coverage as coverages
 from evaluators.coverage import Coverage
 from evaluators.evaluator import Evaluator, Sees
+from evaluators.faults import killed_by_the_host
 from evaluators.measurement import (
     Accuracy,
     Agreement,
@@ -23,6 +24,7 @@ from evaluators.statistics import scaled
 from evaluators.stopwatch import Stopwatch
 from search.ledger import Entry, Ledger
 from search.pooling import agree, agree_ms, pool
+from search.settings import SettingsError
 from spaces.candidate import Candidate
 
 DECODERS: dict[str, Callable[[dict[str, Any]], Any]] = {
@@ -45,7 +47,7 @@ class Once:
 
     def _once(self, stage: str, key: str, measure: Callable[[], Any]) -> Any:
         known = self._ledger.get(stage, key)
-        return self._measure(stage, key, measure) if known is None else decoded(known)
+        return self._measure(stage, key, measure) if known is None or _was_the_hosts(known) else decoded(known)
 
     def _measure(self, stage: str, key: str, measure: Callable[[], Any]) -> Any:
         value = measure()
@@ -226,6 +228,18 @@ class Seen(Once):
 
 
 def decoded(entry: Entry) -> Any:
-    """What was measured, as it was put."""
-    data = {name: value for name, value in entry.value.items() if name != "type"}
-    return DECODERS[entry.value["type"]](data)
+    """What was measured, as it was put. Raises SettingsError where another version, or damage, wrote it."""
+    try:
+        data = {name: value for name, value in entry.value.items() if name != "type"}
+        return DECODERS[entry.value["type"]](data)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise SettingsError(
+            f"ledger.jsonl: the {entry.stage} of {entry.key} can't be read: remove its line, and it is measured again; "
+            "or name another --out"
+        ) from None
+
+
+def _was_the_hosts(entry: Entry) -> bool:
+    """True for a failure that earlier versions recorded though it says nothing of the candidate."""
+    is_failure = isinstance(entry.value, dict) and entry.value.get("type") == "Failure"
+    return is_failure and killed_by_the_host(str(entry.value.get("reason")))

@@ -6,7 +6,11 @@ Also the Python API: `search(Settings(budget_ms=5, data="./defects"))` returns a
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
+import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +23,8 @@ if TYPE_CHECKING:
 
     from search.result import Result
 
-OK, BUG, USER, NOTHING_FITS, DEVICE, INTERRUPTED = 0, 1, 2, 3, 4, 130
+OK, BUG, USER, NOTHING_FITS, DEVICE, HOST, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
+GOES_ON = "what was measured is kept, the same command goes on"
 
 EPILOG = """\
 what happens:
@@ -44,7 +49,9 @@ is reported.
 exit codes:
   0 a choice keeps the budget    3 nothing keeps it (the report says what comes nearest)
   2 invalid settings             4 the device was lost (run the same command to continue)
-  1 a bug of ours                130 interrupted (run the same command to continue)
+  1 a bug of ours                5 this machine has no disk or memory left (run the same command to continue)
+  130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, 141 when nobody reads the output any more: the board is
+  restored and everything closed first, a second signal ends at once; run the same command to continue
 """
 
 
@@ -53,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
     default = Settings(budget_ms=1.0)
     p = argparse.ArgumentParser(
         prog="python -m search.run",
-        description=__doc__.splitlines()[0].split(": ", 1)[1] if __doc__ else None,
+        description="The most accurate image model that keeps a latency budget on a device.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -202,51 +209,127 @@ def settings_of(args: argparse.Namespace) -> Settings:
 def search(settings: Settings, console: Console | None = None) -> Result:
     """Run, or go on with, the search the settings describe; writes its run folder.
 
-    Raises SettingsError, DataError, SpaceError, UnknownDevice (the user's), DeviceError (the device's).
+    Args:
+        settings: What is asked for.
+        console: Where progress is shown; None for nowhere.
+
+    Raises:
+        SettingsError: As DataError, SpaceError and UnknownDevice the user's: one line that says what to do.
+        DeviceError: The device was lost.
+        HostError: This machine has no disk or no memory. After these two the same search goes on where it stopped.
     """
     from rich.console import Console
 
-    from reports.chosen import write_chosen
+    from reports.chosen import remove_chosen, write_chosen
     from reports.write import write
     from search.assemble import run
 
-    result, preprocessing, classes = run(settings, console or Console(quiet=True))
-    write(result, result.folder)
-    if result.choice and result.choice.model_path:  # a table has no file
-        write_chosen(result, classes, preprocessing)
-    return result
+    def publish(result: Result, preprocessing: dict[str, Any], classes: tuple[str, ...]) -> None:
+        write(result, result.folder)
+        if result.choice and result.choice.model_path:  # a table has no file
+            write_chosen(result, classes, preprocessing)
+        else:
+            remove_chosen(result.folder)
+
+    return run(settings, console or Console(quiet=True), publish)
 
 
 def main(argv: list[str] | None = None) -> int:
     """The exit code of one command."""
+    from search.interrupts import Interrupted, have_streams, interruptible
+
+    have_streams()
+    try:
+        with interruptible():
+            return _command(argv)
+    except Interrupted as error:
+        if error.number == signal.SIGPIPE:  # nobody reads on
+            _nowhere()
+        else:
+            why = "interrupted" if error.number == signal.SIGINT else f"ended by {error}"
+            _say(f"\n{why}: {GOES_ON}")
+        return error.exit_code
+    except BrokenPipeError:  # of `--help | head -1`
+        _nowhere()
+        return 128 + signal.SIGPIPE
+
+
+def _command(argv: list[str] | None) -> int:
     args = parser().parse_args(argv)
     try:
         settings = settings_of(args)
     except SettingsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER
-    from rich.console import Console
-
-    from evaluators.data import DataError
-    from remote.errors import DeviceError, UnknownDevice
-    from spaces.space import SpaceError
-
-    console = Console()
+        return _failed("error", error, USER)
     try:
-        result = search(settings, console)
-    except (SettingsError, DataError, SpaceError, UnknownDevice) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER
-    except DeviceError as error:
-        print(f"device: {error}; what was measured is kept, the same command goes on", file=sys.stderr)
-        return DEVICE
-    except KeyboardInterrupt:
-        print("\ninterrupted: what was measured is kept, the same command goes on", file=sys.stderr)
-        return INTERRUPTED
-    from reports.terminal import summary
+        return _searched(settings)
+    except Exception as error:
+        return _ended_early(error, settings)
 
+
+def _searched(settings: Settings) -> int:
+    from reports.terminal import summary
+    from search.output import console_of
+
+    console = console_of(sys.stdout)
+    result = search(settings, console)
     console.print(summary(result))
     return OK if result.choice else NOTHING_FITS
+
+
+def _ended_early(error: Exception, settings: Settings) -> int:
+    """Say what ended a search: the user's wish, the device, this machine, or a bug of ours."""
+    from evaluators.data import DataError
+    from remote.errors import DeviceError, UnknownDevice
+    from remote.files import HostError, host_error
+    from spaces.space import SpaceError
+
+    if isinstance(error, SettingsError | DataError | SpaceError | UnknownDevice):
+        return _failed("error", error, USER)
+    if isinstance(error, DeviceError):
+        return _failed("device", f"{error}; {GOES_ON}", DEVICE)
+    if isinstance(error, MemoryError):
+        error = HostError("out of memory: free some, and the same command goes on")
+    if isinstance(error, OSError):
+        error = host_error(error, f"searching in {settings.out}") or error
+    if isinstance(error, HostError):
+        return _failed("host", error, HOST)
+    return _bug(error, Path(settings.out))
+
+
+def _bug(error: Exception, folder: Path) -> int:
+    """Say where the trace of an error is that should not have been; beside the run, or here where it can't be."""
+    from remote.files import write_file
+
+    trace, file = "".join(traceback.format_exception(error)), folder / "bug.txt"
+    try:
+        if not folder.is_dir():
+            raise OSError
+        write_file(file, trace)
+    except OSError:
+        print(trace, file=sys.stderr)
+        file = Path("above")
+    words = f"{type(error).__name__}: {error}"[:300]
+    return _failed("bug", f"{words}; please report it with its trace, {file}; {GOES_ON}", BUG)
+
+
+def _failed(whose: str, error: object, code: int) -> int:
+    _say(f"{whose}: {error}")
+    return code
+
+
+def _say(text: str) -> None:
+    """Print one line for people to the standard error, which may be gone."""
+    from search.output import plain
+
+    start, line = ("\n", text[1:]) if text.startswith("\n") else ("", text)
+    with contextlib.suppress(OSError, ValueError):
+        print(start + plain(line), file=sys.stderr, flush=True)
+
+
+def _nowhere() -> None:
+    """Let what is still to be written go nowhere: Python flushes its output at the end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 if __name__ == "__main__":

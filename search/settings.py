@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import tomllib
 from dataclasses import asdict, dataclass, fields, replace
@@ -12,9 +13,13 @@ from typing import Any
 from evaluators.augmentation import switches
 from evaluators.measurement import METRICS
 from evaluators.resizing import RESIZES, SQUASH
+from remote.files import write_file
 from search.budget import Budget
 
 TRIALS = 40  # of a search without any limit of its own
+SEEDS = 2**32  # what every generator of random numbers takes
+WHOLE_MAX = 2**31 - 1  # of other whole numbers
+CONFIG_BYTES_MAX = 1 << 20
 
 
 class SettingsError(ValueError):
@@ -56,6 +61,17 @@ class Settings:
 
     def __post_init__(self) -> None:
         checks = {
+            **{name: (math.isfinite(value), "must be a finite number") for name, value in self._all(float)},
+            **{name: (value <= WHOLE_MAX, f"must not be above {WHOLE_MAX}") for name, value in self._whole()},
+            **{name: (_is_text(value), "is not valid text in UTF-8") for name, value in self._all(str)},
+            **{
+                name: (0 <= value < SEEDS, f"must be a whole number from 0 to {SEEDS - 1}")
+                for name, value in self._all(int)
+                if "seed" in name
+            },
+        }
+        self._check(checks)
+        checks = {
             "budget_ms": (self.budget_ms > 0, "must be above 0 ms"),
             "percentile": (0 < self.percentile < 100, "must lie between 0 and 100, both excluded"),
             "budget_mb": (self.budget_mb is None or self.budget_mb > 0, "must be above 0 MB"),
@@ -86,6 +102,18 @@ class Settings:
             switches(self.augment)
         except ValueError as error:
             checks["augment"] = False, str(error)
+        self._check(checks)
+
+    def _all(self, kind: type) -> list[tuple[str, Any]]:
+        """Return name and value of the settings of a type."""
+        return [(field.name, value) for field in fields(self) if isinstance(value := getattr(self, field.name), kind)]
+
+    def _whole(self) -> list[tuple[str, int]]:
+        """Return name and largest value of the settings that are whole numbers, seeds left out."""
+        one = [(name, value) for name, value in self._all(int) if "seed" not in name]
+        return [*one, *((name, max(values)) for name, values in self._all(tuple) if values)]
+
+    def _check(self, checks: dict[str, tuple[bool, str]]) -> None:
         for name, (good, must) in checks.items():
             if not good:
                 raise SettingsError(f"{name} = {getattr(self, name)!r} {must}")
@@ -110,18 +138,22 @@ EXTENDABLE = ("trials", "time_limit_s", "cache", "out")
 def from_toml(path: Path, **over: Any) -> Settings:
     """Settings of a TOML file, `over` taking precedence. Raises SettingsError."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:  # what has no end, such as /dev/zero, is not read to it
+            content = file.read(CONFIG_BYTES_MAX + 1)
+        if len(content) > CONFIG_BYTES_MAX:
+            raise ValueError(f"it is longer than {CONFIG_BYTES_MAX} bytes")
+        table = tomllib.loads(content.decode("utf-8-sig").replace("\r\n", "\n"))
     except FileNotFoundError:
         raise SettingsError(f"no file {path}: --config takes a TOML file, see examples/steel.toml") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise SettingsError(f"{path} can't be read as TOML: {error}") from None
+    except (ValueError, RecursionError, OSError) as error:  # TOML's and UTF-8's errors are ValueErrors
+        raise SettingsError(f"{path} can't be read as TOML: {error or 'it is nested too deep'}") from None
     return from_table(table | over, str(path))
 
 
 def from_table(table: dict[str, Any], source: str) -> Settings:
     """Settings of plain values; unknown names and wrong types are errors. Raises SettingsError."""
     table = {name.replace("-", "_"): value for name, value in table.items()}
-    if isinstance(table.get("time_limit"), str | int | float):
+    if isinstance(table.get("time_limit"), str | int | float) and not isinstance(table["time_limit"], bool):
         table["time_limit_s"] = seconds(table.pop("time_limit"))
     known = {field.name: str(field.type) for field in fields(Settings)}
     for name, value in table.items():
@@ -135,6 +167,8 @@ def from_table(table: dict[str, Any], source: str) -> Settings:
 
 def seconds(text: str | float) -> float:
     """Seconds of `90`, `90s`, `15m`, `2h`, `1h30m`. Raises SettingsError."""
+    if re.fullmatch(r"\s*\d+(\.\d+)?([eE][+-]?\d+)?\s*", str(text)):
+        return float(text)
     parts = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", str(text).strip())
     if not str(text).strip() or parts is None:
         raise SettingsError(f"time limit {text!r} is not a duration such as 90s, 15m or 1h30m")
@@ -150,9 +184,7 @@ def write(settings: Settings, path: Path) -> None:
         for name, value in asdict(settings).items()
         if value is not None
     ]
-    new = path.with_suffix(".new")
-    new.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    new.replace(path)
+    write_file(path, "\n".join(lines) + "\n")
 
 
 def go_on(recorded: Settings, wanted: Settings, folder: Path) -> Settings:
@@ -169,13 +201,21 @@ def go_on(recorded: Settings, wanted: Settings, folder: Path) -> Settings:
     return replace(recorded, **{name: getattr(wanted, name) for name in EXTENDABLE})
 
 
+def _is_text(value: str) -> bool:
+    """Return False for bytes that are no UTF-8, which Python keeps as lone surrogates, and for NUL."""
+    return "\0" not in value and not any("\ud800" <= one <= "\udfff" for one in value)
+
+
 def _typed(name: str, value: Any, kind: str, source: str) -> Any:
     if value is None and "None" in kind:
         return None
     if kind.startswith("tuple") and isinstance(value, list | tuple) and all(type(v) is int for v in value):
         return tuple(value)
     if kind.startswith("float") and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise SettingsError(f"{source}: {name} must be a finite number") from None
     if kind.startswith("int") and isinstance(value, int) and not isinstance(value, bool):
         return value
     if kind.startswith("str") and isinstance(value, str):

@@ -11,6 +11,7 @@ from statistics import mean
 from evaluators.measurement import Failure
 from evaluators.rounded import PRUNE, rounded
 from evaluators.stopwatch import Stopwatch
+from remote.files import read_or_none, write_file
 from search.ledger import Ledger
 from search.remembered import Remembered
 from search.staircase import RUNGS, Rung, Staircase, from_dict
@@ -76,8 +77,9 @@ class Steps:
     def _found(self, plain: Candidate) -> Staircase:
         """From an earlier run on this device, or timed now if that may be paid for."""
         kept = self._terms.folder / f"{plain.key()}.json"
-        if kept.exists():
-            return replace(from_dict(json.loads(kept.read_text(encoding="utf-8"))), seconds=0.0)
+        known = read_or_none(kept, lambda text: from_dict(json.loads(text)))
+        if isinstance(known, Staircase):
+            return replace(known, seconds=0.0)
         spent_s, expected_s = sum(found.seconds for found in self._known.values()), self._expected_s()
         if spent_s + expected_s > self._terms.allowed_s():
             return Staircase((), plain.image_px, f"timing {RUNGS} networks for it would take about {expected_s:.0f} s")
@@ -85,10 +87,7 @@ class Steps:
         found = self._timed(plain)
         found = replace(found, seconds=round(self._watch.wall_s() - began, 3))
         if not found.why_not and not any(rung.disturbed for rung in found.rungs):
-            self._terms.folder.mkdir(parents=True, exist_ok=True)
-            new = kept.with_suffix(".new")
-            new.write_text(json.dumps(asdict(found)), encoding="utf-8")
-            new.replace(kept)
+            write_file(kept, json.dumps(asdict(found)))
         return found
 
     def _timed(self, plain: Candidate) -> Staircase:

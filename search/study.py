@@ -13,14 +13,13 @@ from typing import Any
 
 import optuna
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from evaluators.measurement import FAILED, KEPT, Measurement
 from search.budget import Budget
 from search.heeding import Heeds
-from search.ledger import drop_torn_line
+from search.journal import Journal, replayed
 from search.pareto import objectives
 from search.proposing.known import Earlier
 from spaces.candidate import Candidate
@@ -49,15 +48,12 @@ def open_study(
 ) -> optuna.Study:
     """The study of a run folder, new or gone on with; trials that a kill left open are closed and queued again.
 
-    One controller holds the run folder at a time, so a lock file found here is a dead one's.
+    One controller holds the run folder at a time. Raises SettingsError where the journal is damaged.
     """
     logging.getLogger("optuna").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     journal = folder / "study.journal"
-    drop_torn_line(journal)
-    for stale in folder.glob("study.journal.lock*"):
-        stale.unlink()
-    storage = JournalStorage(JournalFileBackend(str(journal), JournalFileOpenLock(str(journal))))
+    storage = replayed(journal, lambda: JournalStorage(Journal(journal)))
     known = [s for s in storage.get_all_studies() if s.study_name == "edgefront"]
     trials = storage.get_n_trials(known[0]._study_id) if known else 0
     module = importlib.import_module(f"search.samplers.{sampler}")
@@ -66,7 +62,7 @@ def open_study(
         storage=storage,
         directions=list(DIRECTIONS),
         # a sampler's random state is not in the journal: a resumed one must not draw its first draws again
-        sampler=module.make(seed + 1000003 * trials, space, budget),
+        sampler=module.make((seed + 1000003 * trials) % 2**32, space, budget),
         load_if_exists=True,
     )
     if not known:

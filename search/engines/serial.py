@@ -77,6 +77,7 @@ class _Loop:
         """Go through the whole search but for its end."""
         listen(self.study, self.evaluator, self.gates)
         self.replay()
+        self.view.earlier(self.searched.measurements, self.best())
         self.time_plain()
         if self.gates.budget.max_drop is not None:
             self.ask_baseline()

@@ -1,6 +1,7 @@
 """The worker process: it may die in any way and costs only itself."""
 
 import ctypes
+import errno
 import multiprocessing
 import os
 import signal
@@ -12,7 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from evaluators import worker as workers
+from evaluators.dataset import DataError
+from evaluators.faults import killed_by_the_host
 from evaluators.worker import Worker, WorkerCrashed, WorkerError, WorkerTimedOut
+from remote.files import HostError
 
 REPO = Path(__file__).parents[2]
 
@@ -31,11 +36,40 @@ class Own(Exception):
 
 
 def fail(kind):
-    if kind == "own":
-        raise Own("cannot be cut")
-    if kind == "odd":
-        raise Odd("a thing", "a reason")
-    raise TimeoutError("the function's own")
+    if kind == "gone":
+        Path("/no/such/folder/file").read_text()
+    if kind == "hidden":
+        try:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/somewhere")
+        except OSError:
+            raise RuntimeError("a library's own words") from None
+    raise {
+        "own": Own("cannot be cut"),
+        "odd": Odd("a thing", "a reason"),
+        "data": DataError("no images"),
+        "memory": MemoryError(),
+        "torch": RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+        "full": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/somewhere"),
+        "PictureError": OSError("image file is truncated: the function's own"),
+        "RuntimeError": RuntimeError("the function's own"),
+        "IndexError": IndexError("two lines,\nthe function's own"),
+        "AttributeError": AttributeError("the function's own"),
+        "TimeoutError": TimeoutError("the function's own"),
+    }[kind]
+
+
+def kill_me(number):
+    os.kill(os.getpid(), number)
+    time.sleep(0.1)
+    return os.getpid()
+
+
+def once(note, what, *args):
+    """Kills its process, or sleeps, the first time only."""
+    if not Path(note).exists():
+        Path(note).touch()
+        kill_me(*args) if what == "kill" else time.sleep(*args)
+    return os.getpid()
 
 
 def send(kind):
@@ -70,8 +104,17 @@ def wait_for(condition, limit_s=10.0):
 
 @pytest.fixture(scope="module")
 def worker(tmp_path_factory):
-    with Worker(tmp_path_factory.mktemp("worker") / "log", threads=1, preload=()) as worker:
+    told: list[str] = []
+    with Worker(tmp_path_factory.mktemp("worker") / "log", threads=1, preload=(), on_retry=told.append) as worker:
+        worker.told = told
         yield worker
+
+
+@pytest.fixture
+def retries(worker):
+    """Lines of the calls that were tried once more in this test."""
+    worker.told.clear()
+    return worker.told
 
 
 def test_the_process_is_kept(worker):
@@ -89,18 +132,82 @@ def test_threads_are_set_before_anything_is_imported(worker):
     [
         ((ctypes.string_at, 0), "was killed by SIGSEGV"),
         ((os._exit, 3), "ended its process with exit code 3"),
-        ((os.kill, 0, signal.SIGKILL), None),
         ((os.abort,), "was killed by SIGABRT"),
+        ((kill_me, signal.SIGILL), "was killed by SIGILL"),
     ],
-    ids=["segfault", "exit", "kill", "abort"],
+    ids=["segfault", "exit", "abort", "ill"],
 )
-def test_a_crash_is_one_line_and_the_next_call_works(worker, work, said):
-    if said is None:  # what the system does when memory runs out
-        work, said = (os.kill, worker.call(os.getpid), signal.SIGKILL), "SIGKILL, which the system does when"
+def test_call_crashed_twice_is_one_line_and_the_next_call_works(worker, retries, work, said):
     with pytest.raises(WorkerCrashed) as caught:
         worker.call(*work)
     assert said in str(caught.value) and "\n" not in str(caught.value) and caught.value.kind == "crashed"
+    assert len(retries) == 1 and said in retries[0]
     assert worker.call(len, "four") == 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGBUS, signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU])
+def test_call_killed_from_outside_twice_is_the_hosts_fault(worker, retries, number):
+    with pytest.raises(HostError, match=rf"{number.name} twice.*the same command goes on") as caught:
+        worker.call(kill_me, number)
+    assert "\n" not in str(caught.value) and len(retries) == 1
+    assert worker.call(len, "four") == 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGBUS, signal.SIGTERM, signal.SIGSEGV])
+def test_call_killed_once_is_tried_again_in_a_new_process(worker, retries, tmp_path, number):
+    first = worker.call(os.getpid)
+    assert worker.call(once, str(tmp_path / "note"), "kill", number) != first
+    assert len(retries) == 1 and number.name in retries[0] and "tried once more" in retries[0]
+
+
+def test_call_timed_out_once_is_tried_again(worker, retries, tmp_path):
+    assert worker.call(once, str(tmp_path / "note"), "sleep", 30, timeout_s=2.0)
+    assert "took more than 2 s" in retries[0]
+
+
+@pytest.mark.parametrize("kind", ["memory", "torch"])
+def test_call_without_memory_twice_is_the_hosts_fault(worker, retries, kind):
+    with pytest.raises(HostError, match="out of memory"):
+        worker.call(fail, kind)
+    assert len(retries) == 1
+
+
+@pytest.mark.parametrize("kind", ["full", "hidden", "gone"])
+def test_call_whose_disk_fails_is_the_hosts_fault_at_once(worker, retries, kind):
+    with pytest.raises(HostError, match="the same command goes on"):
+        worker.call(fail, kind)
+    assert retries == []
+
+
+@pytest.mark.parametrize("number", [*range(1, 16)])
+def test_killed_by_the_host_reads_what_older_versions_recorded(number):
+    reason = f"train {workers.death(-number)}; its output is in worker.log"
+    outside = {"SIGKILL", "SIGBUS", "SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT"}
+    assert killed_by_the_host(reason) == (signal.Signals(number).name in outside)
+
+
+def test_call_stopped_process_is_woken_up(worker, monkeypatch, tmp_path):
+    """A process that somebody stopped would be waited for until its limit: twelve hours for a training."""
+    monkeypatch.setattr(workers, "STOPPED_S_MAX", 1.0)
+    began = time.monotonic()
+    pid = worker.call(kill_me, signal.SIGSTOP)
+    assert time.monotonic() - began < 10 and pid == worker.call(os.getpid)
+
+
+def test_call_without_a_limit_has_one_all_the_same(worker, monkeypatch):
+    monkeypatch.setattr(workers, "CALL_S_MAX", 0.5)
+    with pytest.raises(WorkerTimedOut):
+        worker.call(time.sleep, 30)
+
+
+def test_call_goes_on_with_a_full_log(tmp_path):
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    with Worker(Path("/dev/full"), preload=()) as worker:
+        assert worker.call(chat) == "spawn"
+    (tmp_path / "log").mkdir()
+    with Worker(tmp_path / "log", preload=()) as worker:
+        worker.call(chat)
 
 
 def test_a_process_that_dies_while_idle_is_replaced(worker):
@@ -119,12 +226,20 @@ def test_what_hangs_is_ended(worker):
     assert not alive(first) and worker.call(len, "four") == 4
 
 
-def test_an_exception_comes_back_as_itself(worker):
+def test_call_raises_declared_exceptions_as_they_are(worker):
     with pytest.raises(Own, match="cannot be cut") as own:
         worker.call(fail, "own")
     assert own.value.kind == "unbuildable"
-    with pytest.raises(TimeoutError, match="the function's own"):
-        worker.call(fail, "timeout")
+    with pytest.raises(DataError, match="no images"):
+        worker.call(fail, "data")
+
+
+@pytest.mark.parametrize("kind", ["TimeoutError", "RuntimeError", "IndexError", "AttributeError", "PictureError"])
+def test_call_turns_an_unexpected_exception_into_a_worker_error(worker, retries, kind):
+    with pytest.raises(WorkerError, match=f"^{kind.replace('Picture', 'OS')}: .*the function's own") as caught:
+        worker.call(fail, kind)
+    assert type(caught.value) is WorkerError and "\n" not in str(caught.value) and retries == []
+    assert "Traceback" in worker.log.read_text() and "in fail" in worker.log.read_text()
 
 
 def test_what_cannot_be_sent_is_told_in_words(worker):
