@@ -61,7 +61,6 @@ class Settings:
 
     def __post_init__(self) -> None:
         checks = {
-            **{name: (math.isfinite(value), "must be a finite number") for name, value in self._all(float)},
             **{name: (value <= WHOLE_MAX, f"must not be above {WHOLE_MAX}") for name, value in self._whole()},
             **{name: (_is_text(value), "is not valid text in UTF-8") for name, value in self._all(str)},
             **{
@@ -103,6 +102,7 @@ class Settings:
         except ValueError as error:
             checks["augment"] = False, str(error)
         self._check(checks)
+        self._check({name: (math.isfinite(value), "must be a finite number") for name, value in self._all(float)})
 
     def _all(self, kind: type) -> list[tuple[str, Any]]:
         """Return name and value of the settings of a type."""
@@ -168,7 +168,7 @@ def from_table(table: dict[str, Any], source: str) -> Settings:
 def seconds(text: str | float) -> float:
     """Seconds of `90`, `90s`, `15m`, `2h`, `1h30m`. Raises SettingsError."""
     if re.fullmatch(r"\s*\d+(\.\d+)?([eE][+-]?\d+)?\s*", str(text)):
-        return float(text)
+        return float(str(text))
     parts = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", str(text).strip())
     if not str(text).strip() or parts is None:
         raise SettingsError(f"time limit {text!r} is not a duration such as 90s, 15m or 1h30m")

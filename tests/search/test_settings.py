@@ -1,6 +1,7 @@
 """The same wishes on the command line, in TOML and in Python; wrong ones are one clear line."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -48,6 +49,18 @@ def test_durations(text, value):
         ([], "no budget"),
         (["--budget-ms", "0"], "must be above 0"),
         (["--budget-ms", "nan"], "must be above 0"),
+        (["--budget-ms", "inf"], "budget_ms = inf must be a finite number"),
+        (["--budget-ms", "1e999"], "finite"),
+        (["--budget-ms", "5", "--budget-mb", "inf"], "finite"),
+        (["--budget-ms", "5", "--temperature", "inf"], "finite"),
+        (["--budget-ms", "5", "--time-limit", "1e999"], "finite"),
+        (["--budget-ms", "5", "--seed", "-1"], "seed = -1 must be a whole number from 0 to 4294967295"),
+        (["--budget-ms", "5", "--seed", str(2**70)], "from 0 to"),
+        (["--budget-ms", "5", "--sampler-seed", str(2**32)], "from 0 to"),
+        (["--budget-ms", "5", "--trials", str(2**70)], "must not be above"),
+        (["--budget-ms", "5", "--rungs", f"0,{2**70}"], "must not be above"),
+        (["--budget-ms", "5", "--data", "caf\udce9"], "UTF-8"),
+        (["--budget-ms", "5", "--out", "caf\udce9"], "UTF-8"),
         (["--budget-ms", "5", "--percentile", "100"], "between 0 and 100"),
         (["--budget-ms", "5", "--max-drop", "2"], "0.02 is two points"),
         (["--budget-ms", "5", "--rungs", "3,1"], "must rise"),
@@ -86,3 +99,45 @@ def test_resume_takes_what_was_recorded(tmp_path):
     assert settings == Settings(5.0, seed=3, trials=99, out=str(tmp_path))
     with pytest.raises(SettingsError, match="leave out seed"):
         asked("--resume", "--out", str(tmp_path), "--seed", "4")
+
+
+@given(content=st.binary() | st.text().map(str.encode))
+def test_config_of_any_bytes_is_settings_or_one_line(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("s") / "config.toml"
+    path.write_bytes(content)
+    with pytest.raises(SettingsError) as error:  # none of these names a budget
+        from_toml(path)
+    assert "config.toml" in str(error.value)
+
+
+NUMBERS = ["1e400", "nan", "-inf", "1" * 400, "1" * 5000, "0x10"]
+VALUES = [*NUMBERS, "true", "[]", "[[1]]", "{}", '"\\u0000"', "1979-05-27", "[" * 5000]
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Settings)] + ["time_limit"])
+@pytest.mark.parametrize("value", VALUES, ids=[value[:8] for value in VALUES])
+def test_config_of_odd_values_is_settings_or_one_line(tmp_path, name, value):
+    path = tmp_path / "config.toml"
+    path.write_text(f"{name} = {value}\n" + ("" if name == "budget_ms" else "budget_ms = 5\n"))
+    try:
+        settings = from_toml(path)
+    except SettingsError as error:
+        assert str(error)
+    else:
+        write(settings, path)
+        assert from_toml(path) == settings
+
+
+def test_config_with_a_byte_order_mark_is_read(tmp_path):
+    (tmp_path / "c.toml").write_bytes(b'\xef\xbb\xbfbudget_ms = 5\r\nspace = "tiny"\r\n')
+    assert from_toml(tmp_path / "c.toml") == Settings(5.0, space="tiny")
+
+
+def test_config_without_end_is_not_read_to_it():
+    with pytest.raises(SettingsError, match="longer than"):
+        from_toml(Path("/dev/zero"))
+
+
+def test_config_that_is_a_folder_is_one_line(tmp_path):
+    with pytest.raises(SettingsError, match="can't be read as TOML"):
+        from_toml(tmp_path)

@@ -1,0 +1,110 @@
+"""A run's folder and cache: judged at the door; and the command that repeats a run."""
+
+import errno
+import fcntl
+import os
+import shlex
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from search.folder import cache_folder, command, held
+from search.run import parser, settings_of
+from search.settings import SEEDS, Settings, SettingsError, from_toml, write
+
+TEXT = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"))
+POSITIVE = st.floats(1e-9, 1e12)
+SHARE = st.floats(0, 0.999)
+WHOLE = st.integers(1, 10**6)
+ANY = st.builds(
+    Settings,
+    budget_ms=POSITIVE,
+    percentile=st.floats(0.1, 99.9),
+    budget_mb=st.none() | POSITIVE,
+    max_drop=st.none() | SHARE,
+    device=TEXT,
+    data=TEXT,
+    space=st.none() | TEXT,
+    table=st.none() | TEXT,
+    weights=st.none() | TEXT,
+    warm_start=st.none() | TEXT,
+    trials=st.none() | WHOLE,
+    time_limit_s=st.none() | POSITIVE,
+    rungs=st.sets(st.integers(0, 1000), min_size=1).map(lambda found: tuple(sorted(found))),
+    probe_share=SHARE,
+    parent_epochs=st.none() | WHOLE,
+    int8_drop=SHARE,
+    qat_epochs=st.integers(0, 100),
+    teacher=TEXT,
+    distillation=st.none() | SHARE,
+    temperature=st.none() | POSITIVE,
+    seed=st.integers(0, SEEDS - 1),
+    sampler_seed=st.none() | st.integers(0, SEEDS - 1),
+    out=TEXT,
+    cache=TEXT,
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(ANY)
+def test_command_asks_for_the_same_settings(wanted):
+    line = command(wanted)
+    assert settings_of(parser().parse_args(shlex.split(line)[3:])) == wanted
+
+
+@settings(deadline=None, max_examples=100)
+@given(wanted=ANY)
+def test_config_reads_back_whatever_was_written(tmp_path_factory, wanted):
+    path = tmp_path_factory.mktemp("config") / "config.toml"
+    write(wanted, path)
+    assert from_toml(path) == wanted
+
+
+def test_command_is_short_where_nothing_was_asked():
+    assert command(Settings(5.0, out="runs/a b")) == "python -m search.run --budget-ms 5 --out 'runs/a b'"
+
+
+def test_cache_below_a_file_is_refused_in_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingsError, match=r"--cache .* can't be written: .*name another folder"):
+        cache_folder(Settings(1.0, cache=str(tmp_path / "file" / "cache")))
+    with pytest.raises(SettingsError, match="--cache"):
+        cache_folder(Settings(1.0, cache=str(tmp_path / "file")))
+
+
+def test_cache_without_a_home_is_refused_in_one_line(monkeypatch):
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: (_ for _ in ()).throw(KeyError(uid)))
+    with pytest.raises(SettingsError, match="no home directory; name a folder"):
+        cache_folder(Settings(1.0))
+
+
+def test_held_out_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(SettingsError, match=r"--out .* can't be written"),
+        held(tmp_path / "file", Settings(1.0)),
+    ):
+        pass
+
+
+def test_held_twice_is_refused(tmp_path):
+    with held(tmp_path / "r", Settings(1.0)):
+        code = f"from search.folder import held; from search.settings import Settings; from pathlib import Path\nwith held(Path({str(tmp_path / 'r')!r}), Settings(1.0)): pass"  # noqa: E501
+        assert "another search is running" in os.popen(f"{sys.executable} -c {shlex.quote(code)} 2>&1").read()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL])
+def test_held_without_locks_says_so_and_goes_on(tmp_path, monkeypatch, capsys, number):
+    """Some network file systems have no locks; none can be mounted here."""
+
+    def refuse(*args):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with held(tmp_path / "r", Settings(1.0)) as found:
+        assert found.budget_ms == 1.0
+    said = capsys.readouterr().err
+    assert said.startswith("note: ") and "can't be locked" in said and said.count("\n") == 1
