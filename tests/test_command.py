@@ -1,8 +1,10 @@
 """What a user types: the real command, from nothing to a chosen model, killed, gone on with, and refused."""
 
+import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -19,8 +21,9 @@ import pytest
 from PIL import Image
 
 from search.ledger import Ledger
-from search.run import BUG, NOTHING_FITS, OK, USER
+from search.run import BUG, DEVICE, HOST, NOTHING_FITS, OK, USER
 from tests.agreement import disagreements
+from tests.ending_runs import worker_of
 
 ROOT = Path(__file__).parent.parent
 # Two small networks and few epochs: seconds a trial, so that a whole search is a test.
@@ -222,13 +225,57 @@ def test_killed_at_ten_random_moments_and_gone_on_with(space, cache, tmp_path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_says_that_the_same_command_goes_on(space, cache, tmp_path):
-    words = ["--budget-ms", 50, "--space", space, "--trials", 10, "--out", tmp_path / "r", "--cache", cache]
-    process = start(*words)
-    time.sleep(8)
-    process.send_signal(signal.SIGINT)
+@pytest.mark.parametrize(("number", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_signal_undoes_everything_and_says_that_the_same_command_goes_on(space, cache, tmp_path, number, code):
+    """In the middle of a training: the board is restored, the worker gone, and the folder can be gone on with."""
+    (tmp_path / "edgefront").mkdir()
+    entry = f"[bench]\nrestore = ['touch {tmp_path / 'restored'}']\n"
+    (tmp_path / "edgefront" / "devices.toml").write_text(entry)
+    words = ["--budget-ms", 50, "--space", space, "--trials", 3, "--out", tmp_path / "r", "--cache", tmp_path / "cache"]
+    os.environ["XDG_CONFIG_HOME"] = str(tmp_path)
+    try:
+        process = start(*words, "--device", "bench")
+    finally:
+        del os.environ["XDG_CONFIG_HOME"]
+    log = tmp_path / "r" / "progress.json"  # a training has begun
+    while not log.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    worker = worker_of(process.pid)
+    process.send_signal(signal.Signals[number])
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and "the same command goes on" in err and "Traceback" not in out + err
+    assert process.returncode == code and "the same command goes on" in err and "Traceback" not in out + err, out + err
+    assert (tmp_path / "restored").exists() and worker is not None and not Path(f"/proc/{worker}").exists()
+    before = (tmp_path / "r" / "ledger.jsonl").read_bytes()
+    assert before.endswith(b"\n") and Ledger(tmp_path / "r" / "ledger.jsonl")
+
+
+@pytest.mark.slow
+def test_output_that_nobody_reads_ends_quietly(space, cache, tmp_path):
+    command = f"{sys.executable} -m search.run --budget-ms 50 --device sim:nano --space {space} --trials 2 --rungs 0"
+    command += f" --parent-epochs 1 --probe-share 0 --out {tmp_path / 'r'} --cache {cache} 2>{tmp_path / 'err'}"
+    done = subprocess.run(
+        ["bash", "-c", f"{command} | head -1; exit ${{PIPESTATUS[0]}}"], cwd=ROOT, capture_output=True
+    )
+    assert done.returncode == 141 and (tmp_path / "err").read_bytes() == b""
+
+
+@pytest.mark.slow
+def test_what_may_be_deleted_is_made_again(finished, tmp_path):
+    """README: `graphs/` and `nets/` can be deleted. The chosen model is damaged, too."""
+    folder, _, _ = finished
+    copy = tmp_path / "again"
+    shutil.copytree(folder, copy)
+    shutil.rmtree(copy / "chosen")
+    shutil.rmtree(copy / "graphs")
+    shutil.rmtree(copy / "nets")
+    assert run("--resume", "--out", copy)[0] == OK
+    config = json.loads((copy / "chosen" / "config.json").read_text())
+    model = copy / pandas.read_csv(copy / "trials.csv").query("chosen").iloc[0].model_path
+    assert hashlib.sha256(model.read_bytes()).hexdigest() == config["sha256"]["model.onnx"]
+    model.write_bytes(model.read_bytes()[:100])
+    assert run("--resume", "--out", copy)[0] == OK
+    assert hashlib.sha256(model.read_bytes()).hexdigest() == config["sha256"]["model.onnx"]
 
 
 @pytest.mark.parametrize(
@@ -240,6 +287,11 @@ def test_ctrl_c_says_that_the_same_command_goes_on(space, cache, tmp_path):
         (["--budget-ms", "5", "--sampler", "moon"], "tpe"),
         (["--budget-ms", "5", "--weights", "nowhere"], "nowhere"),
         (["--budget-ms", "-5"], "above 0"),
+        (["--budget-ms", "5", "--cache", "README.md/cache"], "--cache README.md/cache can't be written"),
+        (["--budget-ms", "5", "--device", "[/red]"], "[/red]"),
+        (["--budget-ms", "5", "--data", "two\nlines"], "two\\nlines"),
+        (["--budget-ms", "5", "--table", "x", "--space", "nb201", "--device", "table:x", "--sampler", "moon"], "tpe"),
+        (["--budget-ms", "5", "--warm-start", "docs"], "no run folder"),
         ([], "--budget-ms 30"),
     ],
 )
@@ -251,5 +303,7 @@ def test_a_wrong_wish_ends_with_one_line(words, says, tmp_path):
 
 def test_exit_codes_are_documented():
     done = subprocess.run([sys.executable, "-m", "search.run", "--help"], cwd=ROOT, capture_output=True, text=True)
-    for code in (OK, BUG, USER, NOTHING_FITS, 4, 130):
-        assert f" {code} " in done.stdout.split("exit codes:")[1]
+    readme = (ROOT / "README.md").read_text()
+    for code in (OK, BUG, USER, NOTHING_FITS, DEVICE, HOST, 129, 130, 141, 143):
+        for text in (done.stdout.split("exit codes:")[1], readme.split("| exit code |")[1].split("## ")[0]):
+            assert re.search(rf"\b{code}\b", text), code
