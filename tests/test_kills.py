@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from search.run import OK
+from search.run import HOST, OK
 from tests.ending_runs import check_whole, start, wait_for_text, whole_lines, words, worker_of
 
-KILLS, AT_THE_END, OF_THE_WORKER = (int(count) for count in os.environ.get("EDGEFRONT_KILLS", "2,2,2").split(","))
-LONGEST_S = 25.0
+KILLS, AT_THE_END, OF_THE_WORKER = (int(count) for count in os.environ.get("EDGEFRONT_KILLS", "2,1,2").split(","))
+LONGEST_S = 20.0
 
 
 class Run:
@@ -55,13 +55,16 @@ def test_search_killed_at_random_moments_ends_as_if_it_had_not_been(tmp_path):
         process.kill()
         assert run.ended(process) in (-signal.SIGKILL, OK)
 
-    process, left = run.started(), OF_THE_WORKER
-    while process.poll() is None:
-        time.sleep(rng.uniform(4.0, 10.0))
-        if left and (worker := worker_of(process.pid)) is not None and process.poll() is None:
-            os.kill(worker, signal.SIGKILL)
-            left -= 1
-    assert run.ended(process) == OK, run.output.read_text()
+    left, code = OF_THE_WORKER, HOST
+    while code == HOST:  # what was killed once is tried again; where that is killed, too, the command ends
+        process, had = run.started(), left
+        while process.poll() is None:
+            time.sleep(rng.uniform(4.0, 10.0))
+            if left and (worker := worker_of(process.pid)) is not None and process.poll() is None:
+                os.kill(worker, signal.SIGKILL)
+                left -= 1
+        code = run.ended(process)
+        assert code == OK or (code == HOST and had - left >= 2), run.output.read_text()
 
     for _ in range(AT_THE_END):
         process = run.started()
