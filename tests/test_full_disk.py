@@ -45,7 +45,7 @@ def test_search_on_a_full_disk_says_so_and_goes_on_with_room(disk, tmp_path):
     arguments[arguments.index("--out") + 1] = str(disk / "run")
     for size_kb in SIZES_KB:
         subprocess.run(["mount", "-o", f"remount,size={size_kb}k", disk], check=True)
-        code = start(arguments, output, TMPDIR=str(disk / "tmp")).wait(300)
+        code = start(arguments, output, TMPDIR=str(disk / "tmp")).wait(600)
         said = output.read_text()
         assert code == HOST and "Traceback" not in said, said
         errors = [line for line in said.splitlines() if not line.startswith("[") and "connecting" not in line]
@@ -55,6 +55,6 @@ def test_search_on_a_full_disk_says_so_and_goes_on_with_room(disk, tmp_path):
         assert b'"Failure"' not in after, "it was held against a candidate"
         before = after
     subprocess.run(["mount", "-o", "remount,size=256m", disk], check=True)
-    assert start(arguments, output, TMPDIR=str(disk / "tmp")).wait(300) == OK, output.read_text()
+    assert start(arguments, output, TMPDIR=str(disk / "tmp")).wait(600) == OK, output.read_text()
     assert whole_lines(disk / "run" / "ledger.jsonl").startswith(before)
     check_whole(disk / "run")

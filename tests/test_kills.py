@@ -34,7 +34,7 @@ class Run:
 
     def ended(self, process) -> int:
         """The exit code; what was in the ledger before is still there, and no trace was printed."""
-        code = process.wait(300)
+        code = process.wait(600)
         said = self.output.read_text(errors="replace")
         assert "Traceback" not in said and "bug:" not in said, said
         after = whole_lines(self.folder / "ledger.jsonl")
@@ -44,7 +44,7 @@ class Run:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120 + 60 * (KILLS + AT_THE_END + OF_THE_WORKER))
+@pytest.mark.timeout(600 + 120 * (KILLS + AT_THE_END + OF_THE_WORKER))
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the worker in /proc")
 def test_search_killed_at_random_moments_ends_as_if_it_had_not_been(tmp_path):
     rng = random.Random(os.environ.get("EDGEFRONT_KILLS_SEED", "0"))
