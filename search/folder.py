@@ -104,5 +104,8 @@ def held(folder: Path, settings: Settings) -> Iterator[Settings]:
             settings = settings_files.go_on(settings_files.from_toml(recorded), settings, folder)
         elif any(path.name != ".lock" for path in folder.iterdir()):
             raise SettingsError(f"--out {folder} holds other files and no run: name an empty or new folder")
+        for part in folder.rglob(".*.part"):  # what a kill left of files that were being written
+            if part.is_file():
+                part.unlink()
         settings_files.write(replace(settings, out=str(folder)), recorded)
         yield settings
