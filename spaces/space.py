@@ -189,7 +189,7 @@ def load(name: str) -> Space:
     if not path.is_file():
         raise SpaceError(f"no space {name!r}: name one of {', '.join(presets())}, or a TOML file like them")
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SpaceError(f"{path} is not a TOML file: {error}") from None
     return _without_excluded(_check(_from_table(path.stem, table), path), path)

@@ -117,7 +117,7 @@ def load_table(name: str, folder: Path) -> TableSpace:
     """The table described by a name's file, or a TOML file like those, its data below `folder`. Raises SpaceError."""
     path = TABLES / f"{name}.toml" if name in tables() else Path(name)
     try:
-        told = tomllib.loads(path.read_text(encoding="utf-8"))
+        told = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise SpaceError(f"no table {name!r}: name one of {', '.join(tables())}, or a TOML file like them") from None
     except (OSError, ValueError) as error:

@@ -204,3 +204,9 @@ def test_both_steps_are_held_against_the_same_without_either(tmp_path):
     )
     pruned, apart = replace(both, steps=both.steps[:1]), replace(both, steps=both.steps[1:], options=())
     assert set(load(str(path)).less_cut(both)) == {both.uncut(), pruned, apart}
+
+
+def test_load_takes_a_file_with_a_byte_order_mark(tmp_path):
+    text = 'title = "x"\n[variants]\ntiny_resnet = ["res8_w4_s2"]\n[axes]\nimage_px = [16]\nprecision = ["fp32"]\n'
+    (tmp_path / "space.toml").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert load(str(tmp_path / "space.toml")).size() == 1
