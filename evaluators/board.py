@@ -121,6 +121,7 @@ class Board:
             self._progress,
             setup.folder / "teacher.json",
             setup.allowance,
+            setup.folder / "short_parents.json",
         )
         self.parents = Parents(school, worker, lambda function, job, what: self._train(function, job, what, True))
         self.parents.check()

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from evaluators.allowance import Allowance
+from evaluators.allowance import Allowance, OutOfTime
 from evaluators.augmentation import views
 from evaluators.dataset import DataError, Dataset
 from evaluators.jobs import ParentJob, Recipe, TeacherJob, Trained, TrainingFailed
@@ -19,6 +19,7 @@ from remote.files import read_or_none, write_file
 from spaces.candidate import Candidate, Unbuildable
 
 Train = Callable[[str, Any, str], Trained]  # name of a function of evaluators.training, its job, what it is for people
+SHORT_EPOCHS = 1  # that a parent is trained for where time allows no more
 TEACHING_S_MAX = 3600.0
 
 
@@ -38,6 +39,7 @@ class School:
     progress: Path
     record: Path  # where it is written which parent was best: a run that is gone on with keeps its teacher
     allowance: Allowance = field(default_factory=Allowance)  # in which a training must end
+    shortened: Path | None = None  # where it is written which networks there was time for one epoch of
 
 
 @dataclass(frozen=True)
@@ -174,8 +176,24 @@ class Parents:
         return out
 
     def _trained(self, family: str, variant: str, px: int) -> Parent:
-        school = self._school
-        out = school.folder / f"{variant}-{px}-{self._identity(family, variant, px)}.pt"
+        """Return the network trained as the recipe says, or for one epoch where there is no time for more.
+
+        Which it was is written down: a run that is gone on with keeps its parents.
+        """
+        school, name = self._school, f"{variant}-{px}"
+        short = (_noted(school.shortened) if school.shortened else None) or {}
+        try:
+            return self._trained_for(family, variant, px, short.get(name, school.recipe.parent_epochs))
+        except OutOfTime:
+            if school.shortened is None or name in short or school.recipe.parent_epochs <= SHORT_EPOCHS:
+                raise
+        parent = self._trained_for(family, variant, px, SHORT_EPOCHS)
+        write_file(school.shortened, json.dumps(short | {name: SHORT_EPOCHS}))
+        return parent
+
+    def _trained_for(self, family: str, variant: str, px: int, epochs: int) -> Parent:
+        school = replace(self._school, recipe=replace(self._school.recipe, parent_epochs=epochs))
+        out = school.folder / f"{variant}-{px}-{self._identity(family, variant, px, school.recipe)}.pt"
         note = out.with_suffix(".json")
         job = ParentJob(
             school.dataset,
@@ -196,11 +214,11 @@ class Parents:
             write_file(note, json.dumps(told))
         return Parent(variant, out, px, told["start"], job)
 
-    def _identity(self, family: str, variant: str, px: int) -> str:
+    def _identity(self, family: str, variant: str, px: int, trained: Recipe) -> str:
         school = self._school
         weights = self._weights_of(variant)
         # how candidates are taught changes no parent
-        recipe = {k: v for k, v in asdict(school.recipe).items() if k not in ("distillation", "temperature")}
+        recipe = {k: v for k, v in asdict(trained).items() if k not in ("distillation", "temperature")}
         return _digest([school.dataset.digest, family, variant, px, weights, school.download, recipe])
 
     def _weights_of(self, variant: str) -> str | None:

@@ -42,6 +42,8 @@ def train_parent(job: ParentJob) -> Trained:
     start = weights.start(net, job.family, job.variant, job.weights, job.download)
     _laid_out(net.to(device()))
     recipe = job.recipe
+    # its logits afterwards take a forward pass an image and view, about a third of a training step each
+    after = len(views(recipe.augment)) * len(feed.images) // (3 * recipe.batch)
     steps, loss = train(
         net,
         feed,
@@ -49,7 +51,7 @@ def train_parent(job: ParentJob) -> Trained:
         recipe.parent_epochs,
         recipe.lr if weights.trained(start) else recipe.lr_scratch,
         np.random.default_rng(recipe.seed),
-        _Progress(job.progress, recipe.parent_epochs, len(feed), Deadline(began, job.seconds_max)),
+        _Progress(job.progress, recipe.parent_epochs, len(feed), Deadline(began, job.seconds_max, after)),
     )
     seen = (viewed(feed.images, view) for view in views(recipe.augment))
     taught = torch.stack([logits(net, images, feed.normalisation) for images in seen], dim=1)  # (N, views, C)
@@ -221,9 +223,11 @@ class Deadline:
 
     UNTIMED, LEAST_S = 2, 1.0  # first steps, which are slower than those that follow; seconds that a pace rests on
 
-    def __init__(self, began_s: float, seconds_max: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """Allow `seconds_max` from `began_s` on, a time of `clock`."""
-        self._end_s, self._clock, self._from_s = began_s + seconds_max, clock, 0.0
+    def __init__(
+        self, began_s: float, seconds_max: float, after: int = 0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Allow `seconds_max` from `began_s` on, a time of `clock`, with `after` steps' worth of work at the end."""
+        self._end_s, self._after, self._clock, self._from_s = began_s + seconds_max, after, clock, 0.0
 
     def check(self, step: int, steps: int) -> None:
         """Raise OutOfTime if the steps left of `steps` take longer than the time left; to be called after each step."""
@@ -231,7 +235,7 @@ class Deadline:
         if step <= self.UNTIMED:
             self._from_s = now_s
         elif now_s - self._from_s >= self.LEAST_S:
-            left_s = (steps - step) * (now_s - self._from_s) / (step - self.UNTIMED)
+            left_s = (steps - step + self._after) * (now_s - self._from_s) / (step - self.UNTIMED)
             if now_s + left_s > self._end_s:
                 raise OutOfTime(
                     f"training it would take {left_s:.0f} s more, {max(self._end_s - now_s, 0):.0f} s are left"

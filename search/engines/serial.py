@@ -198,7 +198,7 @@ class _Loop:
             return nullcontext()
         if candidate is not None and candidate == self.greedy() and self.baseline_asked:
             return allowance.at_most(self.limits.baseline_s, time.monotonic)
-        if self.best() is None:
+        if self.best() is None and not any(m.outcome == UNFINISHED for m in self.searched.measurements):
             return allowance.at_most(FIRST_SHARE * allowance.left_s(), time.monotonic)
         return nullcontext()
 

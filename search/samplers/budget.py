@@ -205,7 +205,8 @@ class BudgetSampler(WholeSampler):
         first = self._first()
         if first is None or not first.any() or self._known.ended()[first].any():
             return None
-        likely = self._uncut.likely_largest(self._known)
+        of = self._uncut.likely_fastest if self._hurried else self._uncut.likely_largest
+        likely = of(self._known)
         return likely[self._known.untimed()[likely]]
 
     def _ready(self, settings: Settings | None = None) -> Proposer:

@@ -22,10 +22,10 @@ class Clock:
         return self.now_s
 
 
-def run(step_s, steps, seconds_max):
+def run(step_s, steps, seconds_max, after=0):
     """Return the step at which a training of even pace was ended, None if it came through, and its seconds."""
     clock = Clock()
-    deadline = Deadline(clock(), seconds_max, clock)
+    deadline = Deadline(clock(), seconds_max, after, clock)
     for step in range(1, steps + 1):
         clock.now_s += step_s
         try:
@@ -38,6 +38,10 @@ def run(step_s, steps, seconds_max):
 def test_deadline_much_too_slow_ends_within_seconds():
     step, seconds = run(0.1, 1000, 20.0)
     assert step is not None and seconds <= Deadline.LEAST_S + 4 * 0.1
+
+
+def test_deadline_work_afterwards_counts():
+    assert run(0.1, 100, 11.0)[0] is None and run(0.1, 100, 11.0, after=50)[0] is not None
 
 
 def test_deadline_without_a_limit_never_ends():

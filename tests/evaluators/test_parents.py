@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from evaluators.allowance import OutOfTime
 from evaluators.data import TRAIN, VALIDATION, Split, arrays, open_dataset
 from evaluators.dataset import DataError, digest_of
 from evaluators.feed import logits
@@ -169,3 +170,23 @@ def test_a_teacher_that_is_not_there(school, worker, teacher, says):
     with pytest.raises(DataError, match=says) as caught:
         parents(school(teacher), worker).check()
     assert "\n" not in str(caught.value)
+
+
+def test_parents_no_time_for_all_epochs_trains_one_and_keeps_to_it(school, worker, tmp_path):
+    """A run whose time is short gets a parent all the same, and the same one when it is gone on with."""
+    wanted = school("parent", shortened=tmp_path / "short.json")
+    wanted = replace(wanted, recipe=replace(wanted.recipe, parent_epochs=3))
+    asked = []
+
+    def train(function, job, what):
+        asked.append(job.recipe.parent_epochs)
+        if job.recipe.parent_epochs > 1:
+            raise OutOfTime("training it would take 30 s more, 24 s are left")
+        return worker.call(f"evaluators.training:{function}", job, timeout_s=600)
+
+    first = Parents(wanted, worker, train).of("tiny_mobile", "mb_w8")
+    assert asked == [3, 1]
+    second = Parents(wanted, worker, train).of("tiny_mobile", "mb_w8")
+    assert second.path == first.path and asked == [3, 1]
+    with pytest.raises(OutOfTime):
+        Parents(replace(wanted, shortened=None), worker, train).of("tiny_resnet", "res8_w4_s2")
