@@ -59,18 +59,25 @@ class Uncut:
             best.setdefault(self._candidates[place].variant, place)
         return np.array(list(best.values())[:FEW], dtype=np.int64)
 
-    def likely_largest(self, known: Known) -> NDArray[np.int64]:
+    def likely_largest(self, known: Known, bound: float = 1.0) -> NDArray[np.int64]:
         """Return of each network the slowest uncompressed form that is expected to keep the budget, slowest first.
 
         The slowest is likely the most accurate. A network none of whose forms is expected to keep it is given in the
-        form that may be fastest. Of so many networks as `FEW`, those whose form is known to keep it come first.
+        form that may be fastest.
+
+        Args:
+            known: What was measured so far.
+            bound: How many times its rank the upper bound of a latency is, which is what must keep the budget.
+
+        Returns:
+            Places of `FEW` candidates at most.
         """
         keep = [int(place) for place in np.flatnonzero(self.may_keep(known))]
         best: dict[str, tuple[bool, float, int]] = {}
         for place in keep:
             whole = self._candidates[place]
             expected_ms = known.latency_ms[place] if known.looks[place] else self._expected_ms(whole, known)
-            fits = expected_ms <= MARGIN * self._limit_ms
+            fits = not known.beyond[place] if known.looks[place] else expected_ms * bound <= MARGIN * self._limit_ms
             rank = (fits, expected_ms if fits else -expected_ms, place)
             best[whole.variant] = max(best.get(whole.variant, rank), rank)
         ordered = sorted(best.values(), key=lambda rank: (not rank[0], -rank[1]))

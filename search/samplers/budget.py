@@ -51,6 +51,7 @@ class BudgetSampler(WholeSampler):
         self._threads = ThreadpoolController()
         self._at_first_s = 0.0  # seconds left when first asked
         self._stopped: set[int] = set()  # places that a gate or the end of a trial closed
+        self._bounds: list[float] = []  # upper bounds of latencies, in ranks
         self._hurried = False  # True once a training could not end in the time there was
         self._heeded = False  # True where a search asks for latencies before trials
         self._read = 0  # trials of the study learned from, all those before this number
@@ -72,6 +73,8 @@ class BudgetSampler(WholeSampler):
             self._known.failed[place] = True
             return
         self._known.latency_ms[place] = found.rank_ms.value
+        if numpy.isfinite(found.percentile_ms.high):
+            self._bounds.append(max(1.0, found.percentile_ms.high / found.rank_ms.value))
         self._known.beyond[place] = not self._budget.keeps(found)
         # what is over the budget is never trained in full, unless another timing finds it within
         self._known.closed[place] = self._known.beyond[place] or place in self._stopped
@@ -205,8 +208,10 @@ class BudgetSampler(WholeSampler):
         first = self._first()
         if first is None or not first.any() or self._known.ended()[first].any():
             return None
-        of = self._uncut.likely_fastest if self._hurried else self._uncut.likely_largest
-        likely = of(self._known)
+        if self._hurried:
+            likely = self._uncut.likely_fastest(self._known)
+        else:
+            likely = self._uncut.likely_largest(self._known, float(numpy.median(self._bounds or [1.0])))
         return likely[self._known.untimed()[likely]]
 
     def _ready(self, settings: Settings | None = None) -> Proposer:
