@@ -208,7 +208,7 @@ class BudgetSampler(WholeSampler):
         first = self._first()
         if first is None or not first.any() or self._known.ended()[first].any():
             return None
-        if self._hurried:
+        if self._hurried or self._looked() >= FEW:  # the first guesses were too slow: what may be fastest comes next
             likely = self._uncut.likely_fastest(self._known)
         else:
             likely = self._uncut.likely_largest(self._known, float(numpy.median(self._bounds or [1.0])))
