@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 from evaluators.evaluator import Sees
 from evaluators.measurement import FAILED, OVER_BUDGET, Accuracy, Failure, Latency, Measurement
+from evaluators.statistics import scaled
 from search.budget import Budget
 from search.choice import baseline, nearest_miss, ranked
 from search.funnel import over
 from search.pareto import front
-from search.pooling import agree
 from search.remembered import Remembered
 from search.result import Miss
 from search.seeing import look
@@ -102,10 +102,16 @@ def _confirm(measurement: Measurement, evaluator: Remembered, budget: Budget) ->
 
 
 def _refutes_by_noise(before: Latency | None, latency: Latency | Failure, budget: Budget) -> bool:
-    """Return True if a disturbed timing takes over the budget what, by its rank, is as fast as it was within it."""
+    """Return True if a disturbed timing takes over the budget what, by its rank, still keeps it.
+
+    A rank rests on pairs timed side by side. The upper bound that was within the budget, and as many times longer as
+    the rank is, is within it: so it is other load that the disturbed samples show.
+    """
     if before is None or isinstance(latency, Failure) or not latency.disturbed:
         return False
-    return budget.keeps(before) and not budget.keeps(latency) and agree(before, latency)
+    by_rank = scaled(before.percentile_ms, max(1.0, latency.rank_ms.value / before.rank_ms.value))
+    as_calm = replace(latency, percentile_ms=by_rank)
+    return budget.keeps(before) and not budget.keeps(latency) and budget.keeps(as_calm)
 
 
 def _tested(measurement: Measurement, evaluator: Remembered) -> Measurement:

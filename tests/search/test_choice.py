@@ -4,7 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
+
 from evaluators.measurement import KEPT, OVER_BUDGET
+from evaluators.statistics import scaled
 from evaluators.stopwatch import Stopwatch
 from search.budget import Budget
 from search.choice import baseline, nearest_miss, ranked
@@ -89,3 +92,27 @@ def test_greed_takes_the_larger_of_equals():
     small = replace(ending.baseline, candidate=OTHERS[3], structure=replace(ending.baseline.structure, macs=1))
     for order in ([small, ending.baseline], [ending.baseline, small]):
         assert baseline(order, frozenset([PLAIN, OTHERS[3]])) == ending.baseline
+
+
+class Busy(Analytic):
+    """Finalists are timed beside other load: their ranks grow by a factor, their samples by ten."""
+
+    def __init__(self, rank):
+        super().__init__()
+        self.rank = rank
+
+    def confirm(self, candidate, epochs):
+        found = super().confirm(candidate, epochs)
+        samples = scaled(found.percentile_ms, 10.0)
+        return replace(found, percentile_ms=samples, rank_ms=scaled(found.rank_ms, self.rank), disturbed="other load")
+
+
+@pytest.mark.parametrize(("rank", "chosen"), [(1.25, True), (1.5, False)])
+def test_finish_leader_is_not_dropped_on_disturbed_samples_alone(rank, chosen):
+    """Its rank says whether it may still keep the budget, which is 1.4 times what it was timed at."""
+    budget = Budget(1.4 * Analytic().cost(OTHERS[2]))
+    calm, _ = run(budget)
+    ending, evaluator = run(budget, Busy(rank))
+    assert (ending.choice is not None and ending.choice.candidate == calm.choice.candidate) == chosen
+    assert not chosen or not ending.choice.confirmed
+    assert [stage for stage, _ in evaluator.calls].count("confirm") >= 2, "it is timed once more first"
