@@ -26,6 +26,10 @@ class SpaceError(ValueError):
     """A space that can't be: one line saying what was asked, what there is, what to do."""
 
 
+class WeightsError(SpaceError):
+    """Raised for weights that can't be used. The message names the file, what was found, and what to do."""
+
+
 class Suggests(Protocol):
     """The part of an Optuna trial a space asks."""
 

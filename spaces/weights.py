@@ -2,28 +2,84 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import urllib.request
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
-from spaces.network import family_module, family_names, head_name, variants
-from spaces.space import OPTIONAL
+from spaces.candidate import Unbuildable
+from spaces.network import build, family_module, family_names, variants
+from spaces.space import OPTIONAL, WeightsError
+from spaces.weight_files import one_line, read_entries
+from spaces.weight_names import MisfitError, match
 
-SUFFIXES = (".safetensors", ".pth", ".pt")
+SUFFIXES = (".safetensors", ".pth", ".pt", ".pth.tar", ".pt.tar", ".ckpt", ".bin", ".th", ".tar")
+INSIDE = ("model.safetensors", "pytorch_model.bin")  # what a folder of one network's weights holds
 SCRATCH = "none: trained from scratch"
 REACH_S = 8.0  # how long the weights' host may take to answer before training starts from scratch
 
 
-class WeightsError(ValueError):
-    """Weights that can't be used: one line saying what was asked, what there is, what to do."""
+@dataclass(frozen=True)
+class Judgement:
+    """What a folder of weights has for the networks of a space.
+
+    Attributes:
+        used: by variant, the file whose weights it starts from and where in it they lie, or `SCRATCH`.
+        digests: by variant, the SHA-256 of that file; without those that start from scratch.
+        unused: names of the folder's weight files that no network of the space starts from.
+    """
+
+    used: Mapping[str, str]
+    digests: Mapping[str, str]
+    unused: tuple[str, ...]
+
+
+def judge(
+    networks: Mapping[str, tuple[str, ...]], folder: Path, image_px: Mapping[str, int], classes: int
+) -> Judgement:
+    """Return which file each network of a space starts from, after loading every one of them once.
+
+    Args:
+        networks: variants by family.
+        folder: where the weight files lie.
+        image_px: input size the family's networks are trained at.
+        classes: how many the data have.
+
+    Raises:
+        WeightsError: the folder has nothing for any network, a file that is meant for one can't be used, or several
+            files are meant for one: a line that names the file, what was found and what to do.
+    """
+    used: dict[str, str] = {}
+    chosen: dict[str, Path] = {}
+    for family, names in networks.items():
+        for variant in names:
+            path = find(variant, folder)
+            used[variant] = SCRATCH if path is None else path.name
+            if path is None:
+                continue
+            chosen[variant] = path
+            try:
+                net = build(family, variant, classes, image_px[family])
+            except Unbuildable:  # at this size: the candidate's own failure, later
+                continue
+            used[variant] = _from_file(net, path)
+    files = [path.name for path in _files(folder)]
+    if not chosen:
+        there = f"it holds {_some(files)}" if files else "it holds no weight file"
+        wanted = _some([f"{name}.pth" for name in used])
+        raise WeightsError(
+            f"no file in {folder} is named after a network of this space: {there}; names looked for: {wanted} (or "
+            f".safetensors, .pt, .ckpt, .bin, .pth.tar); rename the file, or say --weights none"
+        )
+    taken = {path.name for path in chosen.values()}
+    digests = {variant: _sha256(path) for variant, path in chosen.items()}
+    return Judgement(used, digests, tuple(name for name in files if name not in taken))
 
 
 def find(variant: str, folder: Path | None) -> Path | None:
@@ -35,44 +91,49 @@ def find(variant: str, folder: Path | None) -> Path | None:
         return None
     if not folder.is_dir():
         raise WeightsError(f"no folder {folder} with weights: name one that holds files like {variant}.pth")
-    files = [path for path in sorted(folder.iterdir()) if path.suffix in SUFFIXES and path.is_file()]
-    for stem in _stems(variant):
-        exact = [path for path in files if path.stem == stem]
-        close = [path for path in files if path.stem.startswith((f"{stem}-", f"{stem}_", f"{stem}."))]
-        found = sorted(exact, key=lambda path: SUFFIXES.index(path.suffix))[:1] or close
+    files = {path: _stem(path.name) for path in sorted(folder.iterdir())}
+    for wanted in map(str.lower, _stems(variant)):
+        exact = [path for path, stem in files.items() if stem == wanted and (_suffix(path.name) or path.is_dir())]
+        close = [
+            path
+            for path, stem in files.items()
+            if stem.startswith((f"{wanted}-", f"{wanted}_", f"{wanted}.")) and path.is_file() and _suffix(path.name)
+        ]
+        named = [path for path in exact if path.is_file()]
+        found = sorted(named, key=lambda path: SUFFIXES.index(_suffix(path.name)))[:1] or close
         if len(found) > 1:
             names = ", ".join(path.name for path in found)
-            raise WeightsError(f"several weights for {variant} in {folder}: {names}; name one {stem}.pth")
+            raise WeightsError(f"several weights for {variant} in {folder}: {names}; name one {wanted}.pth")
         if found:
             return found[0]
+        if exact:
+            return _inside(exact[0])
     return None
 
 
 def load(net: nn.Module, source: Path) -> tuple[str, ...]:
     """Names of the classifier's tensors that were left as they are, because the file has other classes.
 
-    Fills `net` from a safetensors or torch state dict; half precision becomes single. Raises WeightsError if
-    anything else is missing, left over or of another shape.
+    Fills `net` from a safetensors or torch state dict, plain or an entry of a checkpoint, whatever its names are
+    preceded by; half precision becomes single. Raises WeightsError if anything but the head and counters is missing,
+    left over or of another shape.
     """
-    state = _read(source)
-    own, head = net.state_dict(), head_name(net)
-    dropped = tuple(
-        name for name in (f"{head}.weight", f"{head}.bias") if name in state and state[name].shape != own[name].shape
-    )
-    for name in dropped:
-        del state[name]
-    # A safetensors file has no layout version of its own: it is taken to be the one of today's layers.
-    if not hasattr(state, "_metadata"):
-        state._metadata = own._metadata  # type: ignore[attr-defined]
+    return _fill(net, source)[0]
+
+
+def _fill(net: nn.Module, source: Path) -> tuple[tuple[str, ...], str]:
+    """The names that were left, and where in the file the weights lie."""
     try:
-        wrong = net.load_state_dict(state, strict=False)
-    except (RuntimeError, ValueError) as error:
-        raise WeightsError(f"{source.name} does not fit: {_line(error)}") from None
-    missing = [name for name in wrong.missing_keys if name not in dropped]
-    for what, names in (("lacks", missing), ("has unknown", wrong.unexpected_keys)):
-        if names:
-            raise WeightsError(f"{source.name} does not fit: it {what} {len(names)} tensors, {names[0]} first")
-    return dropped
+        found = match(net, read_entries(source))
+        net.load_state_dict(found.state, strict=False)
+    except (MisfitError, RuntimeError) as error:
+        raise WeightsError(f"{source.name} does not fit: {one_line(error)}") from None
+    return found.left, found.place
+
+
+def _from_file(net: nn.Module, path: Path) -> str:
+    _, place = _fill(net, path)
+    return f"{path.name} ({place})" if place else path.name
 
 
 def trained(start: str) -> bool:
@@ -89,8 +150,7 @@ def start(net: nn.Module, family: str, variant: str, folder: Path | None, downlo
     """
     path = find(variant, folder)
     if path is not None:
-        load(net, path)
-        return path.name
+        return _from_file(net, path)
     if load_own := getattr(family_module(family), "load_own", None):
         return _own(load_own, net, variant) if download else SCRATCH
     pretrained = getattr(family_module(family), "pretrained", None)
@@ -117,7 +177,7 @@ def _own(load_own: Callable[[nn.Module, str], str], net: nn.Module, variant: str
         return load_own(net, variant)
     except Exception as error:  # the network's, the hub's and the file's errors have no common class
         net.load_state_dict(before)
-        return f"{SCRATCH} (download failed: {_line(error)})"
+        return f"{SCRATCH} (download failed: {one_line(error)})"
 
 
 def _stems(variant: str) -> tuple[str, ...]:
@@ -126,24 +186,37 @@ def _stems(variant: str) -> tuple[str, ...]:
     return (variant, *(row.file for row in rows if row is not None and row.file))
 
 
-def _read(source: Path) -> OrderedDict[str, torch.Tensor]:
-    try:
-        if source.suffix == ".safetensors":
-            state: Any = load_file(source)
-        else:
-            state = torch.load(source, map_location="cpu", weights_only=True)
-    except (safetensors.SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise WeightsError(f"{source.name} can't be read: {_line(error)}") from None
-    except Exception as error:  # torch.load: pickle's own errors have no common class
-        raise WeightsError(
-            f"{source.name} is not a plain state dict ({type(error).__name__}): save net.state_dict()"
-        ) from None
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise WeightsError(f"{source.name} is not a plain state dict: save net.state_dict()")
-    read = OrderedDict((name, t.float() if t.is_floating_point() else t) for name, t in state.items())
-    if hasattr(state, "_metadata"):
-        read._metadata = state._metadata  # type: ignore[attr-defined]
-    return read
+def _stem(name: str) -> str:
+    """A file's name in lower case, without what weight files end in."""
+    suffix = _suffix(name)
+    return name[: len(name) - len(suffix)].lower()
+
+
+def _suffix(name: str) -> str:
+    return max((s for s in SUFFIXES if name.lower().endswith(s)), key=len, default="")
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.iterdir()) if _suffix(path.name) and path.is_file()]
+
+
+def _inside(path: Path) -> Path:
+    """The weight file of a folder that is named like a network. Raises WeightsError if there is none in it."""
+    if not path.is_dir():
+        raise WeightsError(f"{path} is no file: it may be a link to one that is gone")
+    for name in INSIDE:
+        if (path / name).is_file():
+            return path / name
+    raise WeightsError(f"{path} is a folder where a weight file is meant: put the file there as {path.name}.pth")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 def _download(entry: Any, cached: Path) -> str:
@@ -156,7 +229,7 @@ def _download(entry: Any, cached: Path) -> str:
             urllib.request.urlopen(urllib.request.Request(entry.url, method="HEAD"), timeout=REACH_S / 2).close()
             failures.clear()
         except (OSError, ValueError) as error:
-            failures[:] = [_line(error)]
+            failures[:] = [one_line(error)]
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
@@ -166,9 +239,5 @@ def _download(entry: Any, cached: Path) -> str:
     try:
         torch.hub.load_state_dict_from_url(entry.url, map_location="cpu", progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:
-        return f"download failed: {_line(error)}"
+        return f"download failed: {one_line(error)}"
     return "" if cached.is_file() else "download failed: nothing arrived"
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

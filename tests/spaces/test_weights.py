@@ -1,11 +1,14 @@
 """Weights: found by name, loaded strictly, as accurate as they are said to be."""
 
+import argparse
 import csv
 import hashlib
 import http.server
+import pickle
 import socket
 import threading
 import time
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +20,8 @@ from safetensors.torch import save_file
 
 from spaces.families import tiny_resnet
 from spaces.network import build, head_name, normalisation
-from spaces.weights import REACH_S, SCRATCH, WeightsError, find, load, start
+from spaces.space import WeightsError
+from spaces.weights import REACH_S, SCRATCH, find, judge, load, start
 
 SHARED = Path(__file__).parents[3] / "shared"
 WEIGHTS, DATA = SHARED / "weights", SHARED / "data"
@@ -260,3 +264,180 @@ def test_imagenet_nets_are_as_accurate_as_they_were(family, variant, px, above):
     net = build(family, variant, 1000, px).eval()
     load(net, find(variant, WEIGHTS))
     assert top1(net, images, labels, family, variant) > above
+
+
+class Settings:
+    """What a training script keeps beside its weights: a class that no other program has."""
+
+
+def networks(*names):
+    return {"tiny_resnet": names}
+
+
+def judged(folder, *names):
+    return judge(networks(*names), folder, {"tiny_resnet": 32}, 7)
+
+
+def renamed(state, before):
+    return {f"{before}{name}": tensor for name, tensor in state.items()}
+
+
+def another_head(state, name, classes):
+    rest = {n: t for n, t in state.items() if not n.startswith("classifier.")}
+    return rest | {f"{name}.weight": torch.randn(classes, 32), f"{name}.bias": torch.randn(classes)}
+
+
+WRAPPINGS = {
+    "state_dict": lambda s: {"state_dict": s, "epoch": 7, "optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}}},
+    "model": lambda s: {"model": s, "args": argparse.Namespace(lr=0.1), "best": np.float64(0.9), "path": Path("a")},
+    "model_state_dict": lambda s: {"model_state_dict": s, "rng": np.zeros(3), "settings": Settings()},
+    "in a list": lambda s: [s, 7],
+    "nested": lambda s: {"state": {"net": defaultdict(dict, s)}, "log": [1, 2]},
+    "averaged beside plain": lambda s: {"model": {n: t + 1 for n, t in s.items()}, "model_ema": renamed(s, "module.")},
+    "module.": lambda s: renamed(s, "module."),
+    "module._orig_mod.": lambda s: renamed(s, "module._orig_mod."),
+    "compiled inside": lambda s: {n.replace("features.1.", "features.1._orig_mod."): t for n, t in s.items()},
+    "model. with a loss": lambda s: {"state_dict": renamed(s, "model.") | {"criterion.weight": torch.ones(7)}},
+    "encoder. without a head": lambda s: renamed({n: t for n, t in s.items() if "classifier" not in n}, "encoder."),
+    "backbone. and a head beside": lambda s: renamed(another_head(s, "x", 3), "backbone.") | {"head.w": torch.ones(2)},
+    "no counters": lambda s: {n: t for n, t in s.items() if not n.endswith("num_batches_tracked")},
+    "other counters": lambda s: {n: t[None] if n.endswith("num_batches_tracked") else t for n, t in s.items()},
+    "a profiler's counters": lambda s: s | {"total_ops": torch.zeros(1), "features.0.total_params": torch.zeros(1)},
+    "half": lambda s: {n: t.half() if t.ndim > 1 else t for n, t in s.items()},
+    "bfloat16": lambda s: {n: t.bfloat16() if t.ndim > 1 else t for n, t in s.items()},
+    "parameters": lambda s: {n: torch.nn.Parameter(t) if t.is_floating_point() else t for n, t in s.items()},
+    "another head": lambda s: another_head(s, "classifier", 5),
+    "another head's name": lambda s: another_head(s, "fc", 5),
+    "a head of two layers": lambda s: another_head(s, "classifier.0", 16) | {"classifier.2.weight": torch.ones(5, 16)},
+}
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["zip", "legacy"])
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+def test_weights_in_any_usual_wrapping_are_used(tmp_path, wrapping, old):
+    source, net = tiny(), tiny()
+    for tensor in source.state_dict().values():
+        tensor.copy_(torch.randn(tensor.shape).half().float().bfloat16() if tensor.is_floating_point() else tensor)
+    path = tmp_path / "res8_w8_s2.pth"
+    torch.save(WRAPPINGS[wrapping](dict(source.state_dict())), path, _use_new_zipfile_serialization=not old)
+    left = load(net, path)
+    assert set(left) == ({"classifier.weight", "classifier.bias"} if "head" in wrapping else set())
+    for name, tensor in net.state_dict().items():
+        if name not in left and not name.endswith("num_batches_tracked"):
+            assert torch.equal(tensor, source.state_dict()[name]), name
+    assert judged(tmp_path, "res8_w8_s2").used["res8_w8_s2"].startswith("res8_w8_s2.pth")
+
+
+def test_a_head_of_another_name_and_the_same_shape_is_kept(tmp_path):
+    state = another_head(tiny().state_dict(), "fc", 7)
+    torch.save(state, tmp_path / "res8_w8_s2.pth")
+    net = tiny()
+    assert load(net, tmp_path / "res8_w8_s2.pth") == ()
+    assert torch.equal(net.classifier.weight, state["fc.weight"])
+
+
+@pytest.mark.parametrize(
+    "name", ["r.pth.tar", "r.ckpt", "r.bin", "r.pt", "r.pth", "r.th", "r.PTH", "r/model.safetensors"]
+)
+def test_weights_are_found_whatever_their_file_ends_in(tmp_path, name):
+    path = tmp_path / name.replace("r", "Res8_W8_S2", 1)
+    path.parent.mkdir(exist_ok=True)
+    save_file(tiny().state_dict(), path) if "safe" in name else torch.save(tiny().state_dict(), path)
+    assert judged(tmp_path, "res8_w8_s2").used == {"res8_w8_s2": path.name}
+
+
+def test_a_safetensors_file_of_another_name_is_read(tmp_path):
+    save_file(tiny().state_dict(), tmp_path / "res8_w8_s2.bin")
+    assert load(tiny(), tmp_path / "res8_w8_s2.bin") == ()
+
+
+class Harmful:
+    """Would make a file when it is unpickled by pickle."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["zip", "legacy"])
+def test_nothing_of_a_file_is_run(tmp_path, old):
+    content = {"state_dict": dict(tiny().state_dict()), "args": Harmful(tmp_path / "made")}
+    torch.save(content, tmp_path / "res8_w8_s2.pth", _use_new_zipfile_serialization=not old)
+    assert load(tiny(), tmp_path / "res8_w8_s2.pth") == ()
+    assert not (tmp_path / "made").exists()
+
+
+def traced(path):
+    torch.jit.save(torch.jit.trace(tiny().eval(), torch.zeros(1, 3, 32, 32)), path)
+
+
+def cut_short(path):
+    torch.save(tiny().state_dict(), path)
+    path.write_bytes(path.read_bytes()[:20000])
+
+
+REFUSED = {
+    "a whole network": (lambda p: torch.save(tiny(), p), r"whole pickled network .*torch.save\(net.state_dict"),
+    "a network in a checkpoint": (lambda p: torch.save({"epoch": 1, "model": tiny()}, p), "whole pickled network"),
+    "TorchScript": (traced, r"TorchScript archive.*net.state_dict"),
+    "a pointer": (lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1"), "git lfs pull"),
+    "a page": (lambda p: p.write_text("\n<!DOCTYPE html><html>"), "a web page"),
+    "empty": (lambda p: p.write_bytes(b""), "empty"),
+    "cut short": (cut_short, "damaged or cut short"),
+    "nonsense": (lambda p: p.write_bytes(b"no weights at all"), "damaged or cut short"),
+    "numbers": (lambda p: torch.save({"epoch": 3}, p), "no weights in it .it holds epoch"),
+    "one tensor": (lambda p: torch.save(torch.zeros(3), p), "no weights in it"),
+    "another network": (lambda p: torch.save(build("tiny_mobile", "mb_w8", 7, 32).state_dict(), p), "does not fit"),
+    "wider": (lambda p: torch.save(build("tiny_resnet", "res8_w16_s2", 7, 32).state_dict(), p), "size mismatch"),
+    "two networks": (
+        lambda p: torch.save(renamed(tiny().state_dict(), "a.") | renamed(tiny().state_dict(), "b."), p),
+        "a and b both fit",
+    ),
+    "nan": (lambda p: torch.save(changed(**{"features.0.0.weight": torch.full((8, 3, 3, 3), torch.nan)}), p), "nan"),
+    "integers": (
+        lambda p: torch.save(changed(**{"features.0.0.weight": torch.ones(8, 3, 3, 3, dtype=torch.int8)}), p),
+        "holds integers",
+    ),
+    "a folder": (lambda p: p.mkdir(), "a folder where a weight file is meant"),
+    "a dead link": (lambda p: p.symlink_to("nowhere"), "a link to one that is gone"),
+    "a pickle": (lambda p: p.write_bytes(pickle.dumps({"a": [1.0]})), "damaged or cut short|no weights"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_is_no_weights_of_the_network_is_refused_in_one_line(tmp_path, kind):
+    write, says = REFUSED[kind]
+    write(tmp_path / "res8_w8_s2.pth")
+    with pytest.raises(WeightsError, match=says) as caught:
+        judged(tmp_path, "res8_w8_s2")
+    assert "\n" not in str(caught.value) and "res8_w8_s2.pth" in str(caught.value)
+    assert type(pickle.loads(pickle.dumps(caught.value))) is WeightsError  # it comes from another process
+
+
+def test_a_folder_that_names_nothing_of_the_space_is_refused(tmp_path):
+    torch.save(tiny().state_dict(), tmp_path / "best.pth")
+    with pytest.raises(WeightsError, match=r"it holds best\.pth; names looked for: res8_w8_s2\.pth, res14_w8_s2\.pth"):
+        judged(tmp_path, "res8_w8_s2", "res14_w8_s2")
+    (tmp_path / "best.pth").unlink()
+    with pytest.raises(WeightsError, match="holds no weight file"):
+        judged(tmp_path, "res8_w8_s2")
+
+
+def test_what_is_used_and_what_is_not_is_told(tmp_path):
+    torch.save(tiny().state_dict(), tmp_path / "res8_w8_s2.pth")
+    torch.save(tiny().state_dict(), tmp_path / "best.pth")
+    told = judged(tmp_path, "res8_w8_s2", "res14_w8_s2")
+    assert told.used == {"res8_w8_s2": "res8_w8_s2.pth", "res14_w8_s2": SCRATCH} and told.unused == ("best.pth",)
+    digest = hashlib.sha256((tmp_path / "res8_w8_s2.pth").read_bytes()).hexdigest()
+    assert told.digests == {"res8_w8_s2": digest}
+
+
+def test_a_wider_head_of_two_layers_is_replaced_whole(tmp_path):
+    """mobilenet_v3 has two linear layers behind its features; people put one in their place."""
+    source, net = (build("mobilenet_v3", "mobilenet_v3_small", 7, 64) for _ in range(2))
+    source.classifier = torch.nn.Linear(576, 10)
+    torch.save(source.state_dict(), tmp_path / "mobilenet_v3_small.pth")
+    assert {name.split(".")[0] for name in load(net, tmp_path / "mobilenet_v3_small.pth")} == {"classifier"}
+    assert torch.equal(net.features[0][0].weight, source.features[0][0].weight)

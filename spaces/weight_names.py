@@ -1,0 +1,210 @@
+"""Tensors of a file under the names of a network: prefixes, counters and heads differ, the rest must be the same."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from spaces.network import head_name
+from spaces.weight_files import Entry
+
+# What wrappers put before or between a network's names.
+WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+# Counters that no output depends on: BatchNorm's, and those of a profiler.
+COUNTERS = ("num_batches_tracked", "total_ops", "total_params")
+ANCHORS = 12  # tensors of a network that show what its names are preceded by in a file
+MOST = 0.5  # of a network's names, from which on a file may be of it
+# Entries of a checkpoint, those before others where several fit: averaged weights are those meant for use.
+ENTRIES = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "params", "module")
+
+Tensors = Mapping[str, torch.Tensor]
+
+
+class MisfitError(ValueError):
+    """Raised for tensors that are not of this network. `count` is how many differ."""
+
+    def __init__(self, reason: str, count: int) -> None:
+        super().__init__(reason)
+        self.count = count
+
+
+@dataclass(frozen=True)
+class Match:
+    """Tensors by a network's own names.
+
+    Attributes:
+        state: what is loaded.
+        left: names of the head's tensors that stay as they are.
+        place: where in the file the tensors lie, for people; empty for a plain state dict.
+    """
+
+    state: OrderedDict[str, torch.Tensor]
+    left: tuple[str, ...]
+    place: str
+
+
+def match(net: nn.Module, entries: tuple[Entry, ...]) -> Match:
+    """Return the one state dict among `entries` that is of this network.
+
+    Where several fit, averaged ones (`ema`) come first, then those under the usual names of a checkpoint.
+
+    Raises:
+        MisfitError: none fits, or several do and nothing says which is meant.
+    """
+    found: list[Match] = []
+    misfits: list[MisfitError] = []
+    for entry in entries:
+        state = _unwrapped(entry.state)
+        for prefix in _prefixes(net, state):
+            try:
+                found.append(_matched(net, state, prefix, ".".join(filter(None, (*entry.path, prefix.rstrip("."))))))
+            except MisfitError as error:
+                misfits.append(error)
+    if not found:
+        raise min(misfits, key=lambda error: error.count)
+    best = min(_rank(one.place) for one in found)
+    first = [one for one in found if _rank(one.place) == best]
+    if len(first) > 1:
+        places = " and ".join(one.place or "the file itself" for one in first)
+        raise MisfitError(f"{places} both fit: keep the one that is meant", 0)
+    return first[0]
+
+
+def _rank(place: str) -> tuple[int, int]:
+    averaged = "ema" in place.lower() or "averaged" in place.lower()
+    top = place.split(".")[0]
+    return (0 if averaged else 1, ENTRIES.index(top) if top in ENTRIES else -1 if not place else len(ENTRIES))
+
+
+def _unwrapped(state: OrderedDict[str, torch.Tensor]) -> OrderedDict[str, torch.Tensor]:
+    """The state without what wrappers add to names; with its layers' versions where no name has changed."""
+    found = OrderedDict()
+    for name, tensor in state.items():
+        plain = name
+        for wrapper in WRAPPERS:
+            plain = plain.replace(wrapper, "")
+        found[plain] = tensor.float() if tensor.is_floating_point() else tensor
+    if hasattr(state, "_metadata"):
+        found._metadata = state._metadata  # type: ignore[attr-defined]
+    return found
+
+
+def _prefixes(net: nn.Module, state: Tensors) -> list[str]:
+    """What precedes most of the network's names in a file, the empty prefix first; where nothing does, the likeliest.
+
+    A layer deep inside may be named like one of the first: so a single name says nothing.
+    """
+    own = [name for name in net.state_dict() if not name.endswith(COUNTERS)]
+    found = {name[: -len(a)] for a in own[:ANCHORS] for name in state if name.endswith(f".{a}")}
+    shares = {prefix: sum(f"{prefix}{name}" in state for name in own) / len(own) for prefix in ("", *found)}
+    most = [prefix for prefix, share in shares.items() if share >= MOST] or [max(shares, key=lambda p: shares[p])]
+    return sorted(most, key=lambda prefix: (len(prefix), prefix))
+
+
+def _matched(net: nn.Module, state: OrderedDict[str, torch.Tensor], prefix: str, place: str) -> Match:
+    own, head = net.state_dict(), head_name(net)
+    inside = _renamed(net, _below(state, prefix))
+    outside = {name: t for name, t in state.items() if not name.startswith(prefix)}
+    block = _block(net, head)
+    of_head = {name for name in own if name.startswith(block)}
+    fitting = OrderedDict((n, t) for n, t in inside.items() if n in own and not n.endswith(COUNTERS))
+    wrong = [name for name, tensor in fitting.items() if tensor.shape != own[name].shape]
+    needed = [name for name in own if not name.endswith(COUNTERS)]
+    missing = [name for name in needed if name not in fitting]
+    unknown = [name for name in inside if name not in own and not name.endswith(COUNTERS)]
+    if bad := [name for name in wrong if name not in of_head]:
+        found, wanted = (tuple(t[bad[0]].shape) for t in (fitting, own))
+        raise MisfitError(f"size mismatch for {bad[0]}: {found} where the network has {wanted}", len(bad))
+    if bad := [name for name in missing if name not in of_head]:
+        raise MisfitError(f"it lacks {len(bad)} tensors, {bad[0]} first", len(bad))
+    strangers = {name: inside[name] for name in unknown}
+    another = _another_head(own, head, strangers | (outside if prefix else {})) if missing else {}
+    if bad := [name for name in unknown if name not in another and not (missing and name.startswith(block))]:
+        raise MisfitError(f"it has unknown {len(bad)} tensors, {bad[0]} first", len(bad))
+    if set(wrong) - {f"{head}.weight", f"{head}.bias"} or set(missing) - {f"{head}.weight", f"{head}.bias"}:
+        wrong = [name for name in of_head if name in fitting]  # a head of other layers: nothing of it is kept
+        another = {}
+    for name in wrong:
+        del fitting[name]
+    for theirs, ours in another.items():
+        if theirs in (fits := strangers | outside) and fits[theirs].numel() == own[ours].numel():
+            fitting[ours] = fits[theirs].reshape(own[ours].shape)
+    _check_values(own, fitting)
+    left = tuple(name for name in needed if name not in fitting)
+    fitting.update((name, own[name]) for name in own if name.endswith(COUNTERS))
+    fitting.update((n, t) for n, t in inside.items() if n in own and n.endswith(COUNTERS) and t.shape == own[n].shape)
+    fitting._metadata = inside._metadata  # type: ignore[attr-defined]
+    return Match(fitting, left, place)
+
+
+def _check_values(own: Tensors, fitting: Tensors) -> None:
+    for name, tensor in fitting.items():
+        if own[name].is_floating_point() and not tensor.is_floating_point():
+            raise MisfitError(f"{name} holds integers, as a quantized network's do: save the float network's", 1)
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise MisfitError(f"{name} holds values that are no numbers (nan or inf)", 1)
+
+
+def _below(state: OrderedDict[str, torch.Tensor], prefix: str) -> OrderedDict[str, torch.Tensor]:
+    if not prefix:
+        return state
+    found = OrderedDict((n.removeprefix(prefix), t) for n, t in state.items() if n.startswith(prefix))
+    versions: dict[str, Any] = getattr(state, "_metadata", {})
+    below = {f"{name}.".removeprefix(prefix).rstrip("."): v for name, v in versions.items()}
+    if "" in below:
+        found._metadata = OrderedDict(below)  # type: ignore[attr-defined]
+    return found
+
+
+def _renamed(net: nn.Module, state: OrderedDict[str, torch.Tensor]) -> OrderedDict[str, torch.Tensor]:
+    """The names as the network's own hooks read them: files may be older than its code."""
+
+    class Seen(Exception):
+        pass
+
+    def stop(_: nn.Module, read: dict[str, torch.Tensor], *__: object) -> None:
+        found.update(read)
+        raise Seen
+
+    found: OrderedDict[str, torch.Tensor] = OrderedDict()
+    if not hasattr(state, "_metadata"):  # a file without layers' versions is taken to be one of today's layers
+        state._metadata = net.state_dict()._metadata  # type: ignore[attr-defined]
+    hook = net.register_load_state_dict_pre_hook(stop)
+    try:
+        net.load_state_dict(state, strict=False)
+    except Seen:
+        pass
+    finally:
+        hook.remove()
+    found._metadata = state._metadata  # type: ignore[attr-defined]
+    return found
+
+
+def _block(net: nn.Module, head: str) -> str:
+    """What the names of the head's layers begin with: of a small Sequential of linear layers, all of them."""
+    parent = head.rpartition(".")[0]
+    if not parent or not isinstance(block := net.get_submodule(parent), nn.Sequential):
+        return f"{head}."
+    layers = [layer for layer in block.modules() if next(layer.parameters(recurse=False), None) is not None]
+    plain = all(isinstance(m, nn.Linear) or (isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1)) for m in layers)
+    whole = all(name.startswith(f"{parent}.") for name, _ in net.named_parameters())
+    return f"{parent}." if plain and len(layers) <= 3 and not whole else f"{head}."
+
+
+def _another_head(own: Tensors, head: str, strangers: Tensors) -> dict[str, str]:
+    """Names of the one unknown layer that takes what the head takes -> the head's names; empty if there is none."""
+    takes = own[f"{head}.weight"].flatten(1).shape[1]
+    layers = [
+        name.removesuffix(".weight")
+        for name, tensor in strangers.items()
+        if name.endswith(".weight") and tensor.ndim in (2, 4) and tensor.flatten(1).shape[1] == takes
+    ]
+    if len(layers) != 1:
+        return {}
+    pairs = ((f"{layers[0]}.{part}", f"{head}.{part}") for part in ("weight", "bias"))
+    return {theirs: ours for theirs, ours in pairs if theirs in strangers and ours in own}
