@@ -26,13 +26,15 @@ from evaluators.quantizing.tuning import tuned
 from evaluators.training import Deadline, load_net
 from remote.files import replace_file, write_file
 from spaces import network
+from spaces.folding import deployed
 
 
 def make_graph(job: GraphJob) -> Graph:
     """The exported file, and beside it what it took as JSON. Raises what export and conversion raise, Unsupported."""
     if not job.plain.exists():
         with replace_file(job.plain) as part:
-            export(load_net(job.net), job.candidate.image_px, part, job.opset)
+            px, cut = job.candidate.image_px, bool(job.candidate.steps)
+            export(deployed(load_net(job.net), px, cut), px, part, job.opset)
     with replace_file(job.out) as part:
         return _made(job, part)
 

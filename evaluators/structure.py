@@ -21,6 +21,7 @@ from evaluators.precision import to_precision
 from evaluators.rounded import AXIS
 from remote.device import Int8Recipe
 from spaces.candidate import Candidate
+from spaces.folding import deployed
 from spaces.network import Plan, Unbuildable, compressed, count_macs, head_name
 from spaces.widths import granularity
 
@@ -56,18 +57,19 @@ def measure(
         torch.manual_seed(seed)
         net = random_net(candidate, classes)
     path, image_px = folder / f"{candidate.graph_key()}-random.onnx", candidate.image_px
+    as_deployed = deployed(net, image_px, bool(candidate.steps))
     with tempfile.TemporaryDirectory() as scratch:
         fp32 = Path(scratch) / "fp32.onnx"
-        exporter = _export(net, candidate, fp32, min(OPSET, opset_max))
+        exporter = _export(as_deployed, candidate, fp32, min(OPSET, opset_max))
         opset = opset_of(fp32)
         if opset > opset_max:
             raise Unsupported(f"{candidate.describe()}: needs ONNX opset {opset}, the device reads up to {opset_max}")
-        difference = _check_parity(net, fp32, candidate, seed)
+        difference = _check_parity(as_deployed, fp32, candidate, seed)
         _convert(candidate, fp32, path, int8, seed)
         check(path, opset_max, runtimes, candidate.describe())
     structure = Structure(
-        parameters=sum(parameter.numel() for parameter in net.parameters()),
-        macs=count_macs(net, torch.zeros(1, 3, image_px, image_px)),
+        parameters=sum(parameter.numel() for parameter in as_deployed.parameters()),
+        macs=count_macs(as_deployed, torch.zeros(1, 3, image_px, image_px)),
         onnx_bytes=path.stat().st_size,
         parity_max_abs=difference,
         exporter=exporter,

@@ -65,6 +65,11 @@ class Worker:
             self._pool.join()
             self._pool = None
 
+    def keep_log(self, log: Path) -> None:
+        """Write the output of this process and of those after it to `log` from now on."""
+        self.log = log
+        self.call(_log_to, str(log))
+
     def start(self) -> None:
         """Begins to import what the work needs, and returns at once."""
         self._warm = self._running_pool().schedule(_import, (self._preload,))

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.console import Console
@@ -53,6 +54,7 @@ from search.ledger import Ledger
 from search.live import View
 from search.looks import early_stops, looks, screened
 from search.mended import measured_again, mended, voided
+from search.networks import check_networks
 from search.proposing.known import Earlier
 from search.remembered import Remembered, Seen
 from search.result import Result
@@ -62,6 +64,7 @@ from search.start_sizes import ParentSizes
 from search.steps import Steps, Terms
 from search.study import open_study, record_corrections, samplers
 from spaces.candidate import Unbuildable
+from spaces.judgement import Judgement
 from spaces.space import Space, load
 
 LOOK_SHARE, LOOK_S = 0.02, 3.0  # of a time limit, and at least, after which a disturbed timing is not repeated
@@ -86,6 +89,7 @@ class Rooms:
     worker: Worker
     view: View
     earlier: Earlier | None  # run that the sampler starts from
+    weights: Judgement | None  # which of the user's weights the networks start from
     runtime_mb: dict[str, float] = field(default_factory=dict)  # by runtime, before any model was loaded
 
 
@@ -106,10 +110,18 @@ def run(settings: Settings, console: Console, publish: Publish) -> Result:
         cache = cache_folder(settings)
         dataset = open_dataset(settings.data, settings.seed, cache, resize=settings.resize)
         if settings.weights not in (None, "none") and not Path(settings.weights).is_dir():
-            raise SettingsError(f"no folder {settings.weights}: --weights takes a folder of weight files, or none")
+            raise SettingsError(
+                f"no folder {settings.weights}: --weights takes the folder that weight files lie in, named like their "
+                "networks (mobilenet_v2.pth), or none"
+            )
         space = load(settings.space or ("tiny" if max(dataset.sizes[0]) <= 64 else "edge"))
+        # the run's folder is not this run's yet, so its log lies elsewhere at first
+        log = Path(stack.enter_context(TemporaryDirectory())) / "worker.log"
+        views: list[View] = []  # there is none yet while networks are checked and the device is probed
+        worker = stack.enter_context(Worker(log, on_retry=partial(_log, views, console)))
+        worker.start()
+        weights = check_networks(space, settings, dataset, worker)
         console.print(f"connecting to {settings.device}", highlight=False, markup=False)
-        views: list[View] = []  # there is none yet while the device is probed
         tell = partial(_tell, settings.device, views, console)
         session, device, _ = connect(settings.device, on_event=tell)
         stack.enter_context(session)
@@ -129,12 +141,10 @@ def run(settings: Settings, console: Console, publish: Publish) -> Result:
         views.append(view)
         if not is_known:
             view.log("begun by a version that did not record data and device: they are taken to be the same")
-        worker = stack.enter_context(Worker(folder / "worker.log", on_retry=view.log))
-        worker.start()
+        worker.keep_log(folder / "worker.log")
         patient = Patient(session, on_incident=lambda incident: _note(incident, ledger, watch, view))
-        rooms = Rooms(
-            settings, folder, dataset, device, patient, facts, able, space, ledger, watch, worker, view, earlier
-        )
+        open_now = (patient, facts, able, space, ledger, watch, worker, view)
+        rooms = Rooms(settings, folder, dataset, device, *open_now, earlier, weights)
         result, preprocessing, classes = _searched(rooms, started)
         view.doing("writing the report")
         publish(result, preprocessing, classes)
@@ -159,6 +169,14 @@ def _tell(device: str, views: list[View], console: Console, event: dict[str, Any
         console.print(line, highlight=False, markup=False)
 
 
+def _log(views: list[View], console: Console, line: str) -> None:
+    """Log a line in the view, or print it before there is one."""
+    if views:
+        views[0].log(line)
+    else:
+        console.print(line, highlight=False, markup=False)
+
+
 def _note(incident: Incident, ledger: Ledger, watch: Stopwatch, view: View) -> None:
     """Counts a failure that was survived, for the report."""
     view.log(f"device: {incident.reason}; tried again")
@@ -168,7 +186,8 @@ def _note(incident: Incident, ledger: Ledger, watch: Stopwatch, view: View) -> N
 
 def _searched(rooms: Rooms, started: str) -> tuple[Result, dict[str, Any], tuple[str, ...]]:
     settings, view = rooms.settings, rooms.view
-    for line in (*rooms.dataset.left_out, f"data: {rooms.dataset.note}"):
+    judged = rooms.weights.lines() if rooms.weights else ()
+    for line in (*rooms.dataset.left_out, f"data: {rooms.dataset.note}", *judged):
         view.log(line)
     rooms.worker.ready()
     allowance = Allowance()
@@ -210,7 +229,8 @@ def _searched(rooms: Rooms, started: str) -> tuple[Result, dict[str, Any], tuple
         *([restless] if restless else []),
         *(m.agreement.warning(m.candidate.describe()) for m in ending.measurements if m.agreement),
     ]
-    told = {"teacher": board.teaching()} | {f"channels of {name}": line for name, line in steps.told().items()}
+    used = {"weights": rooms.weights.describe()} if rooms.weights else {}
+    told = {"teacher": board.teaching()} | used | {f"channels of {name}": line for name, line in steps.told().items()}
     result = _result(rooms, ending, stops, setup, started, told, tuple(filter(None, dict.fromkeys(warnings))))
     preprocessing = board.preprocessing(ending.choice.candidate) if ending.choice else {}
     return result, preprocessing, rooms.dataset.classes

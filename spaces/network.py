@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from spaces.candidate import Unbuildable
 from spaces.declared import operations
-from spaces.space import missing
+from spaces.space import SpaceError, missing
 
 Triple = tuple[float, float, float]
 Options = Sequence[tuple[str, str]]  # (axis name, value), as a candidate has them
@@ -70,6 +70,21 @@ def operation_names() -> tuple[str, ...]:
 def variants(family: str) -> dict[str, Variant]:
     """The family's table: variant name -> its numbers. It may know more names than it lists."""
     return dict(family_module(family).VARIANTS)
+
+
+def check_names(space: str, networks: Mapping[str, Sequence[str]]) -> None:
+    """Raise SpaceError, one line with what comes near, for a variant that its family doesn't have.
+
+    Args:
+        space: its name, for the message.
+        networks: variants by family.
+    """
+    for family, names in networks.items():
+        for variant in names:
+            try:
+                _row(family, variant)
+            except Unbuildable as error:
+                raise SpaceError(f"space {space}: {error}") from None
 
 
 def normalisation(family: str, variant: str) -> tuple[Triple, Triple]:

@@ -29,6 +29,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         for name in [args.space] if args.space else presets():
             space = load(name)
+            if args.space:
+                _check_names(space)
             known_by: dict[str, str] = {}
             if args.device:
                 space, known_by = _cut(space, args.device)
@@ -64,6 +66,13 @@ def table(space: Space) -> object:
     for line in space.left_out:
         drawn.add_row("left out", Text(line))
     return drawn
+
+
+def _check_names(space: Space) -> None:
+    """Raise SpaceError for a name that is no network's; takes the seconds that torch takes to load."""
+    from spaces.network import check_names
+
+    check_names(space.name, space.variants)
 
 
 def _cut(space: Space, device: str) -> tuple[Space, dict[str, str]]:

@@ -18,6 +18,8 @@ PRESETS = Path(__file__).parent / "presets"
 FAMILIES = Path(__file__).parent / "families"
 OPTIONAL = ("timm",)  # families of a package of that name, which is installed as an extra
 PLAIN_AXES = ("image_px", "precision", "runtime", "threads")
+WORDS, COUNTS = ("precision", "runtime"), ("image_px", "threads")  # axes by what their values are
+EXAMPLES = {"words": "'fp32', 'int8'", "whole numbers": "64, 96", "numbers": "0.0, 0.5"}
 
 Value = str | int | float
 
@@ -193,9 +195,10 @@ def load(name: str) -> Space:
     if not path.is_file():
         raise SpaceError(f"no space {name!r}: name one of {', '.join(presets())}, or a TOML file like them")
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors put a byte order mark first
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise SpaceError(f"{path} is not a TOML file: {error}") from None
+    _check_table(table, path)
     return _without_excluded(_check(_from_table(path.stem, table), path), path)
 
 
@@ -269,6 +272,34 @@ def _without_excluded(space: Space, path: Path) -> Space:
                 own.setdefault(family, {})[axis] = keep
                 left_out.append(f"{axis} {value} of {family}: {why}" if value else f"{axis} of {family}: {why}")
     return replace(space, own_axes=own, left_out=tuple(left_out))
+
+
+def _check_table(table: dict[str, Any], path: Path) -> None:
+    """Raise SpaceError for a table that is none, or an entry that is no list of the right kind."""
+    known = ("title", "variants", "axes", "families")
+    if unknown := [name for name in table if name not in known]:
+        raise SpaceError(f"{path}: no table {unknown[0]!r}; there are {', '.join(known)}")
+    for part in known[1:]:
+        if not isinstance(table.get(part, {}), dict):
+            raise SpaceError(f"{path}: {part} must be a table, [{part}] and lines below it")
+    for family, names in table.get("variants", {}).items():
+        if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+            raise SpaceError(f"{path}: {family} = {names!r} must be a list of names, such as resnet = ['resnet18']")
+    own = table.get("families", {})
+    for family, axes in own.items():
+        if not isinstance(axes, dict):
+            raise SpaceError(f"{path}: families.{family} must be a table, [families.{family}] and lines below it")
+    there = (*PLAIN_AXES, *operations(), *options())
+    for axis, values in [*table.get("axes", {}).items(), *(item for axes in own.values() for item in axes.items())]:
+        if axis not in there:  # refused below, with what there is
+            continue
+        kinds = (str,) if axis in (*WORDS, *options()) else (int,) if axis in COUNTS else (int, float)
+        right = isinstance(values, list) and all(isinstance(v, kinds) and not isinstance(v, bool) for v in values)
+        if not right:
+            kind = "words" if kinds == (str,) else "whole numbers" if kinds == (int,) else "numbers"
+            raise SpaceError(f"{path}: {axis} = {values!r} must be a list of {kind}, such as [{EXAMPLES[kind]}]")
+        if axis in COUNTS and any(value < 1 for value in values):
+            raise SpaceError(f"{path}: {axis} = {values!r} must be 1 or more")
 
 
 def _check(space: Space, path: Path) -> Space:

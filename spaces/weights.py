@@ -6,7 +6,6 @@ import hashlib
 import threading
 import urllib.request
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from torch import nn
 
 from spaces.candidate import Unbuildable
+from spaces.judgement import Judgement
 from spaces.network import build, family_module, family_names, variants
 from spaces.space import OPTIONAL, WeightsError
 from spaces.weight_files import one_line, read_entries
@@ -23,21 +23,6 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".pth.tar", ".pt.tar", ".ckpt", ".bin
 INSIDE = ("model.safetensors", "pytorch_model.bin")  # what a folder of one network's weights holds
 SCRATCH = "none: trained from scratch"
 REACH_S = 8.0  # how long the weights' host may take to answer before training starts from scratch
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """What a folder of weights has for the networks of a space.
-
-    Attributes:
-        used: by variant, the file whose weights it starts from and where in it they lie, or `SCRATCH`.
-        digests: by variant, the SHA-256 of that file; without those that start from scratch.
-        unused: names of the folder's weight files that no network of the space starts from.
-    """
-
-    used: Mapping[str, str]
-    digests: Mapping[str, str]
-    unused: tuple[str, ...]
 
 
 def judge(

@@ -63,6 +63,7 @@ def granularity(net: nn.Module) -> int:
     the narrowest convolution.
     """
     widths = [layer.out_channels for layer in net.modules() if isinstance(layer, nn.Conv2d)]
+    widths = widths or [layer.out_features for layer in net.modules() if isinstance(layer, nn.Linear)]
     if median(widths) >= 64:
         return 8
     return next(step for step in (4, 2, 1) if step == 1 or step <= min(widths) // 4)

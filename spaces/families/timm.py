@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from spaces.folding import in_branches
 from spaces.network import Unbuildable, Variant, fit_stem, head_name
 
 SHOWN = (
@@ -33,7 +34,10 @@ class Names(Mapping[str, Variant]):
         timm = package()
         if not timm.is_model(name):
             raise KeyError(name)
-        wanted = timm.get_pretrained_cfg(name)
+        try:
+            wanted = timm.get_pretrained_cfg(name)
+        except RuntimeError:  # a tag that the network doesn't have
+            raise KeyError(name) from None
         return Variant(mean=tuple(wanted.mean), std=tuple(wanted.std)) if wanted else Variant()
 
     def __iter__(self) -> Iterator[str]:
@@ -44,7 +48,8 @@ class Names(Mapping[str, Variant]):
 
     def close_to(self, name: str) -> tuple[str, ...]:
         """What may have been meant by a name that timm does not have."""
-        return tuple(difflib.get_close_matches(name, package().list_models(), 5, 0.5)) or SHOWN
+        known = package().list_models(pretrained="." in name)  # with tags, or without
+        return tuple(difflib.get_close_matches(name, known, 5, 0.5)) or SHOWN
 
 
 VARIANTS = Names()
@@ -102,5 +107,7 @@ def _fitted(net: nn.Module, image_px: int) -> nn.Module:
     pool = "maxpool" if isinstance(getattr(net, "maxpool", None), nn.MaxPool2d) else ""
     first = next((name for name, layer in net.named_modules() if isinstance(layer, nn.Conv2d)), "")
     if not first or net.get_submodule(first).stride != (2, 2):
+        return net
+    if net.get_submodule(first) in in_branches(net):  # the other branches would halve on
         return net
     return fit_stem(net, image_px, conv=first, pool=pool)

@@ -6,8 +6,9 @@ amount is the fraction of every rank that is removed, rounded as channels are. S
 layers' own shapes alone, so a latency measured on random weights holds.
 
 Only layers that need fewer multiply-accumulates for it are taken apart. Left alone are the classifier, grouped and
-depthwise convolutions, and those on a single pixel (squeeze-and-excitation), where there is no work to save. What
-follows a layer (BatchNorm, activation) follows the last of its parts.
+depthwise convolutions, those on a single pixel (squeeze-and-excitation), where there is no work to save, layers of a
+kind of their own (`spaces.plain_layers`), and those of blocks that fold into one layer at deployment. What follows a
+layer (BatchNorm, activation) follows the last of its parts.
 """
 
 import copy
@@ -17,7 +18,9 @@ import torch
 from torch import nn
 
 from spaces.candidate import NoGain
+from spaces.folding import in_branches
 from spaces.network import Gradients, Unbuildable, count_macs, head_name
+from spaces.plain_layers import is_plain
 from spaces.widths import granularity, kept
 
 
@@ -36,17 +39,25 @@ def apply(
     if not 0 < amount < 1:
         raise Unbuildable(f"lowrank {amount:g} is not a fraction of ranks: name one from 0 up to 1")
     training = net.training
-    before, step = count_macs(net.eval(), example), granularity(net)
-    for name in _eligible(net, example):
-        layer = net.get_submodule(name)
-        assert isinstance(layer, nn.Conv2d | nn.Linear)  # `_eligible` names no others
-        ranks = ranks_of(layer, amount, step)
-        if saves(layer, ranks):
-            net.set_submodule(name, decomposed(layer, ranks))
-    after = count_macs(net, example)
+    try:
+        before, step = count_macs(net.eval(), example), granularity(net)
+        _take_apart(net, amount, example, step)
+        after = count_macs(net, example)
+    except Exception as error:  # a network may look into its layers, and stumble over parts of them
+        reason = " ".join(str(error).split())[:200]
+        raise Unbuildable(f"lowrank {amount:g}: {type(error).__name__}: {reason}") from error
     if after >= before:
         raise NoGain(f"lowrank {amount:g}: {after} multiply-accumulates, {before} without: none saved")
     return net.train(training)
+
+
+def _take_apart(net: nn.Module, amount: float, example: torch.Tensor, step: int) -> None:
+    for name in eligible(net, example):
+        layer = net.get_submodule(name)
+        assert isinstance(layer, nn.Conv2d | nn.Linear)  # `eligible` names no others
+        ranks = ranks_of(layer, amount, step)
+        if saves(layer, ranks):
+            net.set_submodule(name, decomposed(layer, ranks))
 
 
 def ranks_of(layer: nn.Conv2d | nn.Linear, amount: float, step: int) -> tuple[int, int]:
@@ -70,11 +81,14 @@ def saves(layer: nn.Conv2d | nn.Linear, ranks: tuple[int, int]) -> bool:
 
 
 @torch.no_grad()
-def decomposed(layer: nn.Conv2d | nn.Linear, ranks: tuple[int, int]) -> nn.Sequential:
+def decomposed(layer: nn.Conv2d | nn.Linear, ranks: tuple[int, int]) -> nn.Module:
     """Layers that compute together what `layer` does, as nearly as these ranks allow; with full ranks exactly.
 
-    All but the last have rows of unit norm: one scale serves every channel in between, as int8 wants it.
+    A grouped layer, or one of a kind of its own, comes back as it is: its parts would compute something else. All but
+    the last have rows of unit norm: one scale serves every channel in between, as int8 wants it.
     """
+    if not is_plain(layer) or (isinstance(layer, nn.Conv2d) and layer.groups > 1):
+        return layer
     if isinstance(layer, nn.Conv2d) and _spatial(layer):
         return _tucker(layer, *ranks)
     first, last = _factors(layer.weight.double().flatten(1), ranks[0])
@@ -144,17 +158,21 @@ def _float(weight: torch.Tensor) -> nn.Parameter:
     return nn.Parameter(weight.float().contiguous())
 
 
-def _eligible(net: nn.Module, example: torch.Tensor) -> list[str]:
+def eligible(net: nn.Module, example: torch.Tensor) -> list[str]:
     """Names of the layers that may be taken apart."""
     found, hooks = [], []
     head = net.get_submodule(head_name(net))
 
     def look(name: str, output: torch.Tensor) -> None:
-        if output.ndim == 2 or output.shape[2] * output.shape[3] > 1:
+        single = isinstance(net.get_submodule(name), nn.Conv2d) and output.shape[2] * output.shape[3] == 1
+        if not single and name not in found:
             found.append(name)
 
+    inside = in_branches(net)
     for name, layer in net.named_modules():
-        if layer is not head and (isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)):
+        if layer is head or layer in inside or not is_plain(layer):
+            continue
+        if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1):
             hooks.append(layer.register_forward_hook(lambda _, __, output, name=name: look(name, output)))
     with torch.no_grad():
         net(example)

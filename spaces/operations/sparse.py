@@ -5,8 +5,9 @@ compute capability 8.0 on, which do twice the work in the same time then (Mishra
 Neural Networks). Elsewhere a space is cut to do without. The amount is 0 or 0.5.
 
 Sparse become convolutions and linear layers whose inputs come in fours, as TensorRT wants them: at each output and
-each pixel of the kernel. Left alone are the classifier, and grouped and depthwise convolutions. Which weights are
-zero follows from the weights, how many does not; random weights have as many, so a latency measured on them holds.
+each pixel of the kernel. Left alone are the classifier, grouped and depthwise convolutions, layers whose weights
+are not used as they are (`spaces.plain_layers`), and those of blocks that fold into one at deployment. Which weights
+are zero follows from the weights, how many does not; random weights have as many, so a latency measured on them holds.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,9 @@ import torch
 from torch import nn
 
 from spaces.candidate import NoGain
+from spaces.folding import in_branches
 from spaces.network import Gradients, Unbuildable, head_name
+from spaces.plain_layers import is_plain
 
 LAST = True  # what would change the order of a layer's inputs comes before
 AMOUNT = 0.5
@@ -47,11 +50,13 @@ def apply(
 
 def eligible(net: nn.Module) -> list[nn.Conv2d | nn.Linear]:
     """The layers that become sparse."""
-    head = net.get_submodule(head_name(net))
+    head, inside = net.get_submodule(head_name(net)), in_branches(net)
     return [
         layer
         for layer in net.modules()
-        if (isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1))
+        if is_plain(layer)
+        and layer not in inside
+        and (isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1))
         and layer is not head
         and layer.weight.shape[1] % 4 == 0
     ]

@@ -1,0 +1,96 @@
+"""Networks that are trained in branches and deployed folded into fewer layers: RepVGG, MobileOne, FastViT and the like.
+
+A block says that it folds by having one of the methods that timm's and the papers' code give it. What is exported,
+timed and scored is the folded network; what is trained and pruned are the branches.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Set
+
+import torch
+from torch import nn
+
+from spaces.candidate import Unbuildable
+
+METHODS = ("fuse", "reparameterize", "switch_to_deploy")  # the first returns what takes the block's place
+AGREEMENT = 1e-3  # largest difference of the outputs, of their largest: folded weights are rounded to single precision
+
+
+def can_fold(block: nn.Module) -> bool:
+    """Return True if a block has a method that folds it and that needs no arguments."""
+    return _method(block) is not None
+
+
+def in_branches(net: nn.Module) -> Set[nn.Module]:
+    """Return all modules that are part of a block that folds: its method relies on their kind."""
+    blocks = [module for module in net.modules() if module is not net and can_fold(module)]
+    return {part for block in blocks for part in block.modules()}
+
+
+@torch.no_grad()
+def folded(net: nn.Module, image_px: int) -> nn.Module:
+    """Return a copy of `net` in eval mode whose blocks are folded; `net` itself where none can be.
+
+    Args:
+        net: a network in whatever mode; left as it is.
+        image_px: side of the square input that both are compared on.
+
+    Raises:
+        Unbuildable: the folded network is none, or does not compute the same.
+    """
+    if not any(can_fold(module) for module in net.modules() if module is not net):
+        return net
+    before = copy.deepcopy(net).double().eval()  # so that what differs comes of the folding
+    image = torch.randn(1, 3, image_px, image_px, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    image = image.to(next(net.parameters()).device)
+    try:
+        after = copy.deepcopy(net).eval()
+        _fold(after)
+        wanted, found = before(image), copy.deepcopy(after.eval()).double()(image)
+    except Exception as error:  # the blocks' own code; after pruning it may count on channels that are gone
+        raise Unbuildable(f"its branches can't be folded: {' '.join(str(error).split())[:200]}") from error
+    off = float((wanted - found).abs().max() / wanted.abs().max().clamp(min=1e-30))
+    if not off <= AGREEMENT:
+        raise Unbuildable(f"its branches can't be folded: the folded network is off by {off:.2g} of its largest output")
+    return after
+
+
+def deployed(net: nn.Module, image_px: int, cut: bool) -> nn.Module:
+    """Return what is exported of `net`: its folded form, or `net` itself where its blocks' code doesn't do it.
+
+    Raises:
+        Unbuildable: it was `cut`, and its blocks can't be folded any more: unfolded it would be slower than uncut.
+    """
+    try:
+        return folded(net, image_px)
+    except Unbuildable:
+        if cut:
+            raise
+        return net
+
+
+def _fold(module: nn.Module) -> None:
+    for name, child in list(module.named_children()):
+        method = _method(child)
+        if method == "fuse":
+            child = child.fuse()  # type: ignore[operator]
+            setattr(module, name, child)
+        elif method is not None:
+            getattr(child, method)()
+        _fold(child)
+
+
+def _method(block: nn.Module) -> str | None:
+    for name in METHODS:
+        if callable(method := getattr(block, name, None)) and not isinstance(method, nn.Module):
+            needed = [
+                p
+                for p in inspect.signature(method).parameters.values()
+                if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+            ]
+            if not needed:
+                return name
+    return None

@@ -1,0 +1,194 @@
+"""Layers of a kind of their own are left as they are, and networks in branches are deployed folded."""
+
+import copy
+
+import onnx
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations
+
+from evaluators.structure import measure
+from spaces.candidate import Candidate, Unbuildable
+from spaces.folding import deployed, folded, in_branches
+from spaces.network import apply_steps, build, head_name
+from spaces.operations import lowrank, sparse
+from spaces.plain_layers import is_plain
+from tests.lightest import every_family
+
+CLASSES = 7
+TIMM = [("test_vit", 160), ("test_nfnet", 64), ("test_efficientnet", 64)]
+
+
+class Standardised(nn.Conv2d):
+    """A convolution that computes with other weights than it has."""
+
+    def forward(self, x):
+        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        return nn.functional.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+def hooked():
+    layer = nn.Conv2d(16, 16, 1)
+    layer.register_forward_hook(lambda module, inputs, output: 2 * output)
+    return layer
+
+
+def overridden():
+    layer = nn.Linear(16, 16)
+    layer.forward = lambda x: x + 1
+    return layer
+
+
+SPECIAL = {
+    "standardised": lambda: Standardised(16, 16, 1),
+    "weight norm": lambda: parametrizations.weight_norm(nn.Conv2d(16, 16, 1)),
+    "spectral norm": lambda: parametrizations.spectral_norm(nn.Linear(16, 16)),
+    "old weight norm": lambda: nn.utils.weight_norm(nn.Linear(16, 16)),
+    "hooked": hooked,
+    "another forward": overridden,
+    "grouped": lambda: nn.Conv2d(16, 16, 3, groups=4),
+    "transposed": lambda: nn.ConvTranspose2d(16, 16, 3),
+}
+KEPT = {
+    "dilated": lambda: nn.Conv2d(16, 16, 3, dilation=2),
+    "reflecting": lambda: nn.Conv2d(16, 16, 3, padding=1, padding_mode="reflect"),
+    "same": lambda: nn.Conv2d(16, 16, 3, padding="same"),
+    "padded 1x1": lambda: nn.Conv2d(16, 16, 1, padding=1),
+}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("kind", [*SPECIAL, *KEPT])
+def test_full_rank_computes_the_same_whatever_the_layer(kind):
+    torch.manual_seed(0)
+    layer = (SPECIAL | KEPT)[kind]().eval()
+    x = torch.randn(2, 16) if "Linear" in type(layer).__name__ else torch.randn(2, 16, 9, 9)
+    with torch.no_grad():
+        wanted = layer(x)
+        assert torch.allclose(lowrank.decomposed(layer, (16, 16))(x), wanted, atol=1e-4)
+    assert is_plain(layer) == (kind in KEPT or kind == "grouped")
+
+
+def wholly_decomposed(net, px):
+    found = lowrank.eligible(net, torch.zeros(1, 3, px, px))
+    for name in found:
+        layer = net.get_submodule(name)
+        net.set_submodule(name, lowrank.decomposed(layer, lowrank.ranks_of(layer, 0.0, 1)))
+    return len(found)
+
+
+def check_full_rank(family, variant, px):
+    torch.manual_seed(0)
+    net, x = build(family, variant, CLASSES, px).eval(), torch.randn(1, 3, px, px)
+    with torch.no_grad():
+        before = net(x)
+        assert wholly_decomposed(net, px)
+        after = net(x)
+    assert (after - before).norm() <= 1e-3 * before.norm().clamp(min=1e-6)
+
+
+# the others take half a minute to take apart whole
+QUICK = ("cifar_resnet", "mobilenet_v1", "mobilenet_v2", "squeezenet", "tiny_mobile", "tiny_resnet")
+
+
+@pytest.mark.parametrize(
+    "family, variant", [p for p in every_family() if (p.values if hasattr(p, "values") else p)[0] in QUICK]
+)
+def test_every_familys_function_is_kept_at_full_rank(family, variant):
+    check_full_rank(family, variant, 32)
+
+
+@pytest.mark.parametrize("variant, px", TIMM)
+def test_timms_networks_functions_are_kept_at_full_rank(variant, px):
+    pytest.importorskip("timm", reason="the extra timm is not installed")
+    check_full_rank("timm", variant, px)
+
+
+def test_a_transformer_is_taken_apart_and_cheaper():
+    pytest.importorskip("timm", reason="the extra timm is not installed")
+    net = apply_steps(build("timm", "test_vit", CLASSES, 160), [("lowrank", 0.5)], 160, CLASSES)
+    assert net.eval()(torch.zeros(1, 3, 160, 160)).shape == (1, CLASSES)
+
+
+def test_a_network_that_looks_into_its_layers_is_this_candidates_failure():
+    class Curious(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 64, 1), nn.Linear(64, CLASSES)
+            self.mid = nn.Conv2d(64, 64, 1)
+
+        def forward(self, x):
+            return self.fc(self.mid(self.conv(x)).mean((2, 3)) * self.mid.weight.mean())
+
+    with pytest.raises(Unbuildable, match=r"lowrank 0\.9: AttributeError") as caught:
+        apply_steps(Curious(), [("lowrank", 0.9)], 32, CLASSES)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_only_plain_layers_become_sparse():
+    layers = [make() for kind, make in SPECIAL.items()]
+    net = nn.Sequential(*layers, plain := nn.Conv2d(16, 16, 1), nn.Linear(16, CLASSES))
+    assert sparse.eligible(net) == [plain]
+
+
+class Branches(nn.Module):
+    """Two convolutions side by side, which are one at deployment; `wrong` makes them another."""
+
+    def __init__(self, wrong=False):
+        super().__init__()
+        self.three, self.one, self.wrong = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1), wrong
+
+    def forward(self, x):
+        return self.three(x) + self.one(x)
+
+    def fuse(self):
+        made = nn.Conv2d(8, 8, 3, padding=1)
+        made.load_state_dict(self.three.state_dict())
+        made.weight.data[:, :, 1:2, 1:2] += self.one.weight.data
+        made.bias.data += 0 if self.wrong else self.one.bias.data
+        return made
+
+
+def in_parts(wrong=False):
+    torch.manual_seed(0)
+    stem = nn.Conv2d(3, 8, 3)
+    return nn.Sequential(stem, Branches(wrong), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, CLASSES)).eval()
+
+
+def test_blocks_fold_and_the_network_is_left_as_it_was():
+    net = in_parts()
+    before = copy.deepcopy(net.state_dict())
+    made, x = folded(net, 32), torch.randn(2, 3, 32, 32)
+    assert type(made[1]) is nn.Conv2d and isinstance(net[1], Branches)
+    assert torch.allclose(made(x), net(x), atol=1e-5)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+    assert in_branches(net) == set(net[1].modules())
+    assert lowrank.eligible(net, torch.zeros(1, 3, 32, 32)) == ["0"] and head_name(net) == "4"
+
+
+def test_a_fold_that_computes_something_else_is_not_used():
+    net = in_parts(wrong=True)
+    assert deployed(net, 32, cut=False) is net
+    with pytest.raises(Unbuildable, match=r"can't be folded: .* off by"):
+        deployed(net, 32, cut=True)
+
+
+def test_a_network_without_branches_is_deployed_as_it_is():
+    net = build("tiny_resnet", "res8_w4_s2", CLASSES, 32)
+    assert folded(net, 32) is net
+
+
+@pytest.mark.parametrize("variant", ["repvgg_a0", "repghost_050"])
+def test_the_graph_that_is_timed_is_folded(tmp_path, variant):
+    """What is timed has the convolutions of the folded network, fewer than it is trained with."""
+    timm = pytest.importorskip("timm", reason="the extra timm is not installed")
+    if not timm.is_model(variant):
+        pytest.skip(f"this timm has no {variant}")
+    structure, path = measure(Candidate("timm", variant, 64), CLASSES, None, tmp_path, opset_max=13, seed=0)
+    kinds = [node.op_type for node in onnx.load(path).graph.node]
+    net = build("timm", variant, CLASSES, 64)
+    whole = sum(isinstance(layer, nn.Conv2d) for layer in net.modules())
+    assert kinds.count("Conv") < whole if variant == "repvgg_a0" else kinds.count("Conv") <= whole
+    assert kinds.count("BatchNormalization") == 0 and structure.parameters < sum(p.numel() for p in net.parameters())
