@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from evaluators.dataset import DataError
 from remote.files import HostError, host_error
+from spaces.space import SpaceError
 
 TEXT_MAX = 400  # characters of a library's own words that are passed on
 # Deaths that come from outside the work: memory or disk ran out, a limit of the shell, somebody's `kill`.
@@ -102,7 +103,7 @@ def told(error: Exception, name: str) -> Exception:
     """
     if isinstance(error, HostError | WorkerError):
         return error
-    is_declared = isinstance(error, DataError) or isinstance(getattr(error, "kind", None), str)
+    is_declared = isinstance(error, DataError | SpaceError) or isinstance(getattr(error, "kind", None), str)
     for cause in _chain(error):
         if isinstance(cause, MemoryError) or any(words in str(cause) for words in NO_MEMORY):
             return OutOfMemory(f"{name}: {_words(cause)}")

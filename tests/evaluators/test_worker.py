@@ -18,6 +18,7 @@ from evaluators.dataset import DataError
 from evaluators.faults import killed_by_the_host
 from evaluators.worker import Worker, WorkerCrashed, WorkerError, WorkerTimedOut
 from remote.files import HostError
+from spaces.space import SpaceError
 
 REPO = Path(__file__).parents[2]
 
@@ -317,3 +318,17 @@ def test_no_orphan_is_left(tmp_path, ending):
     owner.send_signal(ending)
     owner.wait(5)
     wait_for(lambda: not alive(pid), 3)
+
+
+def test_a_users_name_that_is_none_comes_back_as_such(tmp_path):
+    """A line and exit 2, not a bug of ours."""
+    with Worker(tmp_path / "log") as worker, pytest.raises(SpaceError, match=r"space s: .* no variant 'resnet19'"):
+        worker.call("spaces.network:check_names", "s", {"resnet": ("resnet19",)})
+
+
+def test_the_log_can_be_moved_while_the_process_lives(tmp_path):
+    with Worker(tmp_path / "first") as worker:
+        worker.call(print, "before", timeout_s=60)
+        worker.keep_log(tmp_path / "second")
+        worker.call("os:system", "echo after")
+    assert "after" in (tmp_path / "second").read_text() and worker.log == tmp_path / "second"

@@ -210,3 +210,23 @@ def test_load_takes_a_file_with_a_byte_order_mark(tmp_path):
     text = 'title = "x"\n[variants]\ntiny_resnet = ["res8_w4_s2"]\n[axes]\nimage_px = [16]\nprecision = ["fp32"]\n'
     (tmp_path / "space.toml").write_bytes(b"\xef\xbb\xbf" + text.encode())
     assert load(str(tmp_path / "space.toml")).size() == 1
+
+
+BAD_ENTRIES = {
+    "[variants]\nresnet = 'resnet18'\n[axes]\nimage_px = [32]": "resnet = 'resnet18' must be a list of names",
+    "[variants]\nresnet = [18]\n[axes]\nimage_px = [32]": "must be a list of names",
+    "variants = 3": "variants must be a table",
+    "[variants]\nresnet = ['resnet18']\n[axes]\nimage_px = 32": "image_px = 32 must be a list of whole numbers",
+    "[variants]\nresnet = ['resnet18']\n[axes]\nimage_px = [0]": "must be 1 or more",
+    "[variants]\nresnet = ['resnet18']\n[axes]\nimage_px = [32]\nprune = ['much']": "must be a list of numbers",
+    "[variants]\nresnet = ['resnet18']\n[axes]\nimage_px = [32]\n[families]\nresnet = 1": "resnet must be a table",
+    "[variant]\nresnet = ['resnet18']": "no table 'variant'; there are title, variants",
+}
+
+
+@pytest.mark.parametrize("text", BAD_ENTRIES)
+def test_an_entry_of_another_kind_is_one_clear_line(tmp_path, text):
+    (tmp_path / "s.toml").write_text(text)
+    with pytest.raises(SpaceError, match=BAD_ENTRIES[text]) as error:
+        load(str(tmp_path / "s.toml"))
+    assert "\n" not in str(error.value)
