@@ -30,10 +30,18 @@ class Allowance:
         return min(self._left(), *(cap() for cap in self._caps), math.inf)
 
     @contextmanager
-    def at_most(self, seconds: float, clock: Callable[[], float]) -> Iterator[None]:
-        """Context manager in which no more than `seconds` from now are left, by a clock such as `time.monotonic`."""
+    def at_most(
+        self, seconds: float, clock: Callable[[], float], is_lifted: Callable[[], bool] = lambda: False
+    ) -> Iterator[None]:
+        """Context manager in which no more than `seconds` from now are left, until `is_lifted`.
+
+        Args:
+            seconds: From now on.
+            clock: Tells seconds, such as `time.monotonic`.
+            is_lifted: Asked each time: whether the cap no longer holds.
+        """
         end_s = clock() + seconds
-        self._caps.append(lambda: end_s - clock())
+        self._caps.append(lambda: math.inf if is_lifted() else end_s - clock())
         try:
             yield
         finally:

@@ -117,6 +117,11 @@ class Remembered(Once):
         """Return True if the accuracy after that many epochs was measured."""
         return self._ledger.get("accuracy", f"{candidate.key()}@{epochs}") is not None
 
+    def scored_keys(self) -> set[str]:
+        """Return the keys of the candidates that have an accuracy."""
+        entries = self._ledger.entries("accuracy")
+        return {entry.key.partition("@")[0] for entry in entries if entry.value and entry.value["type"] == "Accuracy"}
+
     def known_macs(self, candidate: Candidate) -> int | None:
         """Return the multiply-accumulates of a candidate that was built, None of any other."""
         entry = self._ledger.get("structure", candidate.graph_key())

@@ -23,6 +23,7 @@ from spaces.candidate import Candidate
 from spaces.space import Points
 
 PLAIN_SHARE = 0.25  # of a time limit, for timing uncompressed networks once one of them keeps the budget
+EARLY_SHARE = 0.5  # of a time limit, that must be left for the greedy baseline to be trained beside the search
 FIRST_SHARE = 0.5  # of the time left, for the first training: a faster network must still fit if it can't end
 
 
@@ -87,7 +88,7 @@ class _Loop:
                 break
             if not self.next():
                 break
-            if self.limits.timed and self.best() is not None:
+            if self.limits.timed and self.best() is not None and self.is_early():
                 self.ask_baseline()
         self.finish_baseline()
         return self.searched
@@ -106,6 +107,10 @@ class _Loop:
             return True
         costs = self.limits.costs()
         return left_s >= self.limits.finishing_s() + costs.latency_s + (costs.brief_s or costs.training_s / 4)
+
+    def is_early(self) -> bool:
+        """Return True while there is time for a comparison beside what the choice needs, or no time limit."""
+        return not self.limits.timed or self.limits.seconds_left() >= EARLY_SHARE * self.limits.time_limit_s
 
     def best(self) -> Measurement | None:
         """Return the choice as it stands."""
@@ -199,8 +204,12 @@ class _Loop:
         if candidate is not None and candidate == self.greedy() and self.baseline_asked:
             return allowance.at_most(self.limits.baseline_s, time.monotonic)
         if self.best() is None and not any(m.outcome == UNFINISHED for m in self.searched.measurements):
-            return allowance.at_most(FIRST_SHARE * allowance.left_s(), time.monotonic)
+            return allowance.at_most(FIRST_SHARE * allowance.left_s(), time.monotonic, self.has_accuracy)
         return nullcontext()
+
+    def has_accuracy(self) -> bool:
+        """Return True once something is there to fall back on: any accuracy of what keeps the budget."""
+        return any(self.evaluator.scored_keys())
 
     def evaluate(self, candidate: Candidate, gates: Gates) -> Measurement:
         """Return the measurement. What was trained before is not held back now."""
@@ -261,7 +270,8 @@ class _Loop:
 
     def finish_baseline(self) -> None:
         """Evaluate the baseline, and what was queued before it, once the trials are through."""
-        self.ask_baseline()
+        if self.is_early():
+            self.ask_baseline()
         while self.baseline_asked and self.may_ask() and self.in_time() and studies.queued(self.study):
             self.next()
         greedy = self.greedy()

@@ -68,3 +68,11 @@ def test_allowance_caps_are_taken_off_again():
         with allowance.at_most(2.0, clock):
             assert allowance.left_s() == pytest.approx(2.0)
     assert allowance.left_s() == 50.0
+
+
+def test_allowance_cap_is_lifted_once_there_is_something_to_fall_back_on():
+    clock, allowance, there = Clock(), Allowance(), []
+    with allowance.at_most(10.0, clock, lambda: bool(there)):
+        assert allowance.left_s() == pytest.approx(10.0)
+        there.append("an accuracy")
+        assert allowance.left_s() == math.inf
