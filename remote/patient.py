@@ -15,6 +15,7 @@ After `patience_s` of trying the DeviceError is raised: the search ends cleanly 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +91,7 @@ class Patient:
 
     def _patiently(self, op: str, work: Callable[[], Answer], blobs: Sequence[str] = ()) -> Answer:
         patience, verdict, tries = self._patience, "", 0
+        of_kind: Counter[str] = Counter()  # a full disk after two lost links is the first full disk
         end_s = None
         while True:
             try:
@@ -106,7 +108,8 @@ class Patient:
             except DeviceError as error:
                 end_s = end_s or time.monotonic() + patience.patience_s
                 wait_s = min(patience.first_wait_s * 2 ** (tries - 1), patience.longest_wait_s) if tries else 0.0
-                hopeless = error.final or tries >= TRIES.get(error.kind, tries + 1)
+                hopeless = error.final or of_kind[error.kind] >= TRIES.get(error.kind, tries + 1)
+                of_kind[error.kind] += 1
                 if hopeless or time.monotonic() + wait_s > end_s:
                     raise
                 self._on_incident(Incident(error.kind, op, str(error)))

@@ -38,7 +38,8 @@ _TYPES = {
     "validation_count validation_correct test_count test_correct layers layers_as_asked reformats same_answers "
     "answers",
     "Float64": "percentile latency_ms latency_low_ms latency_high_ms median_ms median_low_ms median_high_ms rank_ms "
-    "rank_low_ms rank_high_ms gpu_ms gpu_low_ms gpu_high_ms over_ms peak_mb runtime_mb load_ms build_s energy_mj "
+    "rank_low_ms rank_high_ms reference_ms gpu_ms gpu_low_ms gpu_high_ms over_ms peak_mb runtime_mb load_ms build_s "
+    "energy_mj "
     "parity_max_abs reformat_share other_share fp32_ratio device_top1 host_top1 same_answer",
     "boolean": "keeps_budget confirmed simulated relaid on_front chosen baseline",
 }
@@ -182,7 +183,7 @@ def _latency(latency: Latency, budget: Budget) -> dict[str, Any]:
     facts |= _interval("rank", latency.rank_ms) | (_interval("gpu", latency.gpu_ms) if latency.gpu_ms else {})
     plain = (
         "percentile peak_mb runtime_mb load_ms samples blocks repeated disturbed model_sha256 runtime_version "
-        "simulated build_s energy_mj"
+        "simulated build_s energy_mj reference_ms"
     )
     return facts | {name: getattr(latency, name) for name in plain.split()}
 

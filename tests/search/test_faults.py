@@ -131,8 +131,8 @@ def test_five_percent_of_calls_failing_in_each_way_change_nothing(tmp_path, monk
     assert len(closed) == TRIALS == len({m.candidate.key() for m in rough})
     assert {m.trial for m in rough} == {t.number for t in closed}
     assert all("repeat" in t.user_attrs for t in trials if t not in closed), "none is open, none failed"
-    timed = [key for stage, key in evaluator.calls if stage == "latency"]
-    assert len(timed) == len(set(timed)), "nothing was timed twice"
+    timed = Counter(key for stage, key in evaluator.calls if stage == "latency")
+    assert max(timed.values()) <= 3 and sum(timed.values()) < 1.2 * len(timed), "only leaders are timed again"
 
     survived = Counter(incident.kind for incident in incidents)
     assert set(survived) == SURVIVED, survived

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from search.proposing import start
 from search.proposing.hints import Hints
@@ -61,13 +62,14 @@ def test_to_train_takes_the_slowest_of_a_stretch_where_nothing_tells_of_accuracy
     assert (chosen[0], chosen[2]) == (ordered[15], ordered[47]) and chosen[1] in ordered[16:32]
 
 
-def test_the_fastest_of_those_that_come_first_is_trained_before_all_and_once():
+@pytest.mark.parametrize(("hurried", "pick"), [(False, np.argmax), (True, np.argmin)])
+def test_to_train_begins_with_the_slowest_of_the_first_or_in_a_hurry_the_fastest(hurried, pick):
     table, known = make(), Known.nothing(1024)
     timed = np.arange(0, 1024, 16)
     known.latency_ms[timed], known.looks[timed] = table.latency_ms[timed], 1
     first = np.isin(np.arange(1024), timed[::4])
-    chosen = start.to_train(known, 4, NONE, np.random.default_rng(0), first)
-    assert chosen[0] == timed[::4][np.argmin(table.latency_ms[timed[::4]])] and len(set(chosen)) == 4
+    chosen = start.to_train(known, 4, NONE, np.random.default_rng(0), first, hurried)
+    assert chosen[0] == timed[::4][pick(table.latency_ms[timed[::4]])] and len(set(chosen)) == 4
     known.accuracy[chosen[0]] = 0.5
     again = start.to_train(known, 3, NONE, np.random.default_rng(0), first)
     assert set(again) == set(start.to_train(known, 3, NONE, np.random.default_rng(0)))  # as if nobody came first
