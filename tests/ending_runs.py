@@ -49,11 +49,11 @@ def start(arguments: list[str], output: Path, **env: str) -> subprocess.Popen[by
     command = [sys.executable, "-m", "search.run", *arguments]
     with output.open("wb") as file:
         return subprocess.Popen(
-            command, cwd=ROOT, env=os.environ | env, stdout=file, stderr=subprocess.STDOUT, preexec_fn=_heed_signals
+            command, cwd=ROOT, env=os.environ | env, stdout=file, stderr=subprocess.STDOUT, preexec_fn=heed_signals
         )
 
 
-def _heed_signals() -> None:
+def heed_signals() -> None:
     """A shell that starts the tests in the background makes its children ignore SIGINT; a terminal does not."""
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)

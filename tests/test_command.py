@@ -24,7 +24,7 @@ from PIL import Image
 from search.ledger import Ledger
 from search.run import BUG, DEVICE, HOST, NOTHING_FITS, OK, USER
 from tests.agreement import disagreements
-from tests.ending_runs import worker_of
+from tests.ending_runs import heed_signals, worker_of
 
 ROOT = Path(__file__).parent.parent
 # Two small networks and few epochs: seconds a trial, so that a whole search is a test.
@@ -43,12 +43,7 @@ def start(*words, cwd=ROOT):
     command = [sys.executable, "-m", "search.run", *map(str, words)]
     env = os.environ | {"COLUMNS": "120"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=cwd, env=env, preexec_fn=heed_ctrl_c, **pipes)
-
-
-def heed_ctrl_c():
-    """A shell that starts the tests in the background makes its children ignore SIGINT; a terminal does not."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(command, cwd=cwd, env=env, preexec_fn=heed_signals, **pipes)
 
 
 def run(*words, timeout=600):

@@ -16,6 +16,7 @@ import pytest
 from remote.device import Device, Facts
 from remote.errors import DeviceError
 from remote.preparing import prepared, undo_left
+from tests.ending_runs import heed_signals
 from tests.remote.test_device import FACTS
 
 ROOT = Path(__file__).parents[2]
@@ -164,7 +165,8 @@ def test_search_that_is_ended_leaves_the_board_restored_or_the_doctor_does(tmp_p
     (config / "devices.toml").write_text(entry % words)
     env = os.environ | {"XDG_CONFIG_HOME": str(tmp_path / "config"), "EDGEFRONT_LOCK_DIR": str(tmp_path)}
     argv = [sys.executable, "-m", "search.run", "--budget-ms", "5", "--device", "board", "--out", str(tmp_path / "r")]
-    with subprocess.Popen(argv, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as search:
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(argv, cwd=ROOT, env=env, preexec_fn=heed_signals, **quiet) as search:
         end_s = time.monotonic() + 60
         while not is_locked(tmp_path):
             assert time.monotonic() < end_s and search.poll() is None
