@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,11 +56,6 @@ class Dataset:
     def native_px(self) -> int:
         """The longer side of the most frequent size."""
         return max(self.sizes[0])
-
-    def per_class(self) -> dict[str, tuple[int, ...]]:
-        """Return by split how many images each class has, in the order of `classes`."""
-        count = {name: Counter(split.labels) for name, split in self.splits.items()}
-        return {name: tuple(found[label] for label in range(len(self.classes))) for name, found in count.items()}
 
     def describe(self) -> dict[str, str]:
         """Lines for people: set, classes, images per split, sizes, how it was split, what was left out."""

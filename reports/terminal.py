@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from evaluators.measurement import TOP1, Measurement
+from remote.replies import printable
 from reports.advice import nearest
 from reports.compare import saving
 from reports.front import same
@@ -29,8 +28,6 @@ from reports.words import (
 )
 from search.result import Result
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # an escape sequence in a file's name would be obeyed
-
 
 def summary(result: Result) -> Group:
     """Renderables that read well at 80 columns: finding, front, comparison, time, where the files are."""
@@ -47,7 +44,7 @@ def summary(result: Result) -> Group:
 
 def _text(text: str, style: str = "") -> Text:
     """Return text that holds names of the user's: no markup is read in it, and control characters are written out."""
-    return Text(_CONTROL.sub(lambda found: repr(found.group())[1:-1], text), style=style)
+    return Text(printable(text), style=style)
 
 
 def _front(result: Result) -> Table:

@@ -15,8 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from evaluators.measurement import OUTCOMES, Measurement
+from remote.replies import printable
 from search.budget import Budget
-from search.output import plain, tamed
+from search.output import tamed
 
 
 class View:
@@ -61,7 +62,7 @@ class View:
 
     def doing(self, what: str, share: float | None = None) -> None:
         """What is being done just now, and how much of it is done (0..1) where that is known."""
-        what = plain(what)
+        what = printable(what)
         if what != self._doing and not self._live:
             self._line(what)
         self._doing, self._share = what, share
@@ -75,7 +76,7 @@ class View:
 
     def log(self, line: str) -> None:
         """A line that stays."""
-        line = plain(line)
+        line = printable(line)
         self._lines = [*self._lines, line][-6:]
         if self._live:
             self._draw()
@@ -94,7 +95,7 @@ class View:
     def _panel(self) -> Panel:
         done = sum(self._outcomes.values())
         table = Table.grid(padding=(0, 2))
-        table.add_row("device", Text(plain(f"{self._device}: {self._state}")))
+        table.add_row("device", Text(printable(f"{self._device}: {self._state}")))
         table.add_row("budget", self._budget.describe())
         counts = ", ".join(f"{self._outcomes[o]} {o}" for o in OUTCOMES if self._outcomes[o])
         before = f" ({self._before} before)" if self._before else ""

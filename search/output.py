@@ -6,7 +6,6 @@ import codecs
 import errno
 import io
 import os
-import re
 import signal
 from typing import IO, Any
 
@@ -17,7 +16,6 @@ from search.interrupts import Interrupted
 # What stands for a character that an encoding has not; as wide as it is where a line is laid out in columns.
 PLAIN = {"…": ".", "–": "-", "—": "-", "±": "+/-", "×": "x", "→": "->", "≤": "<=", "≥": ">=", "µ": "u"}
 WIDE = 500  # columns where there is no terminal to fold lines for: `grep` wants them whole
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def _replaced(error: UnicodeError) -> tuple[str, int]:
@@ -26,11 +24,6 @@ def _replaced(error: UnicodeError) -> tuple[str, int]:
 
 
 codecs.register_error("edgefront.plain", _replaced)
-
-
-def plain(text: str) -> str:
-    """Return the text in one line, with control characters written out: a file's name may hold any."""
-    return _CONTROL.sub(lambda found: repr(found.group())[1:-1], text)
 
 
 class Stream(io.TextIOBase):

@@ -319,11 +319,11 @@ def _failed(whose: str, error: object, code: int) -> int:
 
 def _say(text: str) -> None:
     """Print one line for people to the standard error, which may be gone."""
-    from search.output import plain
+    from remote.replies import printable
 
     start, line = ("\n", text[1:]) if text.startswith("\n") else ("", text)
     with contextlib.suppress(OSError, ValueError):
-        print(start + plain(line), file=sys.stderr, flush=True)
+        print(start + printable(line), file=sys.stderr, flush=True)
 
 
 def _nowhere() -> None:

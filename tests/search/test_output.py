@@ -12,10 +12,11 @@ import pytest
 from rich.console import Console
 
 from evaluators.measurement import KEPT, OVER_BUDGET, Measurement
+from remote.replies import printable
 from search.budget import Budget
 from search.interrupts import Interrupted
 from search.live import View
-from search.output import WIDE, Stream, console_of, plain
+from search.output import WIDE, Stream, console_of
 from spaces.candidate import Candidate
 
 ROOT = Path(__file__).parents[2]
@@ -90,8 +91,8 @@ def test_stream_on_a_terminal_that_has_gone_is_quiet():
         stream.flush()
 
 
-def test_plain_keeps_one_line_and_no_escapes():
-    assert plain("a\nb\x1b[31mc\x9b\u2028") == r"a\nb\x1b[31mc\x9b\u2028"
+def test_printable_what_the_terminal_is_given_keeps_one_line_and_no_escapes():
+    assert printable("a\nb\x1b[31mc\x9b\u2028") == r"a\nb\x1b[31mc\x9b\u2028"
 
 
 def test_console_without_a_terminal_folds_nothing(monkeypatch):
