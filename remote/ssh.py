@@ -41,6 +41,7 @@ BOOTSTRAP = re.compile(r"[A-Za-z0-9+/=._ \"();,-]+")  # means the same to every 
 
 OLD_PYTHON = re.compile(r"EDGEFRONT-PYTHON (\d{1,3}\.\d{1,3}\.\d{1,3})(?!\S)")  # as remote/agent.py has it
 NO_SUCH_HOST = "no host has that name"
+NOT_RUN = r"not found|no such file|unknown command|permission denied|cannot execute|exec format"  # said by shells
 # What ssh prints before it ends with 255 -> what to do, the first that fits. Texts of OpenSSH 7.6 to 10.
 FAILURES = (
     (
@@ -166,7 +167,7 @@ def why_too_old(said: str) -> str:
 
 def why_failed(status: int | None, stderr_text: str) -> str:
     """One line: why ssh or the Python it was to start ended with `status`, and what to do about it."""
-    said = _last_line(stderr_text)
+    said = _telling_line(stderr_text, NOT_RUN if status in (126, 127) else None)
     if old := why_too_old(stderr_text):
         return old
     if status == 127:
@@ -185,12 +186,14 @@ def why_failed(status: int | None, stderr_text: str) -> str:
     return f"it ended with exit status {'unknown' if status is None else status}{said}"
 
 
-def _last_line(text: str) -> str:
-    """What was printed last, in brackets: printable, cut short; empty if nothing was.
+def _telling_line(text: str, pattern: str | None) -> str:
+    """The last line that has the pattern, or else what was printed last, in brackets: printable, cut short.
 
-    A line without letters, such as fish's row of carets below the word it means, says nothing.
+    A shell may quote the command below its message, as fish does, and mark the word by a row of carets. Empty if
+    nothing was printed.
     """
     lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+    lines = [line for line in lines if pattern and re.search(pattern, line, re.I)] or lines
     lines = [line for line in lines if any(map(str.isalpha, line))] or lines
     last = "".join(letter for letter in (lines[-1] if lines else "") if letter.isprintable())
     return f" ({last[-200:]})" if last else ""

@@ -38,7 +38,6 @@ def test_most_of_the_front_after_a_hundred_evaluations(space, name):
     assert np.mean([score.hv for score in scores]) > 0.95
     assert min(score.hv for score in scores) > 0.9
     assert max(score.latency_lookups / score.evaluations for score in scores) <= 10
-    assert max(score.ask_s / score.trials for score in scores) < 0.2, "CPU seconds"
 
 
 def test_wrong_latencies_cost_little_and_are_not_chosen():
