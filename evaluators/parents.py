@@ -16,6 +16,7 @@ from evaluators.jobs import ParentJob, Recipe, TeacherJob, Trained, TrainingFail
 from evaluators.teacher import BEST, PARENT, OnnxTeacher, is_file, opened
 from evaluators.worker import Worker, WorkerError
 from remote.files import read_or_none, write_file
+from spaces import family_files
 from spaces.candidate import Candidate, Unbuildable
 
 Train = Callable[[str, Any, str], Trained]  # name of a function of evaluators.training, its job, what it is for people
@@ -149,7 +150,8 @@ class Parents:
         return float(told["top1"])
 
     def _family_of(self, variant: str) -> str | None:
-        family: str | None = self._worker.call("evaluators.teaching:family_of", variant)
+        own = [family for family in self._school.parent_px if family_files.is_file(family)]
+        family: str | None = self._worker.call("evaluators.teaching:family_of", variant, own)
         return family
 
     def _from_file(self, teacher: OnnxTeacher) -> Path:
@@ -215,11 +217,11 @@ class Parents:
         return Parent(variant, out, px, told["start"], job)
 
     def _identity(self, family: str, variant: str, px: int, trained: Recipe) -> str:
-        school = self._school
+        school, own = self._school, family_files.identity(family)
         weights = self._weights_of(variant)
         # how candidates are taught changes no parent
         recipe = {k: v for k, v in asdict(trained).items() if k not in ("distillation", "temperature")}
-        return _digest([school.dataset.digest, family, variant, px, weights, school.download, recipe])
+        return _digest([school.dataset.digest, own, variant, px, weights, school.download, recipe])
 
     def _weights_of(self, variant: str) -> str | None:
         """Return what the file of its weights contains, so that one that is added or replaced makes another parent."""

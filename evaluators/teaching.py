@@ -4,6 +4,7 @@ process."""
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,9 @@ from spaces import network
 from spaces.network import family_module, family_names
 
 
-def family_of(variant: str) -> str | None:
-    """The family that has a network of this name; None where none has."""
-    return next((family for family in family_names() if variant in family_module(family).VARIANTS), None)
+def family_of(variant: str, own: Sequence[str] = ()) -> str | None:
+    """The family that has a network of this name, one of the user's `own` first; None where none has."""
+    return next((family for family in (*own, *family_names()) if variant in family_module(family).VARIANTS), None)
 
 
 def parent_top1(job: ParentJob) -> float:

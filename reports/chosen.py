@@ -18,6 +18,7 @@ from evaluators.resizing import RESIZES, SQUASH
 from remote.files import write_file
 from reports.classes import class_warnings, summary
 from search.result import Result
+from spaces.family_files import identity
 
 # The preprocessing of the example is the search's own text: a picture becomes the same numbers in both.
 EXAMPLE = (
@@ -115,8 +116,9 @@ def _config(
 ) -> dict[str, Any]:
     resize = RESIZES[preprocessing.get("resize", SQUASH)]
     how = f"open, turn upright by EXIF, RGB, resize (bilinear, {resize}), / 255, - mean, / std, NCHW float32"
+    told = choice.candidate.to_dict() | {"family": identity(choice.candidate.family)}
     return {
-        "candidate": choice.candidate.to_dict() | {"description": choice.candidate.describe()},
+        "candidate": told | {"description": choice.candidate.describe()},
         "classes": classes,
         "preprocessing": preprocessing | {"steps": how},
         "measured": {

@@ -27,6 +27,7 @@ from search.budget import Budget
 from search.result import Result
 from spaces.candidate import Candidate
 from spaces.declared import operations, options
+from spaces.family_files import label
 
 # The column's unit ends its name; accuracies are fractions. Nullable types: what was not measured is empty in the
 # CSV and null in parquet and JSON, never NaN and never a whole number turned into 3.0.
@@ -161,7 +162,7 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
     chosen = {axis: named.get(axis, of.default) for axis, of in options().items() if steps.get(of.operation)}
     return {
         "candidate": candidate.describe(),
-        "family": candidate.family,
+        "family": label(candidate.family),
         "variant": candidate.variant,
         "image_px": candidate.image_px,
         **steps,

@@ -54,7 +54,7 @@ from search.ledger import Ledger
 from search.live import View
 from search.looks import early_stops, looks, screened
 from search.mended import measured_again, mended, voided
-from search.networks import check_networks
+from search.networks import check_networks, read_families
 from search.proposing.known import Earlier
 from search.remembered import Remembered, Seen
 from search.result import Result
@@ -64,8 +64,9 @@ from search.start_sizes import ParentSizes
 from search.steps import Steps, Terms
 from search.study import open_study, record_corrections, samplers
 from spaces.candidate import Unbuildable
+from spaces.family_files import is_file, label, split
 from spaces.judgement import Judgement
-from spaces.space import Space, load
+from spaces.space import Space, add_families, load
 
 LOOK_SHARE, LOOK_S = 0.02, 3.0  # of a time limit, and at least, after which a disturbed timing is not repeated
 PROBING_S = 120.0  # that a failing device is waited for before the search has begun
@@ -115,11 +116,13 @@ def run(settings: Settings, console: Console, publish: Publish) -> Result:
                 "networks (mobilenet_v2.pth), or none"
             )
         space = load(settings.space or ("tiny" if max(dataset.sizes[0]) <= 64 else "edge"))
+        space = add_families(space, settings.family)
         # the run's folder is not this run's yet, so its log lies elsewhere at first
         log = Path(stack.enter_context(TemporaryDirectory())) / "worker.log"
         views: list[View] = []  # there is none yet while networks are checked and the device is probed
         worker = stack.enter_context(Worker(log, on_retry=partial(_log, views, console)))
         worker.start()
+        space = read_families(space, dataset, worker)
         weights = check_networks(space, settings, dataset, worker)
         console.print(f"connecting to {settings.device}", highlight=False, markup=False)
         tell = partial(_tell, settings.device, views, console)
@@ -243,7 +246,9 @@ def _state(settings: Settings, dataset: Dataset, facts: Facts, space: Space) -> 
     recipe = recipe_for(
         dataset, settings.seed, settings.parent_epochs, settings.distillation, settings.temperature, augment
     )
-    return {"data": dataset.digest, **describe_device(facts, runtimes), "recipe": asdict(recipe)}
+    own = {label(family): split(family)[1] for family in space.variants if is_file(family)}
+    state = {"data": dataset.digest, **describe_device(facts, runtimes), "recipe": asdict(recipe)}
+    return state | ({"families": own} if own else {})
 
 
 def _steps(rooms: Rooms, evaluator: Remembered, limits: serial.Limits) -> Steps:

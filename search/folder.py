@@ -17,6 +17,7 @@ from typing import Any
 from remote.files import FULL, host_error
 from search import settings as settings_files
 from search.settings import Settings, SettingsError
+from spaces.space import presets
 
 
 def command(settings: Settings) -> str:
@@ -25,8 +26,10 @@ def command(settings: Settings) -> str:
     words = ["python", "-m", "search.run"]
     for name, value in asdict(settings).items():
         if name == "budget_ms" or value != default[name]:
-            option, shown = f"--{name.removesuffix('_s').replace('_', '-')}", _shown(value)
-            words += [f"{option}={shown}"] if shown.startswith("-") else [option, shown]
+            option = f"--{name.removesuffix('_s').replace('_', '-')}"
+            several = isinstance(value, tuple) and all(isinstance(one, str) for one in value)
+            for shown in value if several else (_shown(value),):
+                words += [f"{option}={shown}"] if shown.startswith("-") else [option, shown]
     return shlex.join(words)
 
 
@@ -81,9 +84,21 @@ def code_version() -> str:
     return commit.stdout.strip()
 
 
+def located(settings: Settings) -> Settings:
+    """Return the settings with the space and the families by where they lie, to be found from any folder."""
+    try:
+        families = tuple(str(Path(file).expanduser().resolve()) for file in settings.family)
+        space = Path(settings.space).resolve() if settings.space is not None else None
+    except RuntimeError as error:
+        raise SettingsError(f"--family {', '.join(settings.family)}: {error}") from None
+    is_file = space is not None and settings.space not in presets() and space.is_file()
+    return replace(settings, family=families, space=str(space) if is_file else settings.space)
+
+
 @contextmanager
 def held(folder: Path, settings: Settings) -> Iterator[Settings]:
     """The settings to run with, while no other process may use the run folder."""
+    settings = located(settings)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("w")
@@ -101,7 +116,7 @@ def held(folder: Path, settings: Settings) -> Iterator[Settings]:
             )
         recorded = folder / "config.toml"
         if recorded.exists():
-            settings = settings_files.go_on(settings_files.from_toml(recorded), settings, folder)
+            settings = settings_files.go_on(located(settings_files.from_toml(recorded)), settings, folder)
         elif any(path.name != ".lock" for path in folder.iterdir()):
             raise SettingsError(f"--out {folder} holds other files and no run: name an empty or new folder")
         for part in folder.rglob(".*.part"):  # what a kill left of files that were being written

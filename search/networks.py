@@ -5,12 +5,31 @@ from __future__ import annotations
 from pathlib import Path
 
 from evaluators.dataset import Dataset
-from evaluators.worker import Worker
+from evaluators.faults import death
+from evaluators.worker import Worker, WorkerError
 from search.settings import Settings
+from spaces.family_files import is_file, split
 from spaces.judgement import Judgement
-from spaces.space import Space
+from spaces.space import Space, SpaceError, fill_families
 
 CHECK_S_MAX = 600.0  # building and filling every network of a space once
+
+
+def read_families(space: Space, dataset: Dataset, worker: Worker) -> Space:
+    """Return the space with the networks of the user's family files, each of which was built and run.
+
+    Raises SpaceError where one can't be used.
+    """
+    found = {}
+    for family in filter(is_file, space.variants):
+        asked = family, space.variants[family], space.values(family, "image_px"), len(dataset.classes)
+        try:
+            found[family] = worker.call("spaces.family_judgement:judge_family", *asked, timeout_s=CHECK_S_MAX)
+        except WorkerError as error:  # it ended its process, or takes for ever
+            code = getattr(error, "code", None)
+            why = f"trying it {death(code)}" if code is not None else error
+            raise SpaceError(f"family file {split(family)[0]} can't be used: {why}") from None
+    return fill_families(space, found)
 
 
 def check_networks(space: Space, settings: Settings, dataset: Dataset, worker: Worker) -> Judgement | None:

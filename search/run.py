@@ -94,6 +94,13 @@ def parser() -> argparse.ArgumentParser:
         help="preset or TOML file; `python -m spaces.show` lists them (default: tiny up to 64 px, edge above)",
     )
     what.add_argument(
+        "--family",
+        action="append",
+        metavar="FILE",
+        help="Python file with networks of your own, searched beside those of --space: VARIANTS and build, as in "
+        "spaces/families/; may be given several times",
+    )
+    what.add_argument(
         "--table",
         metavar="DIR",
         help="look up instead of measuring: --space names the table, --device table:COLUMN its latencies, --data its "

@@ -17,6 +17,7 @@ WORDS = {
     "runtimes": "the runtime",
     "recipe": "the training recipe",
     "weights": "the pretrained weights",
+    "families": "the family file",
 }
 
 

@@ -38,6 +38,7 @@ class Settings:
     device: str = "local"
     data: str = "digits"
     space: str | None = None  # None: tiny for images up to 64 px, edge for larger ones
+    family: tuple[str, ...] = ()  # files with families of the user's own, beside those of the space
     table: str | None = None  # folder of a table that is looked up instead of measuring
     weights: str | None = None
     sampler: str = "budget"
@@ -62,7 +63,7 @@ class Settings:
     def __post_init__(self) -> None:
         checks = {
             **{name: (value <= WHOLE_MAX, f"must not be above {WHOLE_MAX}") for name, value in self._whole()},
-            **{name: (_is_text(value), "is not valid text in UTF-8") for name, value in self._all(str)},
+            **{name: (_is_text(value), "is not valid text in UTF-8") for name, value in self._texts()},
             **{
                 name: (0 <= value < SEEDS, f"must be a whole number from 0 to {SEEDS - 1}")
                 for name, value in self._all(int)
@@ -104,6 +105,11 @@ class Settings:
         self._check(checks)
         self._check({name: (math.isfinite(value), "must be a finite number") for name, value in self._all(float)})
 
+    def _texts(self) -> list[tuple[str, str]]:
+        """Return name and text of the settings that are text, or lists of it."""
+        lists = [(name, text) for name, texts in self._all(tuple) for text in texts if isinstance(text, str)]
+        return [*self._all(str), *lists]
+
     def _all(self, kind: type) -> list[tuple[str, Any]]:
         """Return name and value of the settings of a type."""
         return [(field.name, value) for field in fields(self) if isinstance(value := getattr(self, field.name), kind)]
@@ -111,7 +117,8 @@ class Settings:
     def _whole(self) -> list[tuple[str, int]]:
         """Return name and largest value of the settings that are whole numbers, seeds left out."""
         one = [(name, value) for name, value in self._all(int) if "seed" not in name]
-        return [*one, *((name, max(values)) for name, values in self._all(tuple) if values)]
+        numbers = [(name, [v for v in values if isinstance(v, int)]) for name, values in self._all(tuple)]
+        return [*one, *((name, max(values)) for name, values in numbers if values)]
 
     def _check(self, checks: dict[str, tuple[bool, str]]) -> None:
         for name, (good, must) in checks.items():
@@ -209,7 +216,8 @@ def _is_text(value: str) -> bool:
 def _typed(name: str, value: Any, kind: str, source: str) -> Any:
     if value is None and "None" in kind:
         return None
-    if kind.startswith("tuple") and isinstance(value, list | tuple) and all(type(v) is int for v in value):
+    item = str if kind.startswith("tuple[str") else int
+    if kind.startswith("tuple") and isinstance(value, list | tuple) and all(type(v) is item for v in value):
         return tuple(value)
     if kind.startswith("float") and isinstance(value, int | float) and not isinstance(value, bool):
         try:

@@ -7,6 +7,8 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from spaces.family_files import identity
+
 USUAL_RUNTIME = "onnxruntime"  # runs on every device, so that people need not be told of it
 
 
@@ -26,6 +28,7 @@ class NoGain(Unbuildable):
 class Candidate:
     """What is built, compressed, run and timed.
 
+    `family` is a file in `spaces/families/`, or path and digest of one of the user's (`spaces/family_files.py`).
     `variant` is a row of a family's table (`mobilenet_v2`), unique over all families. `steps` are the
     compression operations in the order they are applied: a name is a file in `spaces/operations/`, an
     amount its strength (for `prune` the fraction of channels removed, 0..1). `options` say how, by axis name
@@ -68,7 +71,7 @@ class Candidate:
     # so there are three keys, each naming what the work below it depends on.
     def structure_key(self) -> str:
         """12 hex digits naming what is trained."""
-        return _digest([self.family, self.variant, self.image_px, self.steps, *self.options])
+        return _digest([identity(self.family), self.variant, self.image_px, self.steps, *self.options])
 
     def graph_key(self) -> str:
         """12 hex digits naming what is exported."""

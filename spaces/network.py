@@ -1,8 +1,9 @@
 """Networks by name: a family is a file in `spaces/families/`, a compression operation one in `spaces/operations/`.
 
 A family file has `VARIANTS: dict[str, Variant]` and `build(variant, classes, image_px) -> nn.Module`, a net that
-takes float (N, 3, image_px, image_px) to (N, classes); one with weights of its own to fetch has `pretrained(variant)`
-too. An operation file has `apply(net, amount, example, classes, options, gradients) -> nn.Module`, whose shapes must
+takes float (N, 3, image_px, image_px) to (N, classes) and whose last layer is the classifier; one with weights of its
+own to fetch has `pretrained(variant)` too. A family may as well be a file of the user's (`spaces/family_files.py`).
+An operation file has `apply(net, amount, example, classes, options, gradients) -> nn.Module`, whose shapes must
 not depend on the weights or on the gradients, and may declare `OPTIONS`, `MEASURED`, `EXCLUDED` and `LAST`
 (`spaces/declared.py`).
 """
@@ -22,6 +23,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from spaces.candidate import Unbuildable
 from spaces.declared import operations
+from spaces.family_files import is_file, label
+from spaces.family_loading import load_family
 from spaces.space import SpaceError, missing
 
 Triple = tuple[float, float, float]
@@ -147,7 +150,9 @@ def unpacked(saved: dict[str, Any]) -> nn.Module:
 
 
 def family_module(family: str) -> ModuleType:
-    """The family's file, imported. Raises Unbuildable if there is none."""
+    """The family's file, imported. Raises Unbuildable if there is none, SpaceError for a user's that can't be used."""
+    if is_file(family):
+        return load_family(family)
     if family not in family_names():
         why = f" is left out: {LEFT_OUT[family]}" if family in LEFT_OUT else missing(family) or " is not known"
         raise Unbuildable(f"family {family!r}{why}; there are {', '.join(family_names())}")
@@ -203,5 +208,5 @@ def _row(family: str, variant: str) -> Variant:
     table: Mapping[str, Variant] = family_module(family).VARIANTS
     if variant not in table:
         close = getattr(table, "close_to", lambda name: tuple(table))(variant)
-        raise Unbuildable(f"family {family} has no variant {variant!r}; it has {', '.join(close)}")
+        raise Unbuildable(f"family {label(family)} has no variant {variant!r}; it has {', '.join(close)}")
     return table[variant]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from spaces.space import Space, SpaceError, load, presets
+from spaces.family_files import is_file, label
+from spaces.space import Space, SpaceError, fill_families, load, presets
 
 DESCRIPTION = "A space, as it is and as a device cuts it, with its size."
+CLASSES = 10  # that networks of the user's files are tried with
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
         for name in [args.space] if args.space else presets():
             space = load(name)
             if args.space:
-                _check_names(space)
+                space = _checked(space)
             known_by: dict[str, str] = {}
             if args.device:
                 space, known_by = _cut(space, args.device)
@@ -56,23 +58,34 @@ def table(space: Space) -> object:
     drawn.add_column("axis")
     drawn.add_column("values")
     for family, names in space.variants.items():
-        drawn.add_row(Text(f"family {family}"), Text(", ".join(names)))
+        drawn.add_row(Text(f"family {label(family)}"), Text(", ".join(names)))
     for axis, values in space.axes.items():
         told = ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
         drawn.add_row(Text(axis), Text(told))
     for family, own in space.own_axes.items():
         for axis, values in own.items():
-            drawn.add_row(Text(f"{axis} of {family}"), Text(", ".join(str(value) for value in values)))
+            drawn.add_row(Text(f"{axis} of {label(family)}"), Text(", ".join(str(value) for value in values)))
     for line in space.left_out:
         drawn.add_row("left out", Text(line))
     return drawn
 
 
-def _check_names(space: Space) -> None:
-    """Raise SpaceError for a name that is no network's; takes the seconds that torch takes to load."""
+def _checked(space: Space) -> Space:
+    """Return the space with the networks of the user's family files; takes the seconds that torch takes to load.
+
+    Raises SpaceError for a name that is no network's, and for a file that can't be used.
+    """
+    from spaces.family_judgement import judge_family
     from spaces.network import check_names
 
+    own = {
+        family: judge_family(family, names, [int(px) for px in space.values(family, "image_px")], CLASSES)
+        for family, names in space.variants.items()
+        if is_file(family)
+    }
+    space = fill_families(space, own)
     check_names(space.name, space.variants)
+    return space
 
 
 def _cut(space: Space, device: str) -> tuple[Space, dict[str, str]]:

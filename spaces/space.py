@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import pairwise, product
@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from spaces.candidate import Candidate
 from spaces.declared import operations, options
+from spaces.family_files import SUFFIX, family_of, is_file, label, split
 
 PRESETS = Path(__file__).parent / "presets"
 FAMILIES = Path(__file__).parent / "families"
@@ -69,7 +70,7 @@ class Space:
 
     name: str
     title: str
-    variants: Mapping[str, tuple[str, ...]]  # family -> its variants
+    variants: Mapping[str, tuple[str, ...]]  # family -> its variants; none: all of a user's file, not yet read
     axes: Mapping[str, tuple[Value, ...]]
     own_axes: Mapping[str, Mapping[str, tuple[Value, ...]]]
     left_out: tuple[str, ...] = ()
@@ -181,7 +182,7 @@ class Space:
 
     def _name(self, family: str, axis: str) -> str:
         # Optuna wants one distribution per name, so an axis with values of its own is a name of its own.
-        return f"{axis}.{family}" if axis in self.own_axes.get(family, {}) else axis
+        return f"{axis}.{label(family)}" if axis in self.own_axes.get(family, {}) else axis
 
 
 def presets() -> tuple[str, ...]:
@@ -199,7 +200,20 @@ def load(name: str) -> Space:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise SpaceError(f"{path} is not a TOML file: {error}") from None
     _check_table(table, path)
+    table = _with_files(table, path)
     return _without_excluded(_check(_from_table(path.stem, table), path), path)
+
+
+def add_families(space: Space, files: Sequence[str]) -> Space:
+    """Return the space with all networks of more families, each in a file of the user's. Raises SpaceError."""
+    families = [_file_of(Path(file), "--family") for file in files]
+    more = {family: () for family in families if family not in space.variants}
+    return _check_labels(replace(space, variants={**space.variants, **more}))
+
+
+def fill_families(space: Space, found: Mapping[str, tuple[str, ...]]) -> Space:
+    """Return the space with the networks that were found in the user's files. Raises SpaceError for a name twice."""
+    return _check_twice(replace(space, variants={**space.variants, **found}), f"space {space.name}")
 
 
 def cut(
@@ -279,13 +293,17 @@ def _check_table(table: dict[str, Any], path: Path) -> None:
     known = ("title", "variants", "axes", "families")
     if unknown := [name for name in table if name not in known]:
         raise SpaceError(f"{path}: no table {unknown[0]!r}; there are {', '.join(known)}")
+    own = table.get("families", {})
+    if isinstance(own, list):
+        if not own or not all(isinstance(file, str) and file.endswith(SUFFIX) for file in own):
+            raise SpaceError(f"{path}: families = {own!r} must be a list of files, such as ['nets{SUFFIX}']")
+        own = {}
     for part in known[1:]:
-        if not isinstance(table.get(part, {}), dict):
+        if not isinstance(own if part == "families" else table.get(part, {}), dict):
             raise SpaceError(f"{path}: {part} must be a table, [{part}] and lines below it")
     for family, names in table.get("variants", {}).items():
         if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
             raise SpaceError(f"{path}: {family} = {names!r} must be a list of names, such as resnet = ['resnet18']")
-    own = table.get("families", {})
     for family, axes in own.items():
         if not isinstance(axes, dict):
             raise SpaceError(f"{path}: families.{family} must be a table, [families.{family}] and lines below it")
@@ -302,20 +320,63 @@ def _check_table(table: dict[str, Any], path: Path) -> None:
             raise SpaceError(f"{path}: {axis} = {values!r} must be 1 or more")
 
 
+def _with_files(table: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return the table with the families that are files by what is in them, beside the TOML file unless absolute."""
+    variants, own = table.get("variants", {}), table.get("families", {})
+    if isinstance(own, list):  # files all of whose networks are meant
+        variants, own = variants | dict.fromkeys(own, ()), {}
+
+    def named(family: str) -> str:
+        return _file_of(path.parent / Path(family).expanduser(), str(path)) if family.endswith(SUFFIX) else family
+
+    return table | {
+        "variants": {named(family): names for family, names in variants.items()},
+        "families": {named(family): axes for family, axes in own.items()},
+    }
+
+
+def _file_of(file: Path, source: str) -> str:
+    try:
+        if file.suffix != SUFFIX:
+            raise OSError(f"it does not end in {SUFFIX}")
+        return family_of(file)
+    except (OSError, RuntimeError) as error:  # of a home directory that there is none of
+        why = getattr(error, "strerror", None) or error
+        raise SpaceError(f"{source}: family file {file}: {why}; name a Python file with VARIANTS and build") from None
+
+
+def _check_labels(space: Space) -> Space:
+    """Raise SpaceError where two families would have the same name in tables."""
+    known = {path.stem: path for path in FAMILIES.glob("*.py")}
+    for family in filter(is_file, space.variants):
+        path = split(family)[0]
+        if (other := known.setdefault(label(family), path)) != path:
+            what = f"the built-in family {other.stem}" if other.parent == FAMILIES else str(other)
+            raise SpaceError(f"family file {path} is named like {what}: rename it, since tables show that name")
+    return space
+
+
+def _check_twice(space: Space, source: str) -> Space:
+    """Raise SpaceError where two networks have the same name."""
+    named = [variant for names in space.variants.values() for variant in names]
+    if twice := [variant for place, variant in enumerate(named) if variant in named[:place]]:
+        raise SpaceError(f"{source}: [variants] names {twice[0]} twice: name it once, of one family")
+    return space
+
+
 def _check(space: Space, path: Path) -> Space:
     families = sorted(p.stem for p in FAMILIES.glob("*.py") if p.stem != "__init__")
-    if not any(space.variants.values()):
+    if not any(names or is_file(family) for family, names in space.variants.items()):
         raise SpaceError(f"{path}: [variants] names no network; a line such as resnet = ['resnet18'] is needed")
     if "image_px" not in space.axes:
         raise SpaceError(f"{path}: [axes] needs image_px = [..]")
     for family in [*space.variants, *space.own_axes]:
-        if family not in families:
-            raise SpaceError(f"{path}: no family {family!r}; there are {', '.join(families)}")
+        if family not in families and not is_file(family):
+            known = f"{', '.join(families)}, and files that end in {SUFFIX}"
+            raise SpaceError(f"{path}: no family {family!r}; there are {known}")
         if why := missing(family):
             raise SpaceError(f"{path}: family {family}{why}")
-    named = [variant for names in space.variants.values() for variant in names]
-    if twice := [variant for place, variant in enumerate(named) if variant in named[:place]]:
-        raise SpaceError(f"{path}: [variants] names {twice[0]} twice: name it once, of one family")
+    _check_twice(_check_labels(space), str(path))
     there = [*PLAIN_AXES, *operations(), *options()]
     for axis in [*space.axes, *(a for own in space.own_axes.values() for a in own)]:
         if axis not in there:

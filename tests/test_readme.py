@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from search.run import parser, settings_of
+from spaces.family_files import family_of
+from spaces.family_judgement import judge_family
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -50,7 +52,7 @@ def test_settings_are_understood(command):
 
 
 def test_the_example_is_the_file():
-    shown = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    shown = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[-1]
     assert (ROOT / "examples" / "search_digits.py").read_text(encoding="utf-8").endswith(shown)
 
 
@@ -141,3 +143,10 @@ def test_extras_are_of_packages_that_the_code_uses():
         for package in packages:
             name = re.match(r"[a-z-]+", package)[0]
             assert re.search(rf"\b{modules.get(name, name)}\b", sources), f"{package} of extra {extra} is used nowhere"
+
+
+def test_own_networks_can_be_searched(tmp_path):
+    """The file that README shows keeps the contract of families."""
+    file = tmp_path / "nets.py"
+    file.write_text(re.findall(r"```python\n(.*?)```", README, re.DOTALL)[0])
+    assert judge_family(family_of(file), (), (32, 96), 6) == ("mine_16", "mine_32")

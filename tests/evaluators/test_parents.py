@@ -14,8 +14,10 @@ from evaluators.jobs import Recipe, Trained
 from evaluators.parents import Parents, School
 from evaluators.worker import Worker
 from spaces.candidate import Candidate
+from spaces.family_files import family_of
 from spaces.network import build, normalisation
 from tests.evaluators.test_teaching import GOOD, classifier
+from tests.own_family import NETS
 
 VARIANTS = {"tiny_resnet": ("res8_w4_s2", "res8_w16_s2"), "tiny_mobile": ("mb_w8",)}
 SMALL = Candidate("tiny_resnet", "res8_w4_s2", 16)
@@ -190,3 +192,25 @@ def test_parents_no_time_for_all_epochs_trains_one_and_keeps_to_it(school, worke
     assert second.path == first.path and asked == [3, 1]
     with pytest.raises(OutOfTime):
         Parents(replace(wanted, shortened=None), worker, train).of("tiny_resnet", "res8_w4_s2")
+
+
+def test_an_edited_family_file_has_parents_of_its_own(school, tmp_path):
+    """Wherever the file lies: the content counts."""
+    places = [tmp_path / name / "nets.py" for name in ("one", "two", "edited")]
+    for place in places:
+        place.parent.mkdir()
+        place.write_text(NETS if place.parent.name != "edited" else NETS.replace("SiLU", "ReLU"))
+    paths = []
+    for family in map(family_of, places):
+        ours = school("parent", folder=tmp_path, parent_px={family: 16})
+        parents = Parents(ours, None, lambda function, job, what: Trained(job.out, 0, 1, 0.0, 0.0, "none"))
+        paths.append(parents.of(family, "mine_s").path)
+    assert paths[0] == paths[1] != paths[2]
+
+
+def test_a_network_of_ones_own_may_teach(school, worker, tmp_path):
+    (tmp_path / "nets.py").write_text(NETS)
+    ours = {family_of(tmp_path / "nets.py"): 16}
+    parents(school("mine_m", parent_px=ours), worker).check()
+    with pytest.raises(DataError, match="no teacher 'mine_l'"):
+        parents(school("mine_l", parent_px=ours), worker).check()
