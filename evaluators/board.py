@@ -35,7 +35,7 @@ from evaluators.measurement import TOP1, Accuracy, Agreement, Block, Failure, La
 from evaluators.parents import Parent, Parents, School
 from evaluators.samples import SAMPLES, Samples
 from evaluators.stopwatch import Stopwatch
-from evaluators.teacher import PARENT
+from evaluators.teacher import PARENT, OnnxClassifier
 from evaluators.worker import Worker, WorkerError
 from evaluators.yardstick import Yardstick
 from remote.device import Capabilities
@@ -79,6 +79,7 @@ class Setup:
     simulated: bool = False
     metric: str = TOP1  # what accuracies are compared by
     ladder: Ladder = field(default_factory=Ladder)  # of int8
+    given: Mapping[str, OnnxClassifier] = field(default_factory=dict)  # by family, the user's own classifiers
     allowance: Allowance = field(default_factory=Allowance)  # in which trainings must end
 
 
@@ -130,13 +131,14 @@ class Board:
         """Size and parity of the network with random weights; its graph is kept for timing."""
         try:
             with self._watch("structure"):
+                given = self._given(candidate)
                 structure, _ = self._worker.call(
-                    "evaluators.structure:measure",
+                    f"evaluators.structure:{'measure_given' if given else 'measure'}",
                     candidate,
-                    len(self._dataset.classes),
+                    given or len(self._dataset.classes),
                     self._setup.able.int8,
                     self._graphs,
-                    min(self._setup.opset, self._setup.able.opset_max),
+                    self._opset(candidate),
                     self._setup.seed,
                     self._setup.able.runtimes,
                     timeout_s=STRUCTURE_S_MAX,
@@ -197,7 +199,7 @@ class Board:
                 ours, host = self._worker.call(
                     "evaluators.agreement:host_classes",
                     graph.path,
-                    self._dataset,
+                    self._seen(candidate),
                     VALIDATION,
                     candidate.image_px,
                     self._normalisation(candidate),
@@ -221,7 +223,7 @@ class Board:
             True if what is there now, or could not be made, is another: it is to be measured again.
         """
         out, key = self._graph_path(candidate, epochs), candidate.structure_key()
-        graphs = [out, beside(out), self._graphs / f"{key}-{epochs}-fp32.onnx"]
+        graphs = [out, beside(out), self._graphs / f"{key}-{_fidelity(candidate, epochs)}-fp32.onnx"]
         for doubtful in ([], graphs, [*graphs, *self._nets.glob(f"{key}-*.pt")]):  # nets may be damaged, too
             for file in doubtful:
                 file.unlink(missing_ok=True)
@@ -245,10 +247,26 @@ class Board:
             "image_px": candidate.image_px,
             "mean": list(mean),
             "std": list(std),
-            "resize": self._dataset.resize,
+            "resize": self._seen(candidate).resize,
         }
 
+    def _given(self, candidate: Candidate) -> OnnxClassifier | None:
+        """Return the user's classifier, None for a network that is trained here."""
+        return self._setup.given[candidate.family] if candidate.fixed else None
+
+    def _seen(self, candidate: Candidate) -> Dataset:
+        """Return the data as the candidate sees them: the user's classifiers have their own way to a square."""
+        given = self._given(candidate)
+        return replace(self._dataset, resize=given.resize) if given else self._dataset
+
+    def _opset(self, candidate: Candidate) -> int:
+        """Return the newest opset of a candidate's graphs: what old boards read, where it can be chosen."""
+        opset_max = self._setup.able.opset_max
+        return opset_max if candidate.fixed else min(self._setup.opset, opset_max)
+
     def _normalisation(self, candidate: Candidate) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        if given := self._given(candidate):
+            return given.mean, given.std
         network = candidate.family, candidate.variant
         if network not in self._normalisations:
             self._normalisations[network] = self._worker.call("spaces.network:normalisation", *network)
@@ -280,7 +298,7 @@ class Board:
                 accuracy = score(
                     self._session,
                     self._sent(candidate, graph.path),
-                    self._dataset,
+                    self._seen(candidate),
                     split,
                     candidate.image_px,
                     self._normalisation(candidate),
@@ -290,7 +308,8 @@ class Board:
                     self._answers(candidate, epochs) if split == VALIDATION else None,
                     self._setup.metric,
                 )
-                return replace(accuracy, rungs=graph.rungs, relaid=graph.relaid)
+                trained = _fidelity(candidate, epochs)
+                return replace(accuracy, rungs=graph.rungs, relaid=graph.relaid, epochs=trained)
         except (CandidateError, Unbuildable) as error:
             return _failure("accuracy", error)
 
@@ -310,10 +329,10 @@ class Board:
 
     def _answers(self, candidate: Candidate, epochs: int) -> Path:
         """The classes that the device gave the validation images."""
-        return self._graphs / f"{candidate.key()}-{epochs}-answers.npy"
+        return self._graphs / f"{candidate.key()}-{_fidelity(candidate, epochs)}-answers.npy"
 
     def _graph_path(self, candidate: Candidate, epochs: int) -> Path:
-        return self._graphs / f"{candidate.graph_key()}-{epochs}.onnx"
+        return self._graphs / f"{candidate.graph_key()}-{_fidelity(candidate, epochs)}.onnx"
 
     def _random(self, candidate: Candidate) -> Path:
         """The graph with random weights, which `structure` makes and which is timed."""
@@ -326,26 +345,29 @@ class Board:
             with contextlib.suppress(ValueError, KeyError, TypeError):  # damaged, and as good as none
                 return graph_from_json(out)
         try:
-            if not self._net_path(candidate, epochs).exists():
+            given, net, ladder = self._given(candidate), Path(), self._setup.ladder
+            if not given and not self._net_path(candidate, epochs).exists():
                 with self._watch("parents"):  # counted apart: the next candidate of the network has it already
                     self._parent(candidate)
-            with self._watch("training"):
-                net = self._net(candidate, epochs)
+            if not given:
+                with self._watch("training"):
+                    net = self._net(candidate, epochs)
             with self._watch("scoring"):
                 job = GraphJob(
                     candidate,
-                    self._dataset,
+                    self._seen(candidate),
                     self._images,
                     net,
-                    self._graphs / f"{candidate.structure_key()}-{epochs}-fp32.onnx",
+                    self._graphs / f"{candidate.structure_key()}-{_fidelity(candidate, epochs)}-fp32.onnx",
                     out,
                     self._random(candidate),
                     self._setup.able.int8,
-                    min(self._setup.opset, self._setup.able.opset_max),
+                    self._opset(candidate),
                     self._setup.able.runtimes,
                     self._setup.calibration_images,
-                    self._setup.ladder.at(epochs, self._setup.rungs[-1]),
+                    replace(ladder, qat_epochs=0) if given else ladder.at(epochs, self._setup.rungs[-1]),
                     self._recipe,
+                    given,
                     self._setup.allowance.left_s(),
                 )
                 tick = partial(self._doing, f"exporting {candidate.describe()}", None)
@@ -419,6 +441,11 @@ def share_done(progress: Path) -> float | None:
     except (OSError, ValueError):
         return None
     return now["step"] / now["steps"] if now else None
+
+
+def _fidelity(candidate: Candidate, epochs: int) -> int:
+    """Return the epochs that a candidate's file was trained for here: a fixed one is the same whatever is asked."""
+    return 0 if candidate.fixed else epochs
 
 
 def _failure(stage: str, error: Exception) -> Failure:

@@ -16,6 +16,7 @@ from evaluators.data import arrays, calibration_images, normalise
 from evaluators.dataset import TRAIN, VALIDATION
 from evaluators.export import export, save
 from evaluators.feed import Feed
+from evaluators.given import write_plain
 from evaluators.jobs import Graph, GraphJob, beside
 from evaluators.measurement import Rung
 from evaluators.precision import layout, to_precision
@@ -34,7 +35,10 @@ def make_graph(job: GraphJob) -> Graph:
     if not job.plain.exists():
         with replace_file(job.plain) as part:
             px, cut = job.candidate.image_px, bool(job.candidate.steps)
-            export(deployed(load_net(job.net), px, cut), px, part, job.opset)
+            if job.given is not None:
+                write_plain(job.given, part, job.opset)
+            else:
+                export(deployed(load_net(job.net), px, cut), px, part, job.opset)
     with replace_file(job.out) as part:
         return _made(job, part)
 
@@ -57,7 +61,13 @@ def _calibration(job: GraphJob) -> np.ndarray:
     """Normalised float32 (N, 3, image_px, image_px), the classes in equal parts."""
     images, _ = arrays(job.dataset, TRAIN, job.candidate.image_px, job.cache)
     chosen = calibration_images(job.dataset, job.calibration_images, job.recipe.seed)
-    return normalise(images[chosen], *network.normalisation(job.candidate.family, job.candidate.variant))
+    return normalise(images[chosen], *_normalisation(job))
+
+
+def _normalisation(job: GraphJob) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if job.given is not None:
+        return job.given.mean, job.given.std
+    return network.normalisation(job.candidate.family, job.candidate.variant)
 
 
 def _climbed(job: GraphJob, part: Path) -> tuple[Rung, ...]:
@@ -67,7 +77,7 @@ def _climbed(job: GraphJob, part: Path) -> tuple[Rung, ...]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     torch.set_num_threads(job.recipe.threads or cores)
     torch.manual_seed(job.recipe.seed)
-    normalisation = network.normalisation(job.candidate.family, job.candidate.variant)
+    normalisation = _normalisation(job)
     plain = prepared(job.plain)
 
     end_s = time.monotonic() + job.seconds_max
@@ -101,6 +111,6 @@ def _second(job: GraphJob) -> Exam:
 
 def _of(job: GraphJob, split: str, chosen: np.ndarray) -> Exam:
     images, labels = arrays(job.dataset, split, job.candidate.image_px, job.cache)
-    normalisation = network.normalisation(job.candidate.family, job.candidate.variant)
+    normalisation = _normalisation(job)
     chosen = np.sort(chosen)
     return Exam(normalise(images[chosen], *normalisation), labels[chosen])

@@ -11,6 +11,7 @@ from typing import Any
 from evaluators.augmentation import DEFAULT, View
 from evaluators.dataset import Dataset
 from evaluators.measurement import Rung
+from evaluators.teacher import OnnxClassifier
 from remote.device import Int8Recipe
 from spaces.candidate import Candidate
 
@@ -179,6 +180,7 @@ class GraphJob:
     calibration_images: int
     ladder: Ladder
     recipe: Recipe  # of fine-tuning, where int8 needs it
+    given: OnnxClassifier | None = None  # what is exported in place of `net`
     seconds_max: float = math.inf  # after which no further escalation level of int8 is begun
 
 

@@ -92,7 +92,7 @@ class Structure:
     macs: int  # multiply-accumulates of one image
     onnx_bytes: int
     parity_max_abs: float  # largest difference between torch and the exported graph, same random input
-    exporter: str  # torchscript | dynamo
+    exporter: str  # torchscript | dynamo | given, by the user
     opset: int
     granularity: int = 0  # what operations round its channel counts to, where nothing was measured; 0: not told
     rounded_to: str = ""  # what pruning rounded its channel counts to instead, as in `spaces/widths.py`

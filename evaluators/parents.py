@@ -13,7 +13,7 @@ from evaluators.allowance import Allowance, OutOfTime
 from evaluators.augmentation import views
 from evaluators.dataset import DataError, Dataset
 from evaluators.jobs import ParentJob, Recipe, TeacherJob, Trained, TrainingFailed
-from evaluators.teacher import BEST, PARENT, OnnxTeacher, is_file, opened
+from evaluators.teacher import BEST, PARENT, OnnxClassifier, is_file, opened
 from evaluators.worker import Worker, WorkerError
 from remote.files import read_or_none, write_file
 from spaces import family_files
@@ -154,7 +154,7 @@ class Parents:
         family: str | None = self._worker.call("evaluators.teaching:family_of", variant, own)
         return family
 
-    def _from_file(self, teacher: OnnxTeacher) -> Path:
+    def _from_file(self, teacher: OnnxClassifier) -> Path:
         school = self._school
         made = [school.dataset.digest, teacher.sha256, teacher.image_px, teacher.mean, teacher.std]
         made += [teacher.resize, views(school.recipe.augment)]

@@ -16,9 +16,12 @@ from torch import nn
 
 from evaluators.ceiling import Unsupported, check
 from evaluators.export import INPUT, export, opset_of, quiet
+from evaluators.given import parity as given_parity
+from evaluators.given import size_of, write_plain
 from evaluators.measurement import Structure
 from evaluators.precision import to_precision
 from evaluators.rounded import AXIS
+from evaluators.teacher import OnnxClassifier
 from remote.device import Int8Recipe
 from spaces.candidate import Candidate
 from spaces.folding import deployed
@@ -78,6 +81,27 @@ def measure(
         rounded_to=dict(candidate.options).get(AXIS, ""),
     )
     return structure, path
+
+
+def measure_given(
+    candidate: Candidate,
+    given: OnnxClassifier,
+    int8: Int8Recipe | None,
+    folder: Path,
+    opset_max: int,
+    seed: int,
+    runtimes: tuple[str, ...] = (),
+) -> tuple[Structure, Path]:
+    """The same of a classifier that is given as ONNX. Raises DataError, too, where its file is not what it was."""
+    path = folder / f"{candidate.graph_key()}-random.onnx"
+    with tempfile.TemporaryDirectory() as scratch:
+        fp32 = Path(scratch) / "fp32.onnx"
+        write_plain(given, fp32, opset_max)
+        difference = given_parity(given, fp32)
+        parameters, macs = size_of(fp32)
+        _convert(candidate, fp32, path, int8, seed)
+        check(path, opset_max, runtimes, candidate.describe())
+    return Structure(parameters, macs, path.stat().st_size, difference, "given", opset_of(path)), path
 
 
 def random_net(candidate: Candidate, classes: int) -> nn.Module:

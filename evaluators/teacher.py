@@ -1,12 +1,12 @@
 """Whose logits candidates learn from (Hinton et al. 2015): their own parent's, the best parent's, a named network's, or
-those of any ONNX classifier of the same classes."""
+those of any ONNX classifier of the same classes. Such a classifier may be a candidate itself, too."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ from evaluators.dataset import DataError
 from evaluators.resizing import RESIZES, SQUASH
 
 PARENT, BEST = "parent", "best"  # other words name a network or a file
+TEACHER, MODEL = "teacher", "model"  # what a classifier is called in messages
 
 
 @dataclass(frozen=True)
-class OnnxTeacher:
+class OnnxClassifier:
     """A classifier in a file, and what its input is made of."""
 
     file: Path
@@ -30,12 +31,16 @@ class OnnxTeacher:
     sha256: str
     resize: str = SQUASH  # how its images become squares
 
+    def provenance(self) -> str:
+        """Return what is said of it as a candidate, for people."""
+        return f"fixed, given by the user: {self.file}, sha256 {self.sha256[:12]}; not trained, not pruned"
+
     def describe(self) -> str:
         """For people."""
         return f"{self.file} at {self.image_px} px"
 
 
-def _content(file: Path) -> str:
+def content_of(file: Path, what: str = TEACHER) -> str:
     """Return the SHA-256 of a model and of the files beside it that hold its weights.
 
     Raises DataError for what is no ONNX file, or lacks such a file.
@@ -43,13 +48,13 @@ def _content(file: Path) -> str:
     try:
         model = onnx.load(file, load_external_data=False)
     except Exception as error:  # protobuf's errors have no common class
-        raise DataError(f"teacher {file} is not an ONNX file: {' '.join(str(error).split())[:200]}") from None
+        raise DataError(f"{what} {file} is not an ONNX file: {' '.join(str(error).split())[:200]}") from None
     hashed = hashlib.sha256(file.read_bytes())
     tensors = [tensor for tensor in model.graph.initializer if uses_external_data(tensor)]
     for name in sorted({ExternalDataInfo(tensor).location for tensor in tensors}):
         beside = file.parent / name
         if not beside.is_file() or Path(name).is_absolute() or ".." in Path(name).parts:
-            raise DataError(f"teacher {file}: its weights are in {name!r}, which is not beside it; put it there")
+            raise DataError(f"{what} {file}: its weights are in {name!r}, which is not beside it; put it there")
         hashed.update(beside.read_bytes())
     return hashed.hexdigest()
 
@@ -60,16 +65,19 @@ def is_file(name: str) -> bool:
     return path.suffix == ".onnx" or (path / "model.onnx").is_file()
 
 
-def opened(name: str, classes: Sequence[str]) -> OnnxTeacher:
-    """The teacher in a file. What its input is made of stands in `<stem>.json` or `config.json` beside it, under
-    `preprocessing`, as in the config.json that a run writes into chosen/.
+def opened(name: str, classes: Sequence[str], what: str = TEACHER) -> OnnxClassifier:
+    """Return the classifier in a file, `what` it is called in messages.
+
+    What its input is made of stands in `<stem>.json` or `config.json` beside it, under `preprocessing`, as in the
+    config.json that a run writes into chosen/.
 
     Raises DataError for a file that is not there, does not say so, or has other classes.
     """
     path = Path(name).expanduser()
     file = path if path.suffix == ".onnx" else path / "model.onnx"
     if not file.is_file():
-        raise DataError(f"teacher {name}: there is no such file; name an ONNX classifier, a network, parent or best")
+        others = ", a network, parent or best" if what == TEACHER else ""
+        raise DataError(f"{what} {name}: there is no such file; name an ONNX classifier{others}")
     beside = [file.with_suffix(".json"), file.with_name("config.json")]
     note = next((place for place in beside if place.is_file()), None)
     wanted = (
@@ -77,7 +85,7 @@ def opened(name: str, classes: Sequence[str]) -> OnnxTeacher:
         '"resize" may be crop or pad'
     )
     if note is None:
-        raise DataError(f"teacher {file}: how its input is made is not known; write {beside[0].name} with {wanted}")
+        raise DataError(f"{what} {file}: how its input is made is not known; write {beside[0].name} with {wanted}")
     try:
         words: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
         made = words["preprocessing"]
@@ -87,8 +95,26 @@ def opened(name: str, classes: Sequence[str]) -> OnnxTeacher:
         if resize not in RESIZES:
             raise ValueError(f"resize {resize!r}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"teacher {file}: {note.name} lacks what is needed ({error!r}): {wanted}") from None
+        raise DataError(f"{what} {file}: {note.name} lacks what is needed ({error!r}): {wanted}") from None
     theirs = words.get("classes")
     if theirs is not None and list(theirs) != list(classes):
-        raise DataError(f"teacher {file}: its classes are {', '.join(theirs)}; the data have {', '.join(classes)}")
-    return OnnxTeacher(file, image_px, mean, std, _content(file), resize)
+        raise DataError(f"{what} {file}: its classes are {', '.join(theirs)}; the data have {', '.join(classes)}")
+    return OnnxClassifier(file, image_px, mean, std, content_of(file, what), resize)
+
+
+def open_models(names: Iterable[str], classes: Sequence[str]) -> dict[str, OnnxClassifier]:
+    """Return the classifiers by family: path, and a digest of the graph, its weights and its preprocessing.
+
+    Raises DataError for one that can't be used, or two of the same name.
+    """
+    found: dict[str, OnnxClassifier] = {}
+    for name in dict.fromkeys(names):
+        model = opened(name, classes, MODEL)
+        model = replace(model, file=model.file.resolve())
+        made = [model.sha256, model.image_px, model.mean, model.std, model.resize]
+        family = f"{model.file}@{hashlib.sha256(json.dumps(made).encode()).hexdigest()[:12]}"
+        twin = next((other for other in found.values() if other.file.stem == model.file.stem), model)
+        if twin.file != model.file:
+            raise DataError(f"model {model.file} is named like {twin.file}: rename it, since tables show that name")
+        found[family] = model
+    return found

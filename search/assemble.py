@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -33,6 +33,7 @@ from evaluators.resizing import RESIZES
 from evaluators.rounded import Rounded
 from evaluators.samples import SAMPLES, Samples
 from evaluators.stopwatch import Stopwatch
+from evaluators.teacher import OnnxClassifier, open_models
 from evaluators.worker import Worker
 from evaluators.yardstick import Yardstick
 from remote.connect import connect
@@ -54,7 +55,7 @@ from search.ledger import Ledger
 from search.live import View
 from search.looks import early_stops, looks, screened
 from search.mended import measured_again, mended, voided
-from search.networks import check_networks, read_families
+from search.networks import check_networks, judge_models, read_families
 from search.proposing.known import Earlier
 from search.remembered import Remembered, Seen
 from search.result import Result
@@ -64,9 +65,9 @@ from search.start_sizes import ParentSizes
 from search.steps import Steps, Terms
 from search.study import open_study, record_corrections, samplers
 from spaces.candidate import Unbuildable
-from spaces.family_files import is_file, label, split
+from spaces.family_files import is_file, is_fixed, label, split
 from spaces.judgement import Judgement
-from spaces.space import Space, add_families, load
+from spaces.space import Space, add_families, add_models, load
 
 LOOK_SHARE, LOOK_S = 0.02, 3.0  # of a time limit, and at least, after which a disturbed timing is not repeated
 PROBING_S = 120.0  # that a failing device is waited for before the search has begun
@@ -90,6 +91,7 @@ class Rooms:
     worker: Worker
     view: View
     earlier: Earlier | None  # run that the sampler starts from
+    given: Mapping[str, OnnxClassifier]  # the user's own classifiers, by family
     weights: Judgement | None  # which of the user's weights the networks start from
     runtime_mb: dict[str, float] = field(default_factory=dict)  # by runtime, before any model was loaded
 
@@ -123,6 +125,8 @@ def run(settings: Settings, console: Console, publish: Publish) -> Result:
         worker = stack.enter_context(Worker(log, on_retry=partial(_log, views, console)))
         worker.start()
         space = read_families(space, dataset, worker)
+        given = open_models([*space.models, *settings.model], dataset.classes)
+        space = add_models(space, {family: model.image_px for family, model in given.items()})
         weights = check_networks(space, settings, dataset, worker)
         console.print(f"connecting to {settings.device}", highlight=False, markup=False)
         tell = partial(_tell, settings.device, views, console)
@@ -135,6 +139,7 @@ def run(settings: Settings, console: Console, publish: Publish) -> Result:
         )
         probes = Probes(asking, facts, cache / "probes", device.workspace_mb or 256)
         space, able = cut_to(space, facts, device.runtime or "", probes)
+        judge_models(given, able, len(dataset.classes), worker)
         earlier = read_earlier(Path(settings.warm_start), space, settings.metric) if settings.warm_start else None
         settings = stack.enter_context(held(folder, settings))
         ledger = Ledger(folder / "ledger.jsonl")
@@ -147,7 +152,7 @@ def run(settings: Settings, console: Console, publish: Publish) -> Result:
         worker.keep_log(folder / "worker.log")
         patient = Patient(session, on_incident=lambda incident: _note(incident, ledger, watch, view))
         open_now = (patient, facts, able, space, ledger, watch, worker, view)
-        rooms = Rooms(settings, folder, dataset, device, *open_now, earlier, weights)
+        rooms = Rooms(settings, folder, dataset, device, *open_now, earlier, given, weights)
         result, preprocessing, classes = _searched(rooms, started)
         view.doing("writing the report")
         publish(result, preprocessing, classes)
@@ -196,7 +201,7 @@ def _searched(rooms: Rooms, started: str) -> tuple[Result, dict[str, Any], tuple
     allowance = Allowance()
     setup, restless = _setup(rooms, allowance)
     board = Board(setup, rooms.session, rooms.worker, rooms.dataset, rooms.watch, view.doing)
-    weights = board.parents.weights_used(name for names in rooms.space.variants.values() for name in names)
+    weights = board.parents.weights_used(name for names in rooms.space.trained.values() for name in names)
     hold_to_state(rooms.ledger, {"weights": weights}, rooms.watch.wall_s())
     plainly = Remembered(board, rooms.ledger, rooms.watch, setup.yardstick.of)
     board.start_px = ParentSizes(plainly, rooms.ledger, rooms.space, settings.budget(), rooms.watch.wall_s).of
@@ -233,6 +238,7 @@ def _searched(rooms: Rooms, started: str) -> tuple[Result, dict[str, Any], tuple
         *(m.agreement.warning(m.candidate.describe()) for m in ending.measurements if m.agreement),
     ]
     used = {"weights": rooms.weights.describe()} if rooms.weights else {}
+    used |= {f"model {label(family)}": model.provenance() for family, model in rooms.given.items()}
     told = {"teacher": board.teaching()} | used | {f"channels of {name}": line for name, line in steps.told().items()}
     result = _result(rooms, ending, stops, setup, started, told, tuple(filter(None, dict.fromkeys(warnings))))
     preprocessing = board.preprocessing(ending.choice.candidate) if ending.choice else {}
@@ -248,7 +254,8 @@ def _state(settings: Settings, dataset: Dataset, facts: Facts, space: Space) -> 
     )
     own = {label(family): split(family)[1] for family in space.variants if is_file(family)}
     state = {"data": dataset.digest, **describe_device(facts, runtimes), "recipe": asdict(recipe)}
-    return state | ({"families": own} if own else {})
+    fixed = {label(family): split(family)[1] for family in space.variants if is_fixed(family)}
+    return state | ({"families": own} if own else {}) | ({"models": fixed} if fixed else {})
 
 
 def _steps(rooms: Rooms, evaluator: Remembered, limits: serial.Limits) -> Steps:
@@ -347,7 +354,8 @@ def _setup(rooms: Rooms, allowance: Allowance) -> tuple[Setup, str]:
         teacher=settings.teacher,
         distillation=settings.distillation,
         temperature=settings.temperature,
-        parent_px={family: rooms.space.parent_px(family) for family in rooms.space.variants},
+        parent_px={family: rooms.space.parent_px(family) for family in rooms.space.trained},
+        given=rooms.given,
         seed=settings.seed,
         augment=switches(settings.augment),
         simulated=rooms.facts.simulated,
@@ -361,7 +369,7 @@ def _setup(rooms: Rooms, allowance: Allowance) -> tuple[Setup, str]:
 def _first(space: Space, trials: int | None) -> dict[str, tuple[str, ...]]:
     """The networks whose parents the first trials train, by family."""
     found: defaultdict[str, tuple[str, ...]] = defaultdict(tuple)
-    for parent in space.parents()[:trials]:
+    for parent in [parent for parent in space.parents() if not parent.fixed][:trials]:
         found[parent.family] += (parent.variant,)
     return dict(found)
 

@@ -85,14 +85,17 @@ def code_version() -> str:
 
 
 def located(settings: Settings) -> Settings:
-    """Return the settings with the space and the families by where they lie, to be found from any folder."""
+    """Return the settings with space, families and models by where they lie, to be found from any folder."""
     try:
-        families = tuple(str(Path(file).expanduser().resolve()) for file in settings.family)
+        families, models = (
+            tuple(str(Path(file).expanduser().resolve()) for file in files)
+            for files in (settings.family, settings.model)
+        )
         space = Path(settings.space).resolve() if settings.space is not None else None
     except RuntimeError as error:
-        raise SettingsError(f"--family {', '.join(settings.family)}: {error}") from None
+        raise SettingsError(f"{', '.join([*settings.family, *settings.model])}: {error}") from None
     is_file = space is not None and settings.space not in presets() and space.is_file()
-    return replace(settings, family=families, space=str(space) if is_file else settings.space)
+    return replace(settings, family=families, model=models, space=str(space) if is_file else settings.space)
 
 
 @contextmanager

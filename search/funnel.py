@@ -45,6 +45,10 @@ class Gates:
     def epochs_max(self) -> int:
         return self.rungs[-1]
 
+    def rungs_of(self, candidate: Candidate) -> tuple[int, ...]:
+        """Return the epochs that a candidate is scored after: a fixed one as it is, and once."""
+        return (0,) if candidate.fixed else self.rungs
+
 
 def evaluate(
     candidate: Candidate,
@@ -118,6 +122,8 @@ def promising(accuracy: Accuracy, latency: Latency, gates: Gates, rivals: Sequen
     if accuracy.epochs == 0:
         return ""
     for rival in rivals:
+        if rival.candidate.fixed:  # it has no epochs to compare at
+            continue
         if rival.latency is None or rival.latency.rank_ms.value > latency.rank_ms.value:
             continue
         reached = [a for a in rival.accuracies if a.epochs <= accuracy.epochs]
@@ -141,7 +147,7 @@ def _scored(
     tell: Callable[[str], None],
 ) -> Measurement:
     """The measurement with its accuracies, rung by rung."""
-    for epochs in gates.rungs:
+    for epochs in gates.rungs_of(so_far.candidate):
         tell(f"accuracy of {so_far.candidate.describe()} after {epochs} epochs")
         try:
             accuracy = evaluator.accuracy(so_far.candidate, epochs)

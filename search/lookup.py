@@ -114,8 +114,8 @@ def _opened(settings: Settings) -> tuple[TableSpace, Table]:
         raise SettingsError(
             f"--metric {settings.metric} needs to know which images were wrong: a table gives top1 only"
         )
-    if settings.family:
-        raise SettingsError("a table knows no networks but its own: leave out --family")
+    if settings.family or settings.model:
+        raise SettingsError("a table knows no networks but its own: leave out --family and --model")
     if settings.budget_mb is not None:
         raise SettingsError("a table gives no memory: leave out --budget-mb")
     space = load_table(settings.space, Path(settings.table or ""))

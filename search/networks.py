@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from evaluators.dataset import Dataset
+from evaluators.dataset import DataError, Dataset
 from evaluators.faults import death
+from evaluators.teacher import OnnxClassifier
 from evaluators.worker import Worker, WorkerError
+from remote.device import Capabilities
 from search.settings import Settings
 from spaces.family_files import is_file, split
 from spaces.judgement import Judgement
@@ -32,6 +35,16 @@ def read_families(space: Space, dataset: Dataset, worker: Worker) -> Space:
     return fill_families(space, found)
 
 
+def judge_models(given: Mapping[str, OnnxClassifier], able: Capabilities, classes: int, worker: Worker) -> None:
+    """Raise DataError for one of the user's classifiers that can't run on the device."""
+    for model in given.values():
+        asked = model, classes, able.opset_max, able.runtimes
+        try:
+            worker.call("evaluators.given:judge_model", *asked, timeout_s=CHECK_S_MAX)
+        except WorkerError as error:  # it ended its process, or takes for ever
+            raise DataError(f"model {model.file} can't be used: {error}") from None
+
+
 def check_networks(space: Space, settings: Settings, dataset: Dataset, worker: Worker) -> Judgement | None:
     """Return which weights the networks start from; None where no folder of weights is given.
 
@@ -39,13 +52,13 @@ def check_networks(space: Space, settings: Settings, dataset: Dataset, worker: W
         SpaceError: a name of the space is no network's.
         WeightsError: a SpaceError; a file can't be used, or the folder has nothing for this space.
     """
-    worker.call("spaces.network:check_names", space.name, dict(space.variants), timeout_s=CHECK_S_MAX)
+    worker.call("spaces.network:check_names", space.name, dict(space.trained), timeout_s=CHECK_S_MAX)
     if settings.weights in (None, "none"):
         return None
-    sizes = {family: space.parent_px(family) for family in space.variants}
+    sizes = {family: space.parent_px(family) for family in space.trained}
     judgement: Judgement = worker.call(
         "spaces.weights:judge",
-        dict(space.variants),
+        dict(space.trained),
         Path(str(settings.weights)),
         sizes,
         len(dataset.classes),

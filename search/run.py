@@ -101,6 +101,13 @@ def parser() -> argparse.ArgumentParser:
         "spaces/families/; may be given several times",
     )
     what.add_argument(
+        "--model",
+        action="append",
+        metavar="FILE",
+        help="ONNX classifier of your own, or a folder with model.onnx, as a fixed candidate: timed, quantized and "
+        "scored, never trained or pruned; its preprocessing in a JSON file beside it; may be given several times",
+    )
+    what.add_argument(
         "--table",
         metavar="DIR",
         help="look up instead of measuring: --space names the table, --device table:COLUMN its latencies, --data its "

@@ -18,6 +18,7 @@ WORDS = {
     "recipe": "the training recipe",
     "weights": "the pretrained weights",
     "families": "the family file",
+    "models": "the model file or its preprocessing",
 }
 
 

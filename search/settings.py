@@ -39,6 +39,7 @@ class Settings:
     data: str = "digits"
     space: str | None = None  # None: tiny for images up to 64 px, edge for larger ones
     family: tuple[str, ...] = ()  # files with families of the user's own, beside those of the space
+    model: tuple[str, ...] = ()  # ONNX classifiers of the user's own, as fixed candidates
     table: str | None = None  # folder of a table that is looked up instead of measuring
     weights: str | None = None
     sampler: str = "budget"

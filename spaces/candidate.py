@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from spaces.family_files import identity
+from spaces.family_files import identity, is_fixed
 
 USUAL_RUNTIME = "onnxruntime"  # runs on every device, so that people need not be told of it
 
@@ -53,6 +53,11 @@ class Candidate:
         """True if anything but the plain fp32 network runs."""
         return bool(self.steps) or self.precision != "fp32"
 
+    @property
+    def fixed(self) -> bool:
+        """True for a classifier that was given as it is: never trained, never cut."""
+        return is_fixed(self.family)
+
     def uncut(self) -> Candidate:
         """The same candidate without its compression steps: what a step must be faster than."""
         return replace(self, steps=(), options=())
@@ -65,7 +70,8 @@ class Candidate:
         steps = [" ".join([name, f"{amount:g}", *self._options_of(name)]) for name, amount in self.steps]
         threads = [f"{self.threads} threads"] if self.threads > 1 else []
         runtime = [self.runtime] if self.runtime != USUAL_RUNTIME else []
-        return " ".join([self.variant, f"{self.image_px}px", *steps, self.precision, *threads, *runtime])
+        fixed = ["fixed"] if self.fixed else []
+        return " ".join([self.variant, f"{self.image_px}px", *fixed, *steps, self.precision, *threads, *runtime])
 
     # One training serves every precision and runtime of a structure, one graph every runtime option:
     # so there are three keys, each naming what the work below it depends on.

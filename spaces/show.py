@@ -59,6 +59,8 @@ def table(space: Space) -> object:
     drawn.add_column("values")
     for family, names in space.variants.items():
         drawn.add_row(Text(f"family {label(family)}"), Text(", ".join(names)))
+    for model in space.models:
+        drawn.add_row("fixed model", Text(model))
     for axis, values in space.axes.items():
         told = ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
         drawn.add_row(Text(axis), Text(told))

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from spaces.candidate import Candidate
 from spaces.declared import operations, options
-from spaces.family_files import SUFFIX, family_of, is_file, label, split
+from spaces.family_files import FIXED_SUFFIX, SUFFIX, family_of, is_file, is_fixed, label, split
 
 PRESETS = Path(__file__).parent / "presets"
 FAMILIES = Path(__file__).parent / "families"
@@ -74,6 +74,7 @@ class Space:
     axes: Mapping[str, tuple[Value, ...]]
     own_axes: Mapping[str, Mapping[str, tuple[Value, ...]]]
     left_out: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()  # ONNX classifiers that are named, until `add_models` has them
     names_runtimes: bool = False  # else a candidate runs on whichever runtime the device is used with
 
     def values(self, family: str, axis: str) -> tuple[Value, ...]:
@@ -83,6 +84,11 @@ class Space:
     def family_of(self, variant: str) -> str:
         """The family whose variant this is."""
         return next(family for family, names in self.variants.items() if variant in names)
+
+    @property
+    def trained(self) -> Mapping[str, tuple[str, ...]]:
+        """Family -> variants, without the fixed ones."""
+        return {family: names for family, names in self.variants.items() if not is_fixed(family)}
 
     def parent_px(self, family: str) -> int:
         """Input size parents are trained at, and the greedy choice would run at: the largest."""
@@ -211,6 +217,22 @@ def add_families(space: Space, files: Sequence[str]) -> Space:
     return _check_labels(replace(space, variants={**space.variants, **more}))
 
 
+def add_models(space: Space, image_px: Mapping[str, int]) -> Space:
+    """Return the space with ONNX classifiers beside its networks: as they are, at every precision.
+
+    Args:
+        space: What else there is.
+        image_px: The only input size of each, by family.
+
+    Raises:
+        SpaceError: One has the name of another network.
+    """
+    uncut = {axis: (0.0,) for axis in space.axes if axis in operations()}
+    variants = {**space.variants, **{family: (label(family),) for family in image_px}}
+    own = {**space.own_axes, **{family: {"image_px": (px,), **uncut} for family, px in image_px.items()}}
+    return _check_twice(replace(space, variants=variants, own_axes=own, models=()), f"space {space.name}")
+
+
 def fill_families(space: Space, found: Mapping[str, tuple[str, ...]]) -> Space:
     """Return the space with the networks that were found in the user's files. Raises SpaceError for a name twice."""
     return _check_twice(replace(space, variants={**space.variants, **found}), f"space {space.name}")
@@ -265,6 +287,7 @@ def _from_table(name: str, table: dict[str, Any]) -> Space:
         title=str(table.get("title", name)),
         variants={family: tuple(names) for family, names in table.get("variants", {}).items()},
         axes={axis: tuple(values) for axis, values in axes.items()},
+        models=tuple(table.get("models", ())),
         names_runtimes="runtime" in table.get("axes", {}),
         own_axes={f: {a: tuple(v) for a, v in own.items()} for f, own in table.get("families", {}).items()},
     )
@@ -290,7 +313,7 @@ def _without_excluded(space: Space, path: Path) -> Space:
 
 def _check_table(table: dict[str, Any], path: Path) -> None:
     """Raise SpaceError for a table that is none, or an entry that is no list of the right kind."""
-    known = ("title", "variants", "axes", "families")
+    known = ("title", "variants", "axes", "families", "models")
     if unknown := [name for name in table if name not in known]:
         raise SpaceError(f"{path}: no table {unknown[0]!r}; there are {', '.join(known)}")
     own = table.get("families", {})
@@ -298,7 +321,10 @@ def _check_table(table: dict[str, Any], path: Path) -> None:
         if not own or not all(isinstance(file, str) and file.endswith(SUFFIX) for file in own):
             raise SpaceError(f"{path}: families = {own!r} must be a list of files, such as ['nets{SUFFIX}']")
         own = {}
-    for part in known[1:]:
+    models = table.get("models", [])
+    if not isinstance(models, list) or not all(isinstance(file, str) and file for file in models):
+        raise SpaceError(f"{path}: models = {models!r} must be a list of files, such as ['net{FIXED_SUFFIX}']")
+    for part in ("variants", "axes", "families"):
         if not isinstance(own if part == "families" else table.get(part, {}), dict):
             raise SpaceError(f"{path}: {part} must be a table, [{part}] and lines below it")
     for family, names in table.get("variants", {}).items():
@@ -332,6 +358,7 @@ def _with_files(table: dict[str, Any], path: Path) -> dict[str, Any]:
     return table | {
         "variants": {named(family): names for family, names in variants.items()},
         "families": {named(family): axes for family, axes in own.items()},
+        "models": [str(path.parent.absolute() / Path(file).expanduser()) for file in table.get("models", [])],
     }
 
 
@@ -366,7 +393,7 @@ def _check_twice(space: Space, source: str) -> Space:
 
 def _check(space: Space, path: Path) -> Space:
     families = sorted(p.stem for p in FAMILIES.glob("*.py") if p.stem != "__init__")
-    if not any(names or is_file(family) for family, names in space.variants.items()):
+    if not space.models and not any(names or is_file(family) for family, names in space.variants.items()):
         raise SpaceError(f"{path}: [variants] names no network; a line such as resnet = ['resnet18'] is needed")
     if "image_px" not in space.axes:
         raise SpaceError(f"{path}: [axes] needs image_px = [..]")

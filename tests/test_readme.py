@@ -8,7 +8,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from onnx import helper
 
+from evaluators.teacher import open_models
 from search.run import parser, settings_of
 from spaces.family_files import family_of
 from spaces.family_judgement import judge_family
@@ -150,3 +152,11 @@ def test_own_networks_can_be_searched(tmp_path):
     file = tmp_path / "nets.py"
     file.write_text(re.findall(r"```python\n(.*?)```", README, re.DOTALL)[0])
     assert judge_family(family_of(file), (), (32, 96), 6) == ("mine_16", "mine_32")
+
+
+def test_own_models_can_be_opened(tmp_path):
+    """What README shows beside a model is what is read."""
+    (tmp_path / "net.json").write_text(re.search(r"```json\n(.*?)```", README, re.DOTALL)[1])
+    (tmp_path / "net.onnx").write_bytes(helper.make_model(helper.make_graph([], "g", [], [])).SerializeToString())
+    (model,) = open_models([str(tmp_path / "net.onnx")], ("good", "scratch")).values()
+    assert model.image_px == 224 and model.resize == "crop"

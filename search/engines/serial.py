@@ -58,7 +58,8 @@ def run(
     """Evaluate every trial up to the limits, those of earlier sessions first: their stages are remembered.
 
     All uncompressed networks are timed before anything is trained. Those within the budget are the first trials, the
-    slowest first, since it is likely the most accurate; the likeliest greedy baseline is trained where time allows.
+    fixed first, which take no training, then the slowest, since it is likely the most accurate; the likeliest greedy
+    baseline is trained where time allows.
     """
     return _Loop(study, space, evaluator, gates, limits, view).run()
 
@@ -122,7 +123,7 @@ class _Loop:
     def replay(self) -> None:
         """Take over the trials of earlier sessions, as far as they were measured."""
         for trial, candidate in studies.told(self.study, self.space):
-            done = tuple(epochs for epochs in self.gates.rungs if self.evaluator.knows(candidate, epochs))
+            done = tuple(epochs for epochs in self.gates.rungs_of(candidate) if self.evaluator.knows(candidate, epochs))
             outcome = trial.user_attrs.get("outcome")
             gates = self.gates if outcome == KEPT else replace(self.gates, rungs=done or self.gates.rungs[:1])
             if not done:
@@ -166,7 +167,7 @@ class _Loop:
             latency = self.evaluator.latency(candidate, budget.latency_ms)
             if isinstance(latency, Failure) or budget.keeps(latency):
                 within.append((latency.rank_ms.value if isinstance(latency, Latency) else 0.0, candidate))
-        for _, candidate in sorted(within, key=lambda found: -found[0]):
+        for _, candidate in sorted(within, key=lambda found: (not found[1].fixed, -found[0])):
             self.study.enqueue_trial(dict(self.space.params_of(candidate)), skip_if_exists=True)
 
     # --- a trial

@@ -36,7 +36,7 @@ def test_located_knows_files_from_anywhere(tmp_path, monkeypatch):
 
 def test_a_table_refuses_families():
     words = ["--budget-ms", "5", "--table", "x", "--space", "nb201", "--device", "table:x"]
-    assert main([*words, "--family", "a.py"]) == USER
+    assert main([*words, "--family", "a.py"]) == main([*words, "--model", "a.onnx"]) == USER
 
 
 @pytest.mark.slow
