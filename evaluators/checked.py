@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,7 @@ from PIL import Image
 
 from evaluators.images import decoding_threads, rgb
 from evaluators.opening import TooLargeError, decoding, open_regular, sha256
-from remote.files import read_or_none, write_file
+from remote.files import SHORT, read_or_none, write_file
 
 # what Pillow reads as a picture; its own list also has documents, video and formats it can only name
 EXTENSIONS = frozenset(
@@ -82,7 +81,7 @@ def check(path: Path) -> Checked:
     except TooLargeError as error:
         return Checked((0, 0), digest, str(error))
     except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        if error.errno in SHORT:
             raise  # this machine's fault, not the image's
         return Checked((0, 0), digest, f"cannot be read ({error.strerror})" if error.strerror else _line(error))
     except MemoryError:

@@ -20,7 +20,7 @@ from evaluators.folders import open_folder
 from evaluators.images import decoding_threads, fit, load_image, normalise
 from evaluators.locking import locked
 from evaluators.resizing import SQUASH
-from remote.files import replace_file, reserve
+from remote.files import SHORT, replace_file, reserve
 
 __all__ = [
     "SPLITS", "TEST", "TRAIN", "VALIDATION", "DataError", "Dataset", "Split",
@@ -124,7 +124,9 @@ def _mapped(file: Path, shape: tuple[int, ...]) -> np.ndarray | None:
         images = np.load(file, mmap_mode="r")
     except MemoryError:
         raise
-    except Exception:  # which one depends on where it is torn
+    except Exception as error:  # which one depends on where it is torn
+        if isinstance(error, OSError) and error.errno in SHORT:
+            raise  # this machine's fault, not the file's
         return None
     return images if isinstance(images, np.memmap) and images.dtype == np.uint8 and images.shape == shape else None
 

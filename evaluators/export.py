@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from remote.files import write_file
+from spaces.memory import is_out_of_memory
 
 INPUT, OUTPUT = "image", "logits"
 IR_VERSION = 8  # the newest that ONNX Runtime 1.10 and TensorRT 8.2 read
@@ -76,6 +77,8 @@ def _write(net: nn.Module, example: tuple[torch.Tensor], path: Path, names: dict
         torch.onnx.export(net, example, path, dynamo=False, **names)
         return "torchscript"
     except Exception as first:  # exporters' errors have no common class
+        if is_out_of_memory(first):  # no graph of another exporter for that
+            raise
         try:
             torch.onnx.export(net, example, path, dynamo=True, external_data=False, **names)
             return "dynamo"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import signal
 import traceback
-from collections.abc import Iterator
 
 from evaluators.dataset import DataError
 from remote.files import HostError, host_error
+from spaces.memory import chain, is_lack_of_memory
 from spaces.space import SpaceError
 
 TEXT_MAX = 400  # characters of a library's own words that are passed on
@@ -17,8 +17,7 @@ HOST_SIGNALS = tuple(
     for name in ("SIGKILL", "SIGBUS", "SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT", "SIGXCPU", "SIGXFSZ", "SIGPWR")
     if hasattr(signal, name)
 )
-# What libraries say of memory in errors that are no MemoryError.
-NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "not enough memory", "bad_alloc", "bad allocation")
+NO_ROOM = ("no space left on device", "disk quota exceeded")  # in errors of libraries that are no OSError
 
 
 class WorkerError(Exception):
@@ -104,11 +103,13 @@ def told(error: Exception, name: str) -> Exception:
     if isinstance(error, HostError | WorkerError):
         return error
     is_declared = isinstance(error, DataError | SpaceError) or isinstance(getattr(error, "kind", None), str)
-    for cause in _chain(error):
-        if isinstance(cause, MemoryError) or any(words in str(cause) for words in NO_MEMORY):
+    for cause in chain(error):
+        if is_lack_of_memory(cause):
             return OutOfMemory(f"{name}: {_words(cause)}")
         if isinstance(cause, OSError) and (found := _of_the_disk(cause, name, not is_declared)):
             return found
+        if any(words in str(cause).lower() for words in NO_ROOM):
+            return HostError(f"{name}: no space left on the disk; make room, and the same command goes on")
     if is_declared:
         return error
     traceback.print_exception(error)  # into the log: the caller gets one line
@@ -128,16 +129,6 @@ def _of_the_disk(error: OSError, name: str, any_file: bool) -> HostError | None:
     if error.errno is None or error.filename is None or not any_file:
         return None
     return HostError(f"{name}: {error.strerror} ({error.filename}); when that is mended, the same command goes on")
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and those that led to it."""
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        yield current
-        current = current.__cause__ or current.__context__
 
 
 def _words(error: BaseException) -> str:

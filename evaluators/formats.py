@@ -16,7 +16,9 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from evaluators.faults import SUSPECTS, OutOfMemory, WorkerCrashed, WorkerTimedOut, death, hosts_fault
 from spaces.candidate import Unbuildable
+from spaces.memory import is_lack_of_memory
 
 RUNTIMES = Path(__file__).parent.parent / "remote" / "runtimes"
 PNNX_S_MAX = 600.0  # a mobilenet takes 5 s on one core
@@ -95,7 +97,22 @@ def _tensors(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
 
 
 def _run_pnnx(work: Path, image_px: int, half: bool) -> None:
-    """model.ncnn.param and model.ncnn.bin beside model.onnx."""
+    """Make model.ncnn.param and model.ncnn.bin beside model.onnx; a death is tried once more, as a worker's is.
+
+    Raises:
+        Unbuildable: pnnx can't convert the graph.
+        HostError: This machine has no memory or no disk. Nothing is to be recorded of the candidate.
+    """
+    try:
+        _try_pnnx(work, image_px, half)
+    except SUSPECTS:
+        try:
+            _try_pnnx(work, image_px, half)
+        except SUSPECTS as error:
+            raise hosts_fault("pnnx", error) or Unbuildable(str(error)) from None
+
+
+def _try_pnnx(work: Path, image_px: int, half: bool) -> None:
     options = [f"inputshape=[1,3,{image_px},{image_px}]", f"fp16={int(half)}"]
     try:
         done = subprocess.run(
@@ -107,11 +124,15 @@ def _run_pnnx(work: Path, image_px: int, half: bool) -> None:
             timeout=PNNX_S_MAX,
         )
     except subprocess.TimeoutExpired:
-        raise Unbuildable(f"pnnx was not done after {PNNX_S_MAX:g} s") from None
+        raise WorkerTimedOut(f"pnnx was not done after {PNNX_S_MAX:g} s") from None
     files = [work / "model.ncnn.param", work / "model.ncnn.bin"]
     if done.returncode or not all(file.exists() for file in files):
         said = re.sub(r"\x1b\[[\d;]*m", "", done.stdout.decode(errors="replace")).split("\n")
         last = next((line.strip() for line in reversed(said) if line.strip()), "none")
+        if is_lack_of_memory(RuntimeError("\n".join(said))):
+            raise OutOfMemory(f"pnnx: {last}"[:500])
+        if done.returncode < 0:
+            raise WorkerCrashed(f"pnnx {death(done.returncode)}; last words: {last}"[:500], done.returncode)
         raise Unbuildable(f"pnnx ended with {done.returncode}; last words: {last}"[:500])
 
 

@@ -254,6 +254,7 @@ def _run(function: Callable[..., Any] | str, args: tuple[Any, ...], name: str) -
     try:
         work = pkgutil.resolve_name(function) if isinstance(function, str) else function
         result = work(*args)
+        is_sendable = _can_be_sent(result)
     except Exception as error:
         answer = told(error, name)
         if _can_be_sent(answer):
@@ -261,7 +262,7 @@ def _run(function: Callable[..., Any] | str, args: tuple[Any, ...], name: str) -
         sendable = WorkerError(f"{type(error).__name__}: {' '.join(str(error).split())}")
         sendable.kind = getattr(error, "kind", WorkerError.kind)
         raise sendable from None
-    if not _can_be_sent(result):
+    if not is_sendable:
         raise WorkerError(f"the {type(result).__name__} it returned cannot be sent between processes")
     return result
 
@@ -270,6 +271,8 @@ def _can_be_sent(value: Any) -> bool:
     """An exception with a constructor of its own can be packed but not unpacked, which would end the pool."""
     try:
         pickle.loads(pickle.dumps(value))
+    except MemoryError:
+        raise
     except Exception:
         return False
     return True

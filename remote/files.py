@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 FULL = (errno.ENOSPC, errno.EDQUOT)  # what a file system without room answers
+SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # what a machine answers that can open or map no more
 
 
 class HostError(Exception):
@@ -120,7 +121,7 @@ def host_error(error: OSError, doing: str) -> HostError | None:
         return HostError(f"{doing}: file too large{where}; raise `ulimit -f`, and the same command goes on")
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return HostError(f"{doing}: not allowed to write{where}; make it writable or name another folder")
-    if error.errno in (errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE):
+    if error.errno in (*SHORT, errno.EAGAIN, errno.EIO, errno.ESTALE):  # EAGAIN: no more processes
         return HostError(f"{doing}: {os.strerror(error.errno)}{where}; when that is mended, the same command goes on")
     return None
 

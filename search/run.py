@@ -295,14 +295,17 @@ def _ended_early(error: Exception, settings: Settings) -> int:
     from evaluators.data import DataError
     from remote.errors import DeviceError, UnknownDevice
     from remote.files import HostError, host_error
+    from spaces.memory import chain, is_out_of_memory
     from spaces.space import SpaceError
 
+    if any(isinstance(cause, MemoryError) for cause in chain(error)):
+        return _failed("host", "out of memory: free some, and the same command goes on", HOST)
     if isinstance(error, SettingsError | DataError | SpaceError | UnknownDevice):
         return _failed("error", error, USER)
     if isinstance(error, DeviceError):
         return _failed("device", f"{error}; {GOES_ON}", DEVICE)
-    if isinstance(error, MemoryError):
-        error = HostError("out of memory: free some, and the same command goes on")
+    if is_out_of_memory(error) and not isinstance(error, HostError):
+        error = HostError(f"out of memory ({str(error)[:200]}): free some, and the same command goes on")
     if isinstance(error, OSError):
         error = host_error(error, f"searching in {settings.out}") or error
     if isinstance(error, HostError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import threading
 import urllib.request
@@ -14,6 +15,7 @@ from torch import nn
 
 from spaces.candidate import Unbuildable
 from spaces.judgement import Judgement
+from spaces.memory import chain, is_out_of_memory
 from spaces.network import build, family_module, family_names, variants
 from spaces.space import OPTIONAL, WeightsError
 from spaces.weight_files import one_line, read_entries
@@ -152,6 +154,8 @@ def start(net: nn.Module, family: str, variant: str, folder: Path | None, downlo
     try:
         load(net, cached)
     except WeightsError as error:
+        if is_out_of_memory(error):
+            raise
         return f"{SCRATCH} ({error})"
     return f"torchvision {entry.name}"
 
@@ -161,8 +165,16 @@ def _own(load_own: Callable[[nn.Module, str], str], net: nn.Module, variant: str
     try:
         return load_own(net, variant)
     except Exception as error:  # the network's, the hub's and the file's errors have no common class
+        if _is_the_hosts(error):
+            raise
         net.load_state_dict(before)
         return f"{SCRATCH} (download failed: {one_line(error)})"
+
+
+def _is_the_hosts(error: Exception) -> bool:
+    """Return True for no memory and no disk: with them the same weights load, and a parent from scratch is another."""
+    numbers = [cause.errno for cause in chain(error) if isinstance(cause, OSError)]
+    return is_out_of_memory(error) or any(number in (errno.ENOSPC, errno.EDQUOT) for number in numbers)
 
 
 def _stems(variant: str) -> tuple[str, ...]:
@@ -224,5 +236,7 @@ def _download(entry: Any, cached: Path) -> str:
     try:
         torch.hub.load_state_dict_from_url(entry.url, map_location="cpu", progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:
+        if _is_the_hosts(error):
+            raise
         return f"download failed: {one_line(error)}"
     return "" if cached.is_file() else "download failed: nothing arrived"

@@ -19,6 +19,7 @@ from evaluators.export import export
 from evaluators.precision import to_precision
 from evaluators.structure import random_net
 from remote.device import Int8Recipe
+from remote.files import HostError
 from spaces.candidate import Candidate, Unbuildable
 from tests.remote import models
 from tests.remote.runtimes.loading import images, job, part, predicted, timing
@@ -159,8 +160,24 @@ def test_a_converter_that_crashes_is_quoted(monkeypatch, graphs, tmp_path):
     text = "import os, sys; print('\\033[0;93mlast words\\033[m', flush=True); os.kill(os.getpid(), 11)"
     path = program(tmp_path, text)
     monkeypatch.setattr(formats, "_pnnx", lambda: path)
-    with pytest.raises(Unbuildable, match=r"ended with -11; last words: last words$"):
+    with pytest.raises(Unbuildable, match=r"pnnx was killed by SIGSEGV; last words: last words$"):
         formats.for_runtime(graphs["fp32"], "ncnn", PX, tmp_path / "made")
+
+
+@pytest.mark.parametrize("ending", ["os.kill(os.getpid(), 9)", "print('std::bad_alloc', flush=True); os.abort()"])
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_converter_without_memory_is_the_hosts_fault_if_it_comes_twice(monkeypatch, tmp_path, ending, times):
+    """Once says nothing; and whatever is said, it is not held against the graph."""
+    count = tmp_path / "count"
+    text = f"import os; open({str(count)!r}, 'a').write('x')\nif os.path.getsize({str(count)!r}) <= {times}: {ending}\n"
+    path = program(tmp_path, f"{text}for name in ('param', 'bin'): open('model.ncnn.' + name, 'w').close()")
+    monkeypatch.setattr(formats, "_pnnx", lambda: path)
+    if times == 1:
+        formats._run_pnnx(tmp_path, PX, False)
+    else:
+        with pytest.raises(HostError, match=r"out of memory: pnnx.*the same command goes on"):
+            formats._run_pnnx(tmp_path, PX, False)
+    assert count.read_text() == "xx"
 
 
 def test_no_converter(monkeypatch, graphs, tmp_path):
