@@ -309,7 +309,8 @@ class Board:
                     self._setup.metric,
                 )
                 trained = _fidelity(candidate, epochs)
-                return replace(accuracy, rungs=graph.rungs, relaid=graph.relaid, epochs=trained)
+                made = replace(accuracy, rungs=graph.rungs, relaid=graph.relaid, unfolded=graph.unfolded)
+                return replace(made, epochs=trained)
         except (CandidateError, Unbuildable) as error:
             return _failure("accuracy", error)
 

@@ -32,18 +32,20 @@ from spaces.folding import deployed
 
 def make_graph(job: GraphJob) -> Graph:
     """The exported file, and beside it what it took as JSON. Raises what export and conversion raise, Unsupported."""
+    unfolded = ""
     if not job.plain.exists():
         with replace_file(job.plain) as part:
-            px, cut = job.candidate.image_px, bool(job.candidate.steps)
+            px = job.candidate.image_px
             if job.given is not None:
                 write_plain(job.given, part, job.opset)
             else:
-                export(deployed(load_net(job.net), px, cut), px, part, job.opset)
+                net, unfolded = deployed(load_net(job.net), px, bool(job.candidate.steps))
+                export(net, px, part, job.opset)
     with replace_file(job.out) as part:
-        return _made(job, part)
+        return _made(job, part, unfolded)
 
 
-def _made(job: GraphJob, part: Path) -> Graph:
+def _made(job: GraphJob, part: Path, unfolded: str) -> Graph:
     rungs: tuple[Rung, ...] = ()
     if job.candidate.precision == "int8":
         rungs = _climbed(job, part)
@@ -52,9 +54,9 @@ def _made(job: GraphJob, part: Path) -> Graph:
         to_precision(job.plain, part, job.candidate.precision, calibration=images)
     check(part, job.opset, job.runtimes, job.candidate.describe())
     relaid = job.timed.exists() and layout(part) != layout(job.timed)
-    note = {"rungs": [asdict(rung) for rung in rungs], "relaid": relaid}
+    note = {"rungs": [asdict(rung) for rung in rungs], "relaid": relaid, "unfolded": unfolded}
     write_file(beside(job.out), json.dumps(note, indent=1))
-    return Graph(job.out, rungs, relaid)
+    return Graph(job.out, rungs, relaid, unfolded)
 
 
 def _calibration(job: GraphJob) -> np.ndarray:

@@ -191,6 +191,7 @@ class Graph:
     path: Path
     rungs: tuple[Rung, ...] = ()
     relaid: bool = False  # its operators are not those of the graph that was timed
+    unfolded: str = ""  # why it has branches still that are one layer in a folded network; told of the first precision
 
 
 def beside(path: Path) -> Path:
@@ -201,7 +202,7 @@ def beside(path: Path) -> Path:
 def graph_from_json(path: Path) -> Graph:
     """The Graph of a file that is there, as its JSON tells it."""
     told = json.loads(beside(path).read_text(encoding="utf-8"))
-    return Graph(path, tuple(Rung(**rung) for rung in told["rungs"]), told["relaid"])
+    return Graph(path, tuple(Rung(**rung) for rung in told["rungs"]), told["relaid"], told.get("unfolded", ""))
 
 
 @dataclass(frozen=True)

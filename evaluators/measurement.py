@@ -96,6 +96,7 @@ class Structure:
     opset: int
     granularity: int = 0  # what operations round its channel counts to, where nothing was measured; 0: not told
     rounded_to: str = ""  # what pruning rounded its channel counts to instead, as in `spaces/widths.py`
+    unfolded: str = ""  # why its branches could not be folded into fewer layers; empty: there are none left
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,7 @@ class Accuracy:
     class_counts: tuple[int, ...] = ()  # images by class; empty where classes are not told apart
     errors: tuple[Error, ...] = ()  # (label, predicted class, images) of what was wrong
     metric: str = TOP1  # one of METRICS
+    unfolded: str = ""  # why the trained network's branches could not be folded; empty: there are none left
 
     @cached_property
     def confusion(self) -> Confusion | None:

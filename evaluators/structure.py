@@ -60,7 +60,7 @@ def measure(
         torch.manual_seed(seed)
         net = random_net(candidate, classes)
     path, image_px = folder / f"{candidate.graph_key()}-random.onnx", candidate.image_px
-    as_deployed = deployed(net, image_px, bool(candidate.steps))
+    as_deployed, unfolded = deployed(net, image_px, bool(candidate.steps))
     with tempfile.TemporaryDirectory() as scratch:
         fp32 = Path(scratch) / "fp32.onnx"
         exporter = _export(as_deployed, candidate, fp32, min(OPSET, opset_max))
@@ -79,6 +79,7 @@ def measure(
         opset=opset_of(path),
         granularity=granularity(net),
         rounded_to=dict(candidate.options).get(AXIS, ""),
+        unfolded=unfolded,
     )
     return structure, path
 

@@ -33,8 +33,8 @@ from spaces.family_files import label
 # CSV and null in parquet and JSON, never NaN and never a whole number turned into 3.0.
 _TYPES = {
     "string": "candidate outcome reason family variant precision runtime model_sha256 model_path runtime_version "
-    "disturbed exporter rounded_to metric scored_sha256 validation_by_epochs layers_by_precision layers_otherwise "
-    "layers_untold host",
+    "disturbed exporter rounded_to unfolded metric scored_sha256 validation_by_epochs layers_by_precision "
+    "layers_otherwise layers_untold host",
     "Int64": "trial image_px threads samples blocks repeated parameters macs onnx_bytes opset granularity epochs "
     "validation_count validation_correct test_count test_correct layers layers_as_asked reformats same_answers "
     "answers",
@@ -174,7 +174,7 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
 
 
 def _structure(structure: Structure) -> dict[str, Any]:
-    names = "parameters macs onnx_bytes parity_max_abs exporter opset granularity rounded_to"
+    names = "parameters macs onnx_bytes parity_max_abs exporter opset granularity rounded_to unfolded"
     return {name: getattr(structure, name) for name in names.split()}
 
 
@@ -206,6 +206,7 @@ def _accuracy(accuracy: Accuracy | None, split: str) -> dict[str, Any]:
     if split == "test":
         return known
     own = {"epochs": accuracy.epochs, "relaid": accuracy.relaid, "metric": accuracy.metric}
+    own |= {"unfolded": accuracy.unfolded} if accuracy.unfolded else {}  # else it is the structure's
     return known | own | {"scored_sha256": accuracy.model_sha256}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ from evaluators.dataset import Dataset
 from evaluators.formats import for_runtime, needs
 from evaluators.jobs import Ladder, recipe_for
 from evaluators.latency import Rules, calibrate
-from evaluators.measurement import Block, Seconds
+from evaluators.measurement import Block, Measurement, Seconds
 from evaluators.probes import Probes
 from evaluators.reference import IMAGE_PX as REFERENCE_PX
 from evaluators.reference import no_reference, reference_model
@@ -235,6 +235,7 @@ def _searched(rooms: Rooms, started: str) -> tuple[Result, dict[str, Any], tuple
         *rooms.dataset.left_out,
         *(_scratch(board) if data.kind != "digits" else []),
         *([restless] if restless else []),
+        *_unfolded(ending.measurements),
         *(m.agreement.warning(m.candidate.describe()) for m in ending.measurements if m.agreement),
     ]
     used = {"weights": rooms.weights.describe()} if rooms.weights else {}
@@ -272,6 +273,16 @@ def _scratch(board: Board) -> list[str]:
         for variant, start in board.parents.starts.items()
         if start.startswith("none")
     ]
+
+
+def _unfolded(measurements: Sequence[Measurement]) -> list[str]:
+    """Return a warning for every network whose branches could not be folded, and so are timed and deployed."""
+    why: dict[str, str] = {}
+    for one in measurements:
+        told = [found.unfolded for found in (one.structure, one.accuracy) if found is not None and found.unfolded]
+        if told:
+            why.setdefault(one.candidate.variant, told[0])
+    return [f"{variant} runs with its branches, slower than it could: {reason}" for variant, reason in why.items()]
 
 
 def _calm(rooms: Rooms, runtime: str, rules: Rules, workspace_mb: int) -> tuple[float, str]:

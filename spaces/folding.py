@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from spaces.candidate import Unbuildable
+from spaces.memory import is_out_of_memory
 
 METHODS = ("fuse", "reparameterize", "switch_to_deploy")  # the first returns what takes the block's place
 AGREEMENT = 1e-3  # largest difference of the outputs, of their largest: folded weights are rounded to single precision
@@ -58,18 +59,27 @@ def folded(net: nn.Module, image_px: int) -> nn.Module:
     return after
 
 
-def deployed(net: nn.Module, image_px: int, cut: bool) -> nn.Module:
-    """Return what is exported of `net`: its folded form, or `net` itself where its blocks' code doesn't do it.
+def deployed(net: nn.Module, image_px: int, is_cut: bool) -> tuple[nn.Module, str]:
+    """Return what is exported of a network, and why it is not its folded form.
+
+    Args:
+        net: The network. It is left as it is.
+        image_px: Side of its square input.
+        is_cut: Whether anything was pruned, taken apart or made sparse.
+
+    Returns:
+        The folded network and "", or `net` itself and one line: its blocks' code can't fold them.
 
     Raises:
-        Unbuildable: it was `cut`, and its blocks can't be folded any more: unfolded it would be slower than uncut.
+        Unbuildable: A network that is cut can't be folded: with its branches it would be slower than uncut. Or there is
+            no memory, which says nothing of the network.
     """
     try:
-        return folded(net, image_px)
-    except Unbuildable:
-        if cut:
+        return folded(net, image_px), ""
+    except Unbuildable as error:
+        if is_cut or is_out_of_memory(error):
             raise
-        return net
+        return net, str(error)
 
 
 def _fold(module: nn.Module) -> None:
@@ -79,8 +89,21 @@ def _fold(module: nn.Module) -> None:
             child = child.fuse()  # type: ignore[operator]
             setattr(module, name, child)
         elif method is not None:
+            _count_channels(child)
             getattr(child, method)()
         _fold(child)
+
+
+def _count_channels(block: nn.Module) -> None:
+    """Set what a block of branches alike remembers of its channels to what pruning left: its method counts on it."""
+    layers = [module for module in block.modules() if isinstance(module, nn.Conv2d)]
+    if len({(layer.in_channels, layer.out_channels, layer.groups) for layer in layers}) != 1:
+        return
+    inputs, outputs, groups = layers[0].in_channels, layers[0].out_channels, layers[0].groups
+    counts = {"in_chs": inputs, "in_channels": inputs, "out_chs": outputs, "out_channels": outputs, "groups": groups}
+    for name, count in counts.items():
+        if type(getattr(block, name, None)) is int:
+            setattr(block, name, count)
 
 
 def _method(block: nn.Module) -> str | None:

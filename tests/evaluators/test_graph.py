@@ -81,6 +81,12 @@ def test_a_graph_that_is_not_the_timed_one_says_so(digits, net, tmp_path):
     assert make_graph(replace(asked, timed=asked.plain)).relaid
 
 
+def test_a_trained_network_that_cannot_be_folded_says_so(monkeypatch, digits, net, tmp_path):
+    monkeypatch.setattr("evaluators.graph.deployed", lambda net, px, is_cut: (net, "its branches can't be folded: why"))
+    made = make_graph(job(digits, net, tmp_path, "fp32"))
+    assert made.unfolded == "its branches can't be folded: why" and graph_from_json(made.path) == made
+
+
 def test_a_graph_above_the_ceiling_is_not_written(digits, net, tmp_path):
     with pytest.raises(Unsupported, match="around 0 only"):
         make_graph(job(digits, net, tmp_path, "int8", OFFSET, Ladder(allowed_drop=0.99), ("tensorrt",)))

@@ -6,11 +6,14 @@ from evaluators.coverage import summarise
 from evaluators.measurement import Agreement, Failure
 from evaluators.stopwatch import Stopwatch
 from remote.device import Layer
+from search.assemble import _unfolded
 from search.budget import Budget
 from search.finish import finish
 from search.ledger import Ledger
 from search.remembered import Seen
 from search.seeing import look
+from spaces.candidate import Candidate
+from tests.reports.conftest import measure
 from tests.search.analytic import Analytic
 from tests.search.test_choice import OTHERS, PLAIN, run
 
@@ -81,3 +84,16 @@ def test_what_was_seen_is_remembered(tmp_path):
     again = Formula()
     second, _ = ended(Seen(again, Ledger(tmp_path / "l.jsonl"), Stopwatch()))
     assert second == first and again.calls == []
+
+
+def test_unfolded_networks_are_told_once_each():
+    known = measure(Candidate("resnet", "resnet18", 64), 0, Budget(50))
+    one = replace(known, candidate=Candidate("timm", "repvgg_a0", 64))
+    why = "its branches can't be folded: the folded network is off by 0.2 of its largest output"
+    unfolded = replace(one, structure=replace(one.structure, unfolded=why))
+    trained = replace(unfolded, structure=one.structure, accuracies=(replace(one.accuracies[-1], unfolded="else"),))
+    assert _unfolded([one]) == []
+    assert _unfolded([one, unfolded, unfolded, trained]) == [
+        f"repvgg_a0 runs with its branches, slower than it could: {why}"
+    ]
+    assert _unfolded([trained]) == ["repvgg_a0 runs with its branches, slower than it could: else"]

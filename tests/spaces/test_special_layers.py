@@ -17,7 +17,22 @@ from spaces.plain_layers import is_plain
 from tests.lightest import every_family
 
 CLASSES = 7
-TIMM = [("test_vit", 160), ("test_nfnet", 64), ("test_efficientnet", 64)]
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+TIMM = [
+    *((name, 160) for name in ("test_vit",)),
+    *((name, 64) for name in ("test_nfnet", "test_efficientnet", "test_convnext", "test_mambaout", "test_byobnet")),
+    *((name, 32) for name in ("ghostnet_050", "mobilevitv2_050", "mobilenetv4_conv_small_035")),
+]
+SMALL, LARGE = 10_000, 100_000  # weights of a layer that is taken apart in a moment, and of one that takes long
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Small layers take many times as long where threads wait for a core."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 class Standardised(nn.Conv2d):
@@ -170,9 +185,91 @@ def test_blocks_fold_and_the_network_is_left_as_it_was():
 
 def test_a_fold_that_computes_something_else_is_not_used():
     net = in_parts(wrong=True)
-    assert deployed(net, 32, cut=False) is net
+    kept, why = deployed(net, 32, is_cut=False)
+    assert kept is net and why.startswith("its branches can't be folded: the folded network is off by")
+    assert "\n" not in why and deployed(in_parts(), 32, is_cut=False)[1] == ""
     with pytest.raises(Unbuildable, match=r"can't be folded: .* off by"):
-        deployed(net, 32, cut=True)
+        deployed(net, 32, is_cut=True)
+
+
+def test_deployed_without_memory_is_not_the_branches_fault(monkeypatch):
+    """Else the same network would be timed folded or not, as memory has it."""
+
+    def fuse(block):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(Branches, "fuse", fuse)
+    with pytest.raises(Unbuildable, match="can't allocate memory"):
+        deployed(in_parts(), 32, is_cut=False)
+
+
+def restless(net):
+    """`net` with statistics and scales that no fold may take for granted."""
+    torch.manual_seed(1)
+    for layer in net.modules():
+        if isinstance(layer, NORMS):
+            nn.init.uniform_(layer.running_mean, -0.3, 0.3)
+            nn.init.uniform_(layer.running_var, 0.5, 2.0)
+            nn.init.uniform_(layer.weight, 0.5, 1.5)
+            nn.init.uniform_(layer.bias, -0.3, 0.3)
+    return net.eval()
+
+
+def convolutions_and_norms(net):
+    layers = list(net.modules())
+    return tuple(
+        sum(isinstance(layer, kind) for layer in layers) for kind in (nn.Conv2d, nn.modules.batchnorm._BatchNorm)
+    )
+
+
+# What is left are norms right behind a convolution, which any exporter takes into it.
+REPARAMETRIZED = {
+    "repvit_m0_9": ((126, 108), (103, 0)),
+    "fastvit_t8": ((68, 70), (52, 10)),
+    "efficientvit_m0": ((116, 113), (116, 0)),
+    "mobileone_s0": ((191, 226), (43, 0)),
+    "repghostnet_050": ((95, 112), (95, 48)),
+    "repvgg_a0": ((44, 61), (22, 0)),
+}
+
+
+@pytest.mark.parametrize("variant", REPARAMETRIZED)
+def test_timms_networks_of_branches_fold_and_compute_the_same(variant):
+    pytest.importorskip("timm", reason="the extra timm is not installed")
+    net = restless(build("timm", variant, CLASSES, 32))
+    made, why = deployed(net, 32, is_cut=False)
+    assert why == "" and (convolutions_and_norms(net), convolutions_and_norms(made)) == REPARAMETRIZED[variant]
+    with torch.no_grad():
+        x = torch.randn(2, 3, 32, 32)
+        wanted = net(x)
+        assert (made(x) - wanted).abs().max() <= 1e-4 * wanted.abs().max()
+
+
+def block_of(kind):
+    byobnet = pytest.importorskip("timm.models.byobnet", reason="the extra timm is not installed")
+    ghost = pytest.importorskip("timm.models.repghost")
+    vit = pytest.importorskip("timm.models.repvit")
+    return {
+        "RepVGG": lambda: byobnet.RepVggBlock(24, 24, layers=byobnet.LayerFn()),
+        "MobileOne": lambda: byobnet.MobileOneBlock(24, 24, num_conv_branches=2, layers=byobnet.LayerFn()),
+        "MobileOne depthwise": lambda: byobnet.MobileOneBlock(24, 24, group_size=1, layers=byobnet.LayerFn()),
+        "RepGhost": lambda: ghost.RepGhostModule(24, 24),
+        "RepVit": lambda: vit.RepVggDw(24, 3),
+    }[kind]()
+
+
+@pytest.mark.parametrize("kind", ["RepVGG", "MobileOne", "MobileOne depthwise", "RepGhost", "RepVit"])
+def test_blocks_of_branches_fold_after_pruning(kind):
+    """A block may count on the channels it was made with."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 24, 3), block_of(kind), nn.Conv2d(24, 24, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    net = nn.Sequential(*net, nn.Linear(24, CLASSES))
+    cut = restless(apply_steps(net, [("prune", 0.5)], 32, CLASSES))
+    assert cut[0].out_channels < 24
+    made, why = deployed(cut, 32, is_cut=True)
+    assert why == "" and convolutions_and_norms(made)[1] < convolutions_and_norms(cut)[1]
 
 
 def test_a_network_without_branches_is_deployed_as_it_is():
