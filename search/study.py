@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import math
@@ -71,7 +72,8 @@ def open_study(
         study.sampler.start_from(earlier)
     for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
         study.tell(trial.number, state=TrialState.FAIL)
-        study.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number})
+        known = trial.system_attrs.get("fixed_params", {}) | trial.params  # a kill may have come between two of them
+        study.enqueue_trial(known, user_attrs={"retry_of": trial.number})
     return study
 
 
@@ -124,13 +126,16 @@ def tell(study: optuna.Study, trial: Trial, measurement: Measurement, budget: Bu
 
 
 def waiting(study: optuna.Study, space: Points) -> list[Candidate]:
-    """Return the candidates of queued trials."""
-    queued = study.get_trials(deepcopy=False, states=[TrialState.WAITING])
-    return [space.candidate(trial.system_attrs["fixed_params"]) for trial in queued]
+    """Return the candidates of queued trials; one that a kill left half asked is none yet."""
+    found = []
+    for trial in study.get_trials(deepcopy=False, states=[TrialState.WAITING]):
+        with contextlib.suppress(KeyError, SpaceError):
+            found.append(space.candidate(trial.system_attrs["fixed_params"]))
+    return found
 
 
 def record_corrections(study: optuna.Study, measurements: Iterable[Measurement]) -> None:
-    """Write down where the end of a search changed what a trial was told as.
+    """Write down which outcomes the end of a search changed.
 
     A trial that has ended can't be changed in a study, so what is different stands in the study's own attributes, under
     `corrections`: by the trial's number its outcome, reason and latency.

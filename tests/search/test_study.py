@@ -25,7 +25,7 @@ from search.heeding import Costs
 from search.ledger import Ledger
 from search.live import View
 from search.remembered import Remembered
-from search.study import open_study, record_corrections, samplers
+from search.study import open_study, record_corrections, samplers, waiting
 from spaces.space import load
 from tests.search.analytic import Analytic
 
@@ -184,6 +184,19 @@ class Slow(Analytic):
 go(Path({folder!r}), {trials}, "tpe", Slow())
 print("done", flush=True)
 """
+
+
+@pytest.mark.parametrize("is_queued", [False, True])
+def test_open_study_after_a_kill_between_two_parameters_goes_on(tmp_path, is_queued):
+    study = open_study(tmp_path, "random", 0, SPACE, BUDGET)
+    wanted = SPACE.parents()[1]
+    if is_queued:
+        study.enqueue_trial(dict(SPACE.params_of(wanted)))
+    study.ask().suggest_categorical("variant", [v for names in SPACE.variants.values() for v in names])
+    again = open_study(tmp_path, "random", 0, SPACE, BUDGET)
+    assert waiting(again, SPACE) == ([wanted] if is_queued else [])
+    searched, study, _ = go(tmp_path, 4)
+    assert len(searched.measurements) == 4 and not study.get_trials(states=[TrialState.RUNNING, TrialState.WAITING])
 
 
 def test_killed_ten_times_nothing_is_lost_or_measured_twice(tmp_path):
