@@ -140,7 +140,10 @@ def run(settings: Settings, console: Console, publish: Publish) -> Result:
         probes = Probes(asking, facts, cache / "probes", device.workspace_mb or 256)
         space, able = cut_to(space, facts, device.runtime or "", probes)
         judge_models(given, able, len(dataset.classes), worker)
-        earlier = read_earlier(Path(settings.warm_start), space, settings.metric) if settings.warm_start else None
+        earlier = None
+        if settings.warm_start:
+            say = partial(_log, views, console)
+            earlier = read_earlier(Path(settings.warm_start), space, settings.metric, say)
         settings = stack.enter_context(held(folder, settings))
         ledger = Ledger(folder / "ledger.jsonl")
         stack.callback(ledger.close)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,21 +22,33 @@ from spaces.candidate import Candidate
 from spaces.space import Points
 
 
-def read_earlier(folder: Path, space: Points, metric: str = TOP1) -> Earlier:
-    """What a run folder knows of this space's candidates: latencies, and accuracies after the most epochs it has.
+def read_earlier(
+    folder: Path, space: Points, metric: str = TOP1, tell: Callable[[str], None] = lambda line: None
+) -> Earlier:
+    """Return what a run folder knows of this space's candidates: latencies, and accuracies after the most epochs.
 
-    A candidate is the same whatever runtime it ran in. Accuracies are by `metric`, or by top-1 where the earlier run
-    kept nothing of its classes. Raises SettingsError.
+    A candidate is the same whatever runtime it ran in.
+
+    Args:
+        folder: Of the earlier run, which may still go on.
+        space: Of this run.
+        metric: What accuracies are by; top-1 where the earlier run kept nothing of its classes.
+        tell: Is given one line if lines of the ledger are damaged; the others are used.
+
+    Raises:
+        SettingsError: The folder is no run's, or knows nothing of this space.
     """
     ledger, journal = folder / "ledger.jsonl", folder / "study.journal"
     if not (ledger.is_file() and journal.is_file()):
         raise SettingsError(f"--warm-start {folder} is no run folder: it has no ledger.jsonl and study.journal")
     try:
-        latency_ms, accuracy = _measured(ledger, metric)
+        latency_ms, accuracy, damaged = _measured(ledger, metric)
         runtimes = _runtimes(journal)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, AssertionError, OSError) as error:
         words = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise SettingsError(f"--warm-start {folder} can't be read as a run folder ({words}): name another") from None
+    if damaged:
+        tell(f"--warm-start {folder}: {damaged} damaged line{'s' * (damaged > 1)} of ledger.jsonl left out")
     candidates = [space.candidate(point) for point in space.params()]
     keys = [[replace(candidate, runtime=runtime).key() for runtime in runtimes] for candidate in candidates]
     found = Earlier(_column(keys, latency_ms), _column(keys, accuracy))
@@ -45,21 +57,22 @@ def read_earlier(folder: Path, space: Points, metric: str = TOP1) -> Earlier:
     return found
 
 
-def _measured(ledger: Path, metric: str) -> tuple[dict[str, float], dict[str, float]]:
-    """By candidate's key: the last latency, and the accuracy at full fidelity."""
+def _measured(ledger: Path, metric: str) -> tuple[dict[str, float], dict[str, float], int]:
+    """Return by candidate's key the last latency and the accuracy at full fidelity; and how many lines are damaged."""
     latency_ms: dict[str, float] = {}
     by_epochs: defaultdict[int, dict[str, float]] = defaultdict(dict)
-    for line in ledger.read_text(encoding="utf-8").splitlines():
+    damaged = 0
+    for line in ledger.read_bytes().split(b"\n")[:-1]:  # what follows the last newline is still being written
         try:
             entry: dict[str, Any] = json.loads(line)
-        except ValueError:  # the last line of a run that was killed, or goes on
-            break
-        if entry["stage"] == "latency" and entry["value"]["type"] == "Latency":
-            latency_ms[entry["key"]] = entry["value"]["rank_ms"]["value"]
-        elif entry["stage"] == "accuracy" and entry["value"]["type"] == "Accuracy":
-            key, _, epochs = entry["key"].partition("@")
-            by_epochs[int(epochs)][key] = _score(entry["value"], metric)
-    return latency_ms, by_epochs[max(by_epochs)] if by_epochs else {}
+            if entry["stage"] == "latency" and entry["value"]["type"] == "Latency":
+                latency_ms[entry["key"]] = float(entry["value"]["rank_ms"]["value"])
+            elif entry["stage"] == "accuracy" and entry["value"]["type"] == "Accuracy":
+                key, _, epochs = entry["key"].partition("@")
+                by_epochs[int(epochs)][key] = float(_score(entry["value"], metric))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            damaged += 1
+    return latency_ms, by_epochs[max(by_epochs)] if by_epochs else {}, damaged
 
 
 def _score(value: dict[str, Any], metric: str) -> float:

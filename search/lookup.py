@@ -7,6 +7,7 @@ import platform
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -41,7 +42,10 @@ def run(settings: Settings, console: Console, publish: Callable[[Result], None])
         raise SettingsError(f"no sampler {settings.sampler!r}; there are {', '.join(samplers())}")
     started = datetime.now(UTC).isoformat(timespec="seconds")
     space, table = _opened(settings)
-    earlier = read_earlier(Path(settings.warm_start), space) if settings.warm_start else None
+    earlier = None
+    if settings.warm_start:
+        tell = partial(console.print, highlight=False, markup=False)
+        earlier = read_earlier(Path(settings.warm_start), space, tell=tell)
     folder = Path(settings.out)
     with ExitStack() as stack:
         settings = stack.enter_context(held(folder, settings))

@@ -40,6 +40,31 @@ def test_a_torn_last_line_is_left_out(tmp_path):
     assert numpy.array_equal(read_earlier(tmp_path, SPACE).latency_ms, before.latency_ms, equal_nan=True)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b'{"stage": "late',
+        b"\0" * 40,
+        b"\xff\xfe",
+        b"[]",
+        b"7",
+        b'{"stage": "latency", "key": "k", "value": {}}',
+        b"[" * 9999,
+    ],
+    ids=["cut", "zeros", "bytes", "list", "number", "fields", "nested"],
+)
+def test_read_earlier_of_a_damaged_middle_uses_what_follows(tmp_path, damage):
+    go(tmp_path, Analytic(), SPACE, Budget(1.5), 9)
+    said, file = [], tmp_path / "ledger.jsonl"
+    before, lines = read_earlier(tmp_path, SPACE, tell=said.append), file.read_bytes().split(b"\n")
+    assert said == []
+    file.write_bytes(b"\n".join([lines[0], damage, *lines[1:3], damage, *lines[3:]]))
+    after = read_earlier(tmp_path, SPACE, tell=said.append)
+    assert numpy.array_equal(after.latency_ms, before.latency_ms, equal_nan=True)
+    assert numpy.array_equal(after.accuracy, before.accuracy, equal_nan=True)
+    assert said == [f"--warm-start {tmp_path}: 2 damaged lines of ledger.jsonl left out"]
+
+
 def test_no_run_and_no_candidate_in_common(tmp_path):
     with pytest.raises(SettingsError, match="is no run folder"):
         read_earlier(tmp_path / "moon", SPACE)
@@ -54,4 +79,7 @@ def test_a_run_that_starts_from_another(small, capsys):
     assert main([*again, "--warm-start", str(small / "run")]) == USER
     assert "needs sampler budget" in capsys.readouterr().err and not (small / "next").exists()
     again[again.index("random")] = "budget"
+    whole = (small / "run" / "ledger.jsonl").read_bytes()
+    (small / "run" / "ledger.jsonl").write_bytes(b"not JSON\n" + whole)
     assert main([*again, "--warm-start", str(small / "run"), "--trials", "3"]) == OK
+    assert "1 damaged line of ledger.jsonl left out" in capsys.readouterr().out
