@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -20,12 +18,14 @@ from evaluators.folders import open_folder
 from evaluators.images import decoding_threads, fit, load_image, normalise
 from evaluators.locking import locked
 from evaluators.resizing import SQUASH
-from remote.files import SHORT, replace_file, reserve
+from remote.files import SHORT, remove_parts, replace_file, reserve
 
 __all__ = [
     "SPLITS", "TEST", "TRAIN", "VALIDATION", "DataError", "Dataset", "Split",
     "arrays", "calibration_images", "load_image", "normalise", "open_dataset",
 ]  # fmt: skip
+
+IN_USE_S = 3600.0  # that another process may not have written to a file it is still making
 
 
 def open_dataset(
@@ -110,7 +110,7 @@ def arrays(
             images = _mapped(file, shape)  # another process may have made it meanwhile
             if images is None:
                 if is_held:
-                    _remove_left(file)
+                    remove_parts(file.parent, file.name, IN_USE_S)
                 _decode(dataset, split, file, shape, progress)
                 images = _mapped(file, shape)
     if images is None:
@@ -129,14 +129,6 @@ def _mapped(file: Path, shape: tuple[int, ...]) -> np.ndarray | None:
             raise  # this machine's fault, not the file's
         return None
     return images if isinstance(images, np.memmap) and images.dtype == np.uint8 and images.shape == shape else None
-
-
-def _remove_left(file: Path) -> None:
-    """Remove what killed processes left of a file; what was written to in the last hour may be in use."""
-    for part in file.parent.glob(f".{file.name}.*.part"):
-        with contextlib.suppress(OSError):
-            if part.stat().st_mtime < time.time() - 3600:
-                part.unlink()
 
 
 def calibration_images(dataset: Dataset, count: int, seed: int) -> np.ndarray:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +15,8 @@ from typing import BinaryIO
 
 FULL = (errno.ENOSPC, errno.EDQUOT)  # what a file system without room answers
 SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # what a machine answers that can open or map no more
+NAME_MAX = 100  # characters of a file's name that the name of its unfinished form has
+PART = re.compile(r"\..+\.[0-9a-f]{12}\.part", re.DOTALL)
 
 
 class HostError(Exception):
@@ -41,7 +45,7 @@ def replace_file(path: Path) -> Iterator[Path]:
     """
     target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name[:100]}.{uuid.uuid4().hex[:12]}.part")
+    part = target.with_name(f".{target.name[:NAME_MAX]}.{uuid.uuid4().hex[:12]}.part")
     os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     try:
         yield part
@@ -54,6 +58,20 @@ def replace_file(path: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             part.unlink()
         raise
+
+
+def remove_parts(folder: Path, of: str = "*", older_s: float = 0.0) -> None:
+    """Remove what killed processes left of files that they were writing by `replace_file`.
+
+    Args:
+        folder: Where the files lie; not those below.
+        of: Name of the one file that is meant, or a pattern.
+        older_s: Seconds for which nothing was written to what is removed: another process may be at work.
+    """
+    for part in folder.glob(f".{of[:NAME_MAX]}.*.part"):
+        with contextlib.suppress(OSError):
+            if PART.fullmatch(part.name) and part.is_file() and time.time() - part.stat().st_mtime >= older_s:
+                part.unlink()
 
 
 def write_file(path: Path, content: str | bytes) -> None:

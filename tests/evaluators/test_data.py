@@ -358,7 +358,7 @@ def test_arrays_are_decoded_once_by_whoever_is_first(tmp_path):
 def test_what_a_killed_process_left_is_removed_when_it_is_old(tmp_path):
     data = open_dataset(str(image_folder(tmp_path / "set", {"a": 9, "b": 9})), 0)
     (cache := tmp_path / "cache").mkdir()
-    old, new = (cache / f".{data.digest}-{TEST}-16-squash.npy.{name}.part" for name in ("old", "new"))
+    old, new = (cache / f".{data.digest}-{TEST}-16-squash.npy.{name}.part" for name in ("0" * 12, "f" * 12))
     for part in (old, new):
         part.write_bytes(b"\x93NUMPY half")
     os.utime(old, (0, 0))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remote.files import FULL, host_error, read_or_none, replace_file, reserve, write_file
+from remote.files import FULL, host_error, read_or_none, remove_parts, replace_file, reserve, write_file
 
 
 @given(st.binary(max_size=2000))
@@ -30,6 +30,28 @@ def test_replace_file_block_raises_keeps_the_old_file_and_leaves_nothing(tmp_pat
         raise KeyboardInterrupt
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_remove_parts_takes_what_a_kill_left_and_nothing_else(tmp_path):
+    names = ["net.pt", "other.pt", "n" * 150]
+    left = {}
+    for name in names:
+        with pytest.raises(AssertionError), replace_file(tmp_path / name) as part:
+            left[name] = part.name
+            raise AssertionError
+    foreign = [".net.pt.part", ".movie.part", "net.part", ".a.0123456789ag.part"]
+    for name in [*left.values(), *foreign, *names]:
+        (tmp_path / name).touch()
+    (tmp_path / ".folder.0123456789ab.part").mkdir()
+    remove_parts(tmp_path, older_s=60.0)
+    assert all((tmp_path / name).exists() for name in left.values()), "they may be in use"
+    remove_parts(tmp_path, names[2])
+    os.utime(tmp_path / left["net.pt"], (0, 0))
+    assert not (tmp_path / left[names[2]]).exists()
+    remove_parts(tmp_path, older_s=60.0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        [*foreign, *names, left["other.pt"], ".folder.0123456789ab.part"]
+    )
 
 
 def test_replace_file_two_writers_at_once_never_mix(tmp_path):
