@@ -49,7 +49,7 @@ from search.costs import REPORT_S, SEEING_S, brief_epochs, limits_of, probing_s
 from search.earlier import read_earlier
 from search.engines import serial
 from search.finish import Ending, finish
-from search.folder import cache_folder, code_version, command, held
+from search.folder import code_version, command, held, open_cache
 from search.funnel import Gates
 from search.ledger import Ledger
 from search.live import View
@@ -110,7 +110,7 @@ def run(settings: Settings, console: Console, publish: Publish) -> Result:
         raise SettingsError(f"no sampler {settings.sampler!r}; there are {', '.join(samplers())}")
     with ExitStack() as stack:
         watch = Stopwatch()
-        cache = cache_folder(settings)
+        cache = stack.enter_context(open_cache(settings))
         dataset = open_dataset(settings.data, settings.seed, cache, resize=settings.resize)
         if settings.weights not in (None, "none") and not Path(settings.weights).is_dir():
             raise SettingsError(

@@ -292,15 +292,14 @@ def _searched(settings: Settings) -> int:
 
 def _ended_early(error: Exception, settings: Settings) -> int:
     """Say what ended a search: the user's wish, the device, this machine, or a bug of ours."""
-    from evaluators.data import DataError
-    from remote.errors import DeviceError, UnknownDevice
+    from remote.errors import DeviceError
     from remote.files import HostError, host_error
+    from search.folder import REFUSALS
     from spaces.memory import chain, is_out_of_memory
-    from spaces.space import SpaceError
 
     if any(isinstance(cause, MemoryError) for cause in chain(error)):
         return _failed("host", "out of memory: free some, and the same command goes on", HOST)
-    if isinstance(error, SettingsError | DataError | SpaceError | UnknownDevice):
+    if isinstance(error, REFUSALS):
         return _failed("error", error, USER)
     if isinstance(error, DeviceError):
         return _failed("device", f"{error}; {GOES_ON}", DEVICE)

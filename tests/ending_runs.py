@@ -107,4 +107,7 @@ def check_whole(folder: Path) -> None:
     chosen = table[table.chosen].iloc[0]
     assert len(table) == TRIALS and chosen.validation_top1 == best == config["measured"]["validation"]["top1"]
     assert chosen.trial == config["run"]["trial"]
-    assert len(pandas.read_json(folder / "samples.jsonl.gz", lines=True)) > 0
+    samples = pandas.read_json(folder / "samples.jsonl.gz", lines=True)
+    whose = samples.candidate.str.partition(" ")
+    assert set(whose[0]) > {"reference"} and whose[2].any(), "what every rank rests on is kept raw"
+    assert (samples.runtime_mb > 9).all() and samples.wall_ms.str.len().all()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-
 from search.budget import Budget
 from search.run import USER, main
 
@@ -24,7 +21,4 @@ def test_a_search_for_the_impossible_ends_before_its_first_trial(tmp_path, capsy
     said = capsys.readouterr()
     assert "--budget-mb 9 can't be kept: without any model tensorrt takes" in said.err and said.err.count("\n") == 1
     assert "trial 0" not in said.out
-    lines = gzip.decompress((out / "samples.jsonl.gz").read_bytes()).decode().splitlines()
-    blocks = [json.loads(line) for line in lines]
-    assert {block["candidate"] for block in blocks} == {"reference tensorrt"} and len(blocks) == 5
-    assert all(block["wall_ms"] and block["runtime_mb"] > 9 for block in blocks), "what every rank rests on is kept raw"
+    assert not out.exists(), "another budget may be asked for in the same folder"

@@ -5,12 +5,16 @@ import fcntl
 import os
 import shlex
 import sys
+import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.folder import cache_folder, command, held
+from remote.errors import DeviceError
+from remote.files import HostError
+from search.folder import REFUSALS, cache_folder, command, held, open_cache
+from search.ledger import Ledger
 from search.run import parser, settings_of
 from search.settings import SEEDS, Settings, SettingsError, from_toml, write
 
@@ -90,6 +94,11 @@ def test_held_out_that_is_a_file_is_refused(tmp_path):
         pass
 
 
+def test_held_out_of_a_name_that_cannot_be_is_refused(tmp_path):
+    with pytest.raises(SettingsError, match=r"--out .* can't be written"), held(tmp_path / ("n" * 300), Settings(1.0)):
+        pass
+
+
 def test_held_twice_is_refused(tmp_path):
     with held(tmp_path / "r", Settings(1.0)):
         code = f"from search.folder import held; from search.settings import Settings; from pathlib import Path\nwith held(Path({str(tmp_path / 'r')!r}), Settings(1.0)): pass"  # noqa: E501
@@ -108,3 +117,73 @@ def test_held_without_locks_says_so_and_goes_on(tmp_path, monkeypatch, capsys, n
         assert found.budget_ms == 1.0
     said = capsys.readouterr().err
     assert said.startswith("note: ") and "can't be locked" in said and said.count("\n") == 1
+
+
+def refuse(folder, error, stages=()):
+    """A run that was refused after it had held the folder and put entries into the ledger."""
+    with pytest.raises(type(error)), held(folder, Settings(1.0)):
+        ledger = Ledger(folder / "ledger.jsonl")
+        for stage in stages:
+            ledger.put(stage, "key", {}, {}, 0.0)
+        ledger.close()
+        (folder / "graphs").mkdir()
+        (folder / "graphs" / "reference.onnx").touch()
+        raise error
+
+
+@pytest.mark.parametrize("kind", REFUSALS)
+def test_held_start_that_is_refused_leaves_nothing(tmp_path, kind):
+    refuse(tmp_path / "runs" / "steel", kind("--budget-mb 9 can't be kept"), ("state", "calibration", "incident"))
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "empty").mkdir()
+    refuse(tmp_path / "empty", kind("no teacher"))
+    assert list((tmp_path / "empty").iterdir()) == [], "the user's own folder stays"
+
+
+@pytest.mark.parametrize("error", [HostError("no space left"), DeviceError("lost"), KeyboardInterrupt(), ValueError()])
+def test_held_start_that_can_be_repeated_keeps_its_folder(tmp_path, error):
+    refuse(tmp_path / "r", error, ("state",))
+    assert (tmp_path / "r" / "config.toml").exists() and (tmp_path / "r" / "graphs" / "reference.onnx").exists()
+
+
+@pytest.mark.parametrize("stage", ["structure", "latency", "accuracy"])
+def test_held_refused_after_something_was_measured_keeps_it(tmp_path, stage):
+    refuse(tmp_path / "r", SettingsError("no time is left"), ("state", stage))
+    assert (tmp_path / "r" / "ledger.jsonl").read_bytes().count(b"\n") == 2
+
+
+def test_held_refused_does_not_touch_another_run_nor_other_files(tmp_path):
+    with held(tmp_path / "r", Settings(1.0)):
+        pass
+    before = sorted(path.name for path in (tmp_path / "r").iterdir())
+    with pytest.raises(SettingsError, match="holds another run"), held(tmp_path / "r", Settings(2.0)):
+        pass
+    refuse(tmp_path / "r", SettingsError("resumed, and refused"))
+    assert set(before) < {path.name for path in (tmp_path / "r").iterdir()}
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "one.jpg").touch()
+    with pytest.raises(SettingsError, match="holds other files"), held(tmp_path / "photos", Settings(1.0)):
+        pass
+    assert [path.name for path in (tmp_path / "photos").iterdir()] == ["one.jpg"]
+
+
+def test_open_cache_sweeps_what_killed_runs_left_a_day_ago(tmp_path):
+    cache, left = tmp_path / "cache", []
+    for below in (".", "parents", "steps/abc"):
+        for age_s in (0.0, 2 * 86400.0):
+            part = cache / below / f".net.pt.{len(left):012x}.part"
+            part.parent.mkdir(parents=True, exist_ok=True)
+            part.touch()
+            os.utime(part, (time.time() - age_s,) * 2)
+            left.append(part)
+    with open_cache(Settings(1.0, cache=str(cache))) as found:
+        assert found == cache and [part.exists() for part in left] == [True, False] * 3
+
+
+def test_open_cache_that_nothing_came_into_is_removed(tmp_path):
+    with open_cache(Settings(1.0, cache=str(tmp_path / "a" / "b"))) as cache:
+        assert cache.is_dir()
+    assert list(tmp_path.iterdir()) == []
+    with open_cache(Settings(1.0, cache=str(tmp_path / "a"))) as cache:
+        (cache / "checked.json").touch()
+    assert [path.name for path in cache.iterdir()] == ["checked.json"]
