@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluators.export import INPUT, export
+from evaluators.export.onnx_export import INPUT, export
 from spaces.network import build
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when it is imported

@@ -20,11 +20,11 @@ from functools import partial
 from statistics import median, quantiles
 from typing import Any
 
-from evaluators.latency import Rules, foreign_cores
-from evaluators.reference import reference_model
+from evaluators.timing.latency import TimingRules, foreign_cores
+from evaluators.timing.reference_model import reference_model
 from remote.connect import connect
-from remote.preparing import prepared
-from remote.session import Job, Session
+from remote.inventory.setup_commands import prepare_device
+from remote.link.session import Job, Session
 
 CONNECT_S, TRIAL_MS, ROUND_TRIPS = 1.5, 50.0, 1.0  # the targets
 UPLOAD_MIB = 20
@@ -138,8 +138,8 @@ def known(name: str, times: int) -> list[Row]:
 
 def trials(session: Session, runtime: str, times: int) -> list[Row]:
     """Overhead of whole trials, and of single timings."""
-    model, rules = reference_model(), Rules()
-    job, digest = Job(runtime), session.put(model)
+    model, rules = reference_model(), TimingRules()
+    job, digest = Job(runtime=runtime), session.put(model)
     trial_ms, timing_ms, lives_s = [], [], []
     for _ in range(times):
         with listening(session) as wire:
@@ -165,7 +165,7 @@ def fresh_process(session: Session, runtime: str) -> Row:
     digest = session.put(reference_model())
     with listening(session) as wire:
         for _ in range(5):
-            session.time_block(digest, digest, Job(runtime), 1, 0.1)
+            session.time_block(digest, digest, Job(runtime=runtime), 1, 0.1)
     return Row("  of which a fresh process, loading, 0.1 s of runs", "s", tuple(wire.lives_s))
 
 
@@ -186,7 +186,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="every value, instead of the table")
     args = parser.parse_args()
     session, device, _ = connect(args.device)
-    with session, prepared(device, session.facts):
+    with session, prepare_device(device, session.facts):
         runtime = device.runtime or ""
         busy = [busy_cores(session)]
         rows = [connecting(args.device, max(2, args.times // 2)), pinging(session), uploading(session)]

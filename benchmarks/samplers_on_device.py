@@ -21,7 +21,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from search.proposing.gain import Goal, hypervolume
+from search.bayesopt.acquisition import ReferencePoint, hypervolume
 from spaces.candidate import Candidate
 
 SAMPLERS = ("tpe", "budget")
@@ -37,7 +37,7 @@ class Kept:
     accuracy: numpy.ndarray
     latency_ms: numpy.ndarray
 
-    def reached(self, goal: Goal) -> numpy.ndarray:
+    def reached(self, goal: ReferencePoint) -> numpy.ndarray:
         """Hypervolume after each."""
         parts = range(1, len(self.at_s) + 1)
         return numpy.array([hypervolume(self.accuracy[:n], self.latency_ms[:n], goal) for n in parts])
@@ -70,7 +70,7 @@ def kept(folder: Path) -> Kept:
     return Kept(*numpy.array(sorted(rows)).reshape(-1, 3).T)
 
 
-def compared(tpe: Kept, ours: Kept, goal: Goal) -> tuple[float, str]:
+def compared(tpe: Kept, ours: Kept, goal: ReferencePoint) -> tuple[float, str]:
     """Share of TPE's whole run after which ours has what TPE has at its end; and a line for people."""
     if not len(tpe.at_s):
         sys.exit("TPE kept nothing, so there is nothing to reach: give it more time")
@@ -103,7 +103,9 @@ def main() -> int:
     lows = numpy.quantile(numpy.concatenate([runs["tpe", seed].accuracy for seed in args.seeds]), CORNERS)
     shares = {}
     for corner, low in zip(CORNERS, lows, strict=True):
-        goal = Goal(float(low), args.budget_ms, None, 0.0)
+        goal = ReferencePoint(
+            accuracy_low=float(low), latency_high_ms=args.budget_ms, budget_ms=None, budget_weight=0.0
+        )
         told = [compared(runs["tpe", seed], runs["budget", seed], goal) for seed in args.seeds]
         shares[corner] = [share for share, _ in told]
         if corner == MEDIAN:

@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy
 
-from evaluators.formats import for_runtime, needs
-from evaluators.latency import Rules, Target, calibrate, time_model
+from evaluators.export.runtime_formats import for_runtime, needs
 from evaluators.measurement import Latency
-from evaluators.reference import IMAGE_PX, reference_model
-from evaluators.structure import measure
+from evaluators.stages.structure import measure
+from evaluators.timing.latency import TimingRules, TimingTarget, calibrate, time_model
+from evaluators.timing.reference_model import IMAGE_PX, reference_model
 from remote.connect import connect
-from remote.patient import Patient
-from remote.preparing import prepared
-from remote.session import Job
+from remote.inventory.setup_commands import prepare_device
+from remote.link.retrying_session import RetryingSession
+from remote.link.session import Job
 from spaces.candidate import Candidate
 
 SPREAD_MAX = 0.03
@@ -34,19 +34,26 @@ def timings(device_name: str, times: int) -> tuple[list[Latency], str]:
     """Latencies of the same file, one after the other, and why the device was not calm at the start, if so."""
     found = []
     session, device, _ = connect(device_name)
-    with tempfile.TemporaryDirectory() as folder, session, prepared(device, session.facts):
-        runtime, patient = device.runtime or "", Patient(session)
-        job = Job(runtime)
+    with tempfile.TemporaryDirectory() as folder, session, prepare_device(device, session.facts):
+        runtime, patient = device.runtime or "", RetryingSession(session)
+        job = Job(runtime=runtime)
         path = Path(folder) / "reference.onnx"
         path.write_bytes(reference_model())
         reference = patient.put(for_runtime(path, needs(runtime), IMAGE_PX, Path(folder)))
-        _, graph = measure(Candidate(*MODEL), 10, None, Path(folder), 13, 0)
+        _, graph = measure(Candidate(*MODEL), 10, int8=None, folder=Path(folder), opset_max=13, seed=0)
         model = patient.put(for_runtime(graph, needs(runtime), MODEL[2], Path(folder)))
-        reference_ms, restless = calibrate(patient, reference, job, Rules())
+        reference_ms, restless = calibrate(patient, reference, job, TimingRules())
         print(f"reference {reference_ms:.3f} ms {restless}", file=sys.stderr, flush=True)
-        target = Target(model, reference, job, "", 95.0, reference_ms)
+        target = TimingTarget(
+            model_sha256=model,
+            reference_sha256=reference,
+            job=job,
+            runtime_version="",
+            percentile=95.0,
+            reference_ms=reference_ms,
+        )
         for number in range(times):
-            latency = time_model(patient, target, Rules(), None)
+            latency = time_model(patient, target, TimingRules(), None)
             found.append(latency)
             print(f"{number + 1:3d}: {line(latency)}", file=sys.stderr, flush=True)
     return found, restless

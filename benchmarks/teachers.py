@@ -14,12 +14,12 @@ from pathlib import Path
 from statistics import mean, stdev
 from tempfile import TemporaryDirectory
 
-from evaluators.data import TEST, arrays, open_dataset
-from evaluators.dataset import Dataset
-from evaluators.feed import logits
-from evaluators.jobs import CandidateJob, FineTuneJob, ParentJob, Recipe, Trained
-from evaluators.teaching import family_of, parent_top1
-from evaluators.training import fine_tune, load_net, start_candidate, train_parent
+from evaluators.data.dataset import TEST, Dataset
+from evaluators.data.loading import arrays, open_dataset
+from evaluators.training.batches import logits
+from evaluators.training.jobs import CandidateJob, FineTuneJob, ParentJob, TrainedNetwork, TrainingRecipe
+from evaluators.training.teacher_logits import family_of, parent_top1
+from evaluators.training.trainer import fine_tune, load_net, start_candidate, train_parent
 from spaces.network import normalisation
 
 
@@ -33,14 +33,23 @@ def top1(path: Path, dataset: Dataset, family: str, variant: str, px: int, cache
 def compare(args: argparse.Namespace, dataset: Dataset, seed: int, work: Path) -> list[tuple[str, float, float]]:
     """(candidate, top-1 with its own parent's logits, with the best parent's)."""
     recipe = replace(
-        Recipe.of(dataset, seed, args.threads), distillation=args.distillation, temperature=args.temperature
+        TrainingRecipe.of(dataset, seed, args.threads), distillation=args.distillation, temperature=args.temperature
     )
     family = {variant: str(family_of(variant)) for variant in args.variants}
-    parents: dict[str, Trained] = {}
+    parents: dict[str, TrainedNetwork] = {}
     tops: dict[str, float] = {}
     for variant in args.variants:
         out = work / f"{variant}-{seed}.pt"
-        job = ParentJob(dataset, args.cache, family[variant], variant, args.px, recipe, out, args.weights)
+        job = ParentJob(
+            dataset=dataset,
+            cache=args.cache,
+            family=family[variant],
+            variant=variant,
+            image_px=args.px,
+            recipe=recipe,
+            out=out,
+            weights=args.weights,
+        )
         parents[variant] = train_parent(job)
         tops[variant] = parent_top1(job)
         print(f"seed {seed}: parent {variant} {100 * tops[variant]:.1f} % validation", flush=True)
@@ -55,7 +64,11 @@ def compare(args: argparse.Namespace, dataset: Dataset, seed: int, work: Path) -
         found = []
         for teacher in (variant, best):
             job = FineTuneJob(*common, args.epochs, recipe, parents[teacher].path, start.path, work / "tuned.pt")
-            found.append(top1(fine_tune(job).path, dataset, family[variant], variant, args.px, args.cache))
+            found.append(
+                top1(
+                    fine_tune(job).path, dataset, family=family[variant], variant=variant, px=args.px, cache=args.cache
+                )
+            )
         rows.append((f"{variant} prune {amount:g}", *found))
         own, other = found
         print(f"seed {seed}: {rows[-1][0]}: own {100 * own:.1f}, {best} {100 * other:.1f}", flush=True)
@@ -72,8 +85,8 @@ def main() -> None:
     p.add_argument("--seeds", type=int, default=3)
     p.add_argument("--epochs", type=int, default=3)
     p.add_argument("--threads", type=int, default=0)
-    p.add_argument("--distillation", type=float, default=Recipe.distillation)
-    p.add_argument("--temperature", type=float, default=Recipe.temperature)
+    p.add_argument("--distillation", type=float, default=TrainingRecipe.distillation)
+    p.add_argument("--temperature", type=float, default=TrainingRecipe.temperature)
     p.add_argument("--cache", type=Path, default=Path("~/.cache/edgefront/images").expanduser())
     args = p.parse_args()
     rows: list[tuple[str, float, float]] = []

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from scipy.stats import spearmanr
 
-from evaluators.latency import Rules, Target, calibrate, time_model
-from evaluators.reference import reference_model
-from evaluators.structure import measure
-from remote.inventory import load_device
-from remote.session import Job, Session
+from evaluators.stages.structure import measure
+from evaluators.timing.latency import TimingRules, TimingTarget, calibrate, time_model
+from evaluators.timing.reference_model import reference_model
+from remote.inventory.resolve import load_device
+from remote.link.session import Job, Session
 from spaces.candidate import Candidate
 
 MODELS = [
@@ -62,14 +62,23 @@ def main() -> int:
     disturbed = 0
     with tempfile.TemporaryDirectory() as folder, Session.open(load_device("local")) as session:
         candidates = [Candidate(*model) for model in MODELS]
-        graphs = {c.describe(): measure(c, 10, None, Path(folder), 13, 0)[1] for c in candidates}
+        graphs = {
+            c.describe(): measure(c, 10, int8=None, folder=Path(folder), opset_max=13, seed=0)[1] for c in candidates
+        }
         reference = session.put(reference_model())
-        reference_ms, restless = calibrate(session, reference, Job("onnxruntime"), Rules())
+        reference_ms, restless = calibrate(session, reference, Job(runtime="onnxruntime"), TimingRules())
         print(f"reference {reference_ms:.3f} ms {restless}", flush=True)
         for _ in range(rounds):
             for name, graph in graphs.items():
-                target = Target(session.put(graph), reference, Job("onnxruntime"), "", 95.0, reference_ms)
-                latency = time_model(session, target, Rules(), None)
+                target = TimingTarget(
+                    model_sha256=session.put(graph),
+                    reference_sha256=reference,
+                    job=Job(runtime="onnxruntime"),
+                    runtime_version="",
+                    percentile=95.0,
+                    reference_ms=reference_ms,
+                )
+                latency = time_model(session, target, TimingRules(), None)
                 disturbed += bool(latency.disturbed)
                 ours.setdefault(name, []).append(latency.median_ms.value)
                 command = [sys.executable, "-c", BACK_TO_BACK, str(graph)]

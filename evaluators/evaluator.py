@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from evaluators.coverage import Coverage
+from evaluators.layer_precision import LayerPrecision
 from evaluators.measurement import Accuracy, Agreement, Failure, Latency, Structure
 from spaces.candidate import Candidate
 
@@ -41,10 +41,10 @@ class Evaluator(Protocol):
         ...
 
 
-class Sees(Protocol):
+class DeviceInspector(Protocol):
     """What only a real device can show of a finalist; a table has nothing of it."""
 
-    def coverage(self, candidate: Candidate, epochs: int) -> Coverage | Failure:
+    def coverage(self, candidate: Candidate, epochs: int) -> LayerPrecision | Failure:
         """In which precision the layers of the file that was scored really run."""
         ...
 

@@ -15,11 +15,11 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, version_converter
 
-from evaluators.ceiling import check
-from evaluators.dataset import DataError
-from evaluators.export import INPUT, IR_VERSION, OUTPUT, quiet, save
-from evaluators.quantizing.qdq import macs, prepared
-from evaluators.teacher import MODEL, OnnxClassifier, content_of
+from evaluators.data.dataset import DataError
+from evaluators.export.onnx_export import INPUT, IR_VERSION, OUTPUT, quiet, save
+from evaluators.export.operator_support import check
+from evaluators.quantization.qdq import macs, prepare
+from evaluators.training.onnx_teacher import MODEL, OnnxClassifier, content_of
 
 OPSET_MIN = 13  # int8 by channel
 PARITY_MAX = 1e-3  # of the output's spread: what rounding to float32 may do over many layers
@@ -78,7 +78,7 @@ def size_of(path: Path) -> tuple[int, int]:
     graph = onnx.load(path).graph
     parameters = sum(int(np.prod(t.dims, dtype=int)) for t in graph.initializer if t.data_type == TensorProto.FLOAT)
     try:
-        return parameters, sum(macs(prepared(path)).values())
+        return parameters, sum(macs(prepare(path)).values())
     except Exception:  # whatever the tools for shapes stumble over
         return parameters, 0
 

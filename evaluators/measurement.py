@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
-from evaluators.confusion import Confusion, Error, errors_from_json
-from evaluators.coverage import Coverage
+from evaluators.class_scores import Confusion, Error, errors_from_json
+from evaluators.layer_precision import LayerPrecision
 from spaces.candidate import Candidate
 
 TOP1, BALANCED, MACRO_F1 = "top1", "balanced", "macro-f1"
@@ -29,7 +29,7 @@ class Interval:
     high: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Block:
     """One fresh process on the device: candidate and reference timed in turn, raw.
 
@@ -55,7 +55,7 @@ class Block:
     disturbed: str = ""  # empty, or why this block is not to be trusted
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Latency:
     """Timing of one graph on one device, reduced from its blocks.
 
@@ -84,7 +84,7 @@ class Latency:
     reference_ms: float = 0.0  # of the reference, that `rank_ms` was scaled by; 0 where that was not written down
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Structure:
     """The network itself, before any training."""
 
@@ -95,12 +95,12 @@ class Structure:
     exporter: str  # torchscript | dynamo | given, by the user
     opset: int
     granularity: int = 0  # what operations round its channel counts to, where nothing was measured; 0: not told
-    rounded_to: str = ""  # what pruning rounded its channel counts to instead, as in `spaces/widths.py`
+    rounded_to: str = ""  # what pruning rounded its channel counts to instead, as in `spaces/channel_rounding.py`
     unfolded: str = ""  # why its branches could not be folded into fewer layers; empty: there are none left
 
 
-@dataclass(frozen=True)
-class Rung:
+@dataclass(frozen=True, kw_only=True)
+class LadderStep:
     """One step of what an int8 graph took, with its accuracy on the images that steps were compared on."""
 
     name: str  # fp32 | int8 min-max | ... | equalised | ... | 3 layers in floating point | ...
@@ -112,7 +112,7 @@ class Rung:
     floating_macs: float = 0.0  # their share of the multiply-accumulates
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Accuracy:
     """How well the exported graph does on one split, run by the device's runtime.
 
@@ -127,7 +127,7 @@ class Accuracy:
     epochs: int
     split: str  # validation | test
     model_sha256: str
-    rungs: tuple[Rung, ...] = ()  # what int8 took, on the host; empty for other precisions
+    rungs: tuple[LadderStep, ...] = ()  # what int8 took, on the host; empty for other precisions
     relaid: bool = False  # the graph's operators are not those that were timed: its latency must be taken again
     class_counts: tuple[int, ...] = ()  # images by class; empty where classes are not told apart
     errors: tuple[Error, ...] = ()  # (label, predicted class, images) of what was wrong
@@ -150,17 +150,17 @@ class Accuracy:
 
     def value_of(self, metric: str) -> float:
         """Return the value of one of METRICS, 0..1. Raises ValueError where only top-1 is known."""
-        return self._measured(metric)[0]
+        return self._value_and_error(metric)[0]
 
     def error_of(self, metric: str) -> float:
         """Return its standard error. Raises ValueError where only top-1 is known."""
-        return self._measured(metric)[1]
+        return self._value_and_error(metric)[1]
 
     def standard_error(self) -> float:
         """Of `top1`, Agresti-Coull style so that 0 and 1 do not claim certainty."""
         return standard_error(self.correct, self.count)
 
-    def _measured(self, metric: str) -> tuple[float, float]:
+    def _value_and_error(self, metric: str) -> tuple[float, float]:
         if metric == TOP1:
             return self.top1, self.standard_error()
         if self.confusion is None:
@@ -179,7 +179,7 @@ def standard_error(correct: int, count: int) -> float:
     return (p * (1 - p) / (count + 4)) ** 0.5
 
 
-def paired_error(first: Sequence[bool], second: Sequence[bool]) -> float:
+def standard_error_of_difference(first: Sequence[bool], second: Sequence[bool]) -> float:
     """Standard error of the difference between two accuracies on the same images (McNemar's: only images that one
     has right and the other wrong count), with one image of either kind added so that few do not claim certainty."""
     count = len(first)
@@ -188,7 +188,7 @@ def paired_error(first: Sequence[bool], second: Sequence[bool]) -> float:
     return float((won + lost - (won - lost) ** 2 / (count + 2)) ** 0.5 / (count + 2))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Agreement:
     """The engine that was timed on the device against the same graph on the host, on the validation images."""
 
@@ -241,7 +241,7 @@ OUTCOMES = (KEPT, OVER_BUDGET, NO_GAIN, UNPROMISING, UNFINISHED, FAILED)
 TIMED_ONLY, TRIED_BRIEFLY = "timed only", "tried briefly"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Measurement:
     """One candidate and everything measured of it, stage by stage; None where no stage came."""
 
@@ -252,7 +252,7 @@ class Measurement:
     latency: Latency | None = None
     accuracies: tuple[Accuracy, ...] = ()  # validation, in order of epochs
     test: Accuracy | None = None
-    coverage: Coverage | None = None  # of a finalist: in which precision its layers really ran
+    coverage: LayerPrecision | None = None  # of a finalist: in which precision its layers really ran
     agreement: Agreement | None = None  # of a finalist: device against host
     confirmed: bool = False  # timed again as a finalist, with its trained weights
     model_path: str = ""  # the scored graph, relative to the run folder
@@ -284,7 +284,7 @@ def latency_from_dict(data: dict[str, Any]) -> Latency:
 
 def accuracy_from_dict(data: dict[str, Any]) -> Accuracy:
     """The Accuracy whose `asdict` was `data`."""
-    rungs = tuple(Rung(**rung) for rung in data.get("rungs", ()))
+    rungs = tuple(LadderStep(**rung) for rung in data.get("rungs", ()))
     counts = tuple(int(count) for count in data.get("class_counts", ()))
     errors = errors_from_json(data.get("errors", ()))
     return Accuracy(**(data | {"rungs": rungs, "class_counts": counts, "errors": errors}))
@@ -296,8 +296,8 @@ def _summary(accuracy: Accuracy) -> dict[str, Any]:
     return plain | {"score": accuracy.score}
 
 
-@dataclass(frozen=True)
-class Seconds:
+@dataclass(frozen=True, kw_only=True)
+class WallTime:
     """Where a run's wall time went."""
 
     structure: float = 0.0

@@ -434,12 +434,12 @@ class Agent(object):
     def __init__(self, wire):
         folder = cache_folder()
         self.wire = wire
-        self.store = part("store").Store(os.path.join(folder, "blobs"))
-        self.engines = part("store").Store(os.path.join(folder, "engines"))
+        self.store = part("blob_store").Store(os.path.join(folder, "blobs"))
+        self.engines = part("blob_store").Store(os.path.join(folder, "engines"))
         self.folder = folder
         self.found = {"runtimes": {}, "gpu": None}
         self.idle_w = None  # what the device draws while nothing is asked of it
-        self.turn = part("turn").Turn(folder)
+        self.turn = part("device_lock").Turn(folder)
         self.silence_s = 30.0
         self.who = "somebody"
         self.expected = {}  # request id of a put -> (digest, size)

@@ -57,7 +57,7 @@ class Int8Recipe:
     weight_bits: int  # 7 | 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Capabilities:
     """What the space is cut to. Read from the device, never assumed."""
 
@@ -81,7 +81,7 @@ class Gpu:
     unified: bool  # shares the memory of the CPU, as on every Jetson
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """The device's own answer to `hello`, checked."""
 
@@ -110,7 +110,7 @@ class Facts:
         return hashlib.sha256(json.dumps(stable).encode()).hexdigest()[:12]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Profile:
     """What is known of a kind of board before one is seen: a `[profiles.<name>]` table of a devices.toml.
 
@@ -133,7 +133,7 @@ class Profile:
     install: str = ""  # how to get a runtime there, one line
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Device:
     """One entry of a `devices.toml`, or a name that ssh is asked about."""
 
@@ -150,7 +150,7 @@ class Device:
 
 
 @dataclass(frozen=True)
-class Fit:
+class RuntimeFit:
     """What one runtime makes of this device."""
 
     why_not: dict[str, str]
@@ -194,21 +194,21 @@ def capabilities(
     )
 
 
-def _fit(facts: Facts, runtime: str) -> Fit:
+def _fit(facts: Facts, runtime: str) -> RuntimeFit:
     opset_max = _opset(facts, runtime)
     if runtime in ON_GPU:
         why_not = _gpu_refusals(facts.gpu, runtime)
         recipe = None if "int8" in why_not else Int8Recipe("int8", symmetric=True, weight_bits=8)
-        return Fit(why_not, recipe, opset_max, _sparsity_refusal(facts, runtime))
+        return RuntimeFit(why_not, recipe, opset_max, _sparsity_refusal(facts, runtime))
     if runtime not in ON_CPU:
         return _unfit(f"what {runtime} can do is not known")
     why_not = _cpu_refusals(facts, runtime)
     dense = f"{runtime} computes on a CPU, where zeros cost as much as other weights"
-    return Fit(why_not, None if "int8" in why_not else _cpu_int8(facts), opset_max, dense)
+    return RuntimeFit(why_not, None if "int8" in why_not else _cpu_int8(facts), opset_max, dense)
 
 
-def _unfit(reason: str) -> Fit:
-    return Fit({"fp16": reason, "int8": reason}, None, OPSET_ANYWHERE, reason)
+def _unfit(reason: str) -> RuntimeFit:
+    return RuntimeFit({"fp16": reason, "int8": reason}, None, OPSET_ANYWHERE, reason)
 
 
 def _gpu_refusals(gpu: Gpu | None, runtime: str) -> dict[str, str]:

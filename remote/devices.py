@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from remote.adding import add
 from remote.device import Capabilities, Device, Facts, Profile
-from remote.entries import Entry, check_name, device_files, entries, shown, to_device
-from remote.errors import DeviceError, UnknownDevice
-from remote.inventory import load_device, named, profiles, settle, with_python
-from remote.preparing import undo_left
+from remote.errors import DeviceConfigError, DeviceError
+from remote.inventory.device_files import DeviceTable, check_name, device_files, entries, format_path, to_device
+from remote.inventory.register import add
+from remote.inventory.resolve import find_profiles, load_device, profiles, settle, with_python
+from remote.inventory.setup_commands import undo_left
 
 if TYPE_CHECKING:
-    from remote.session import Session
+    from remote.link.session import Session
 
 OK, USER, DEVICE, INTERRUPTED = 0, 2, 4, 130
 
@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         return {"list": _list, "add": _add, "show": _show}[args.verb](args)
-    except UnknownDevice as error:
+    except DeviceConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER
     except DeviceError as error:
@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _list(args: argparse.Namespace) -> int:
     """Both tables. A wrong entry is shown as such, and makes the exit code that of a user's error."""
-    from remote.listing import all_devices, all_profiles, show
+    from remote.inventory.tables import all_devices, all_profiles, show
 
     devices, wrong = all_devices()
     show(devices, all_profiles())
@@ -101,12 +101,12 @@ def _list(args: argparse.Namespace) -> int:
 
 def _add(args: argparse.Namespace) -> int:
     """Checks the entry, against the device too if asked, and writes it."""
-    from remote.listing import board_of
+    from remote.inventory.tables import board_of
 
     file = args.file or device_files()[1]
-    table = _entered(args)
-    device = with_python(to_device(Entry(check_name(args.name), file, table)))
-    known = named(device.profile, profiles()) if device.profile else ()
+    table = _table_of(args)
+    device = with_python(to_device(DeviceTable(check_name(args.name), file, table)))
+    known = find_profiles(device.profile, profiles()) if device.profile else ()
     if args.check:
         facts = _ask(device)
         settled, found = settle(device, facts)
@@ -115,7 +115,7 @@ def _add(args: argparse.Namespace) -> int:
     if args.prepare:
         table |= _commands(args.name, known)
     written = add(args.name, table, file, replace=args.replace)
-    print(f"entered [{args.name}] in {shown(written)}")
+    print(f"entered [{args.name}] in {format_path(written)}")
     _warn(args.name, written)
     return OK
 
@@ -123,16 +123,18 @@ def _add(args: argparse.Namespace) -> int:
 def _warn(name: str, written: Path) -> None:
     """Says so where the entry will not be found, or another of its name before it."""
     if written.resolve() not in {file.resolve() for file in device_files()}:
-        print(f"note: nothing looks there, only in {' and '.join(map(shown, device_files()[:2]))}", file=sys.stderr)
+        print(
+            f"note: nothing looks there, only in {' and '.join(map(format_path, device_files()[:2]))}", file=sys.stderr
+        )
     elif (first := entries()[0][name].file).resolve() != written.resolve():
-        print(f"note: {shown(first)} is read before it and has [{name}] too", file=sys.stderr)
+        print(f"note: {format_path(first)} is read before it and has [{name}] too", file=sys.stderr)
 
 
-def _entered(args: argparse.Namespace) -> dict[str, Any]:
+def _table_of(args: argparse.Namespace) -> dict[str, Any]:
     """The table that the options of `add` describe."""
     config = args.ssh_config and str(Path(args.ssh_config).expanduser().absolute())
     if config and not Path(config).is_file():
-        raise UnknownDevice(f"--ssh-config {args.ssh_config}: there is no such file")
+        raise DeviceConfigError(f"--ssh-config {args.ssh_config}: there is no such file")
     given = {
         "host": None if args.here else args.host or args.name,
         "profile": args.profile,
@@ -148,15 +150,19 @@ def _commands(name: str, known: tuple[Profile, ...]) -> dict[str, list[str]]:
     """The profile's commands, as an entry has them. Raises UnknownDevice where it has none, or is not known."""
     found = {(kind.prepare, kind.restore) for kind in known}
     if len(found) != 1:
-        raise UnknownDevice(f"--prepare: what board {name} is must be known; name its profile exactly, or add --check")
+        raise DeviceConfigError(
+            f"--prepare: what board {name} is must be known; name its profile exactly, or add --check"
+        )
     prepare, restore = found.pop()
     if not prepare:
-        raise UnknownDevice(f"--prepare: profile {known[0].name} has no such commands; write your own into the entry")
+        raise DeviceConfigError(
+            f"--prepare: profile {known[0].name} has no such commands; write your own into the entry"
+        )
     return {"prepare": list(prepare), "restore": list(restore)}
 
 
 def _show(args: argparse.Namespace) -> int:
-    from remote.listing import one_device, show
+    from remote.inventory.tables import one_device, show
 
     device = load_device(args.name)
     if not args.connect:
@@ -169,21 +175,21 @@ def _show(args: argparse.Namespace) -> int:
 
 def _ask_all(device: Device) -> tuple[Facts, Capabilities | None]:
     """What the device says of itself, and what the runtime it is used with was seen to do."""
-    from evaluators.cutting import able_to
-    from evaluators.probes import Probes, kept_in
-    from remote.patient import Patience, Patient
+    from evaluators.device_probes import DeviceProbes, default_folder
+    from evaluators.device_space import able_to
+    from remote.link.retrying_session import RetryingSession, RetryPolicy
 
-    with _connected(device) as session:
+    with _open_session(device) as session:
         settled, _ = settle(device, session.facts)
-        patient = Patient(session, Patience(patience_s=30.0))
-        probes = Probes(patient, session.facts, kept_in(), settled.workspace_mb or 256)
+        patient = RetryingSession(session, RetryPolicy(patience_s=30.0))
+        probes = DeviceProbes(patient, session.facts, default_folder(), settled.workspace_mb or 256)
         return session.facts, able_to(session.facts, [settled.runtime or ""], ("fp32", "fp16", "int8"), probes)
 
 
 @contextlib.contextmanager
-def _connected(device: Device) -> Iterator[Session]:
+def _open_session(device: Device) -> Iterator[Session]:
     """Context manager that yields an open session with a device that is as no run left it."""
-    from remote.session import Session  # starts threads and processes, which the other verbs have no use for
+    from remote.link.session import Session  # starts threads and processes, which the other verbs have no use for
 
     with Session.open(device) as session:
         undo_left(device, session.facts)
@@ -192,7 +198,7 @@ def _connected(device: Device) -> Iterator[Session]:
 
 def _ask(device: Device) -> Facts:
     """What the device says of itself."""
-    with _connected(device) as session:
+    with _open_session(device) as session:
         return session.facts
 
 

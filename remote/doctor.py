@@ -11,16 +11,16 @@ from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any, Protocol
 
-from remote.checks.check import Check, Shown, Tried, fit
-from remote.checks.company import company
-from remote.checks.pace import pace
-from remote.checks.room import room
+from remote.checks.capacity import room
+from remote.checks.check import Check, RuntimeTrial, UntrustedReply, fit
+from remote.checks.clocks import pace
+from remote.checks.competing_load import company
 from remote.checks.software import software
 from remote.device import Device, Facts, Profile
-from remote.errors import DeviceError, UnknownDevice
-from remote.inventory import detect, load_device, settle
-from remote.preparing import undo_left
-from remote.session import Session
+from remote.errors import DeviceConfigError, DeviceError
+from remote.inventory.resolve import detect, load_device, settle
+from remote.inventory.setup_commands import undo_left
+from remote.link.session import Session
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -55,7 +55,7 @@ exit codes:
 """
 
 
-class Patient(Protocol):
+class DoctorSession(Protocol):
     """The part of a session that the doctor needs; what tries the runtimes needs a whole one."""
 
     facts: Facts
@@ -94,17 +94,21 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-Tries = Callable[[Any, Device, str], Mapping[str, Tried]]  # session, settled device, who has it now -> by runtime
+Tries = Callable[
+    [Any, Device, str], Mapping[str, RuntimeTrial]
+]  # session, settled device, who has it now -> by runtime
 
 
-def try_runtimes(session: Any, device: Device, holder: str) -> Mapping[str, Tried]:
-    """Run a small model in each runtime of a connected device; see `evaluators.trying`."""
-    from evaluators.trying import try_runtimes  # onnx, which --help has no use for
+def try_runtimes(session: Any, device: Device, holder: str) -> Mapping[str, RuntimeTrial]:
+    """Run a small model in each runtime of a connected device; see `evaluators.runtime_checks`."""
+    from evaluators.runtime_checks import try_runtimes  # onnx, which --help has no use for
 
     return try_runtimes(session, device, holder)
 
 
-def examine(device: Device, connect: Callable[[Device], Patient] = Session.open, tries: Tries = try_runtimes) -> Report:
+def examine(
+    device: Device, connect: Callable[[Device], DoctorSession] = Session.open, tries: Tries = try_runtimes
+) -> Report:
     """What was found about a device. Raises DeviceError where it can't be reached."""
     began_s = time.monotonic()
     patient = connect(device)
@@ -114,7 +118,7 @@ def examine(device: Device, connect: Callable[[Device], Patient] = Session.open,
         survey, facts = patient.survey(), patient.facts
         profile, mismatch, settled = profile_of(device, facts)
         undo_left(settled, facts)
-        tried = tries(patient, settled, Shown(survey).text("holder")) if facts.runtimes else {}
+        tried = tries(patient, settled, UntrustedReply(survey).text("holder")) if facts.runtimes else {}
     finally:
         patient.close()
     link = Check("link", "ok", f"connected in {connect_s:.2f} s, round trip {median(pings_ms):.1f} ms")
@@ -122,7 +126,7 @@ def examine(device: Device, connect: Callable[[Device], Patient] = Session.open,
     return Report(device.name, profile.name if profile else None, facts.simulated, tuple(checks))
 
 
-def _ping_ms(patient: Patient) -> float:
+def _ping_ms(patient: DoctorSession) -> float:
     began_s = time.monotonic()
     patient.ping()
     return (time.monotonic() - began_s) * 1e3
@@ -135,7 +139,7 @@ def profile_of(device: Device, facts: Facts) -> tuple[Profile | None, str, Devic
     try:
         settled, profile = settle(replace(device, runtime=runtime), replace(facts, runtimes=runtimes))
         return profile, "", settled
-    except UnknownDevice as error:
+    except DeviceConfigError as error:
         return detect(facts), str(error), device
 
 
@@ -152,11 +156,11 @@ def judge(
     facts: Facts,
     survey: dict[str, Any],
     profile: Profile | None,
-    tried: Mapping[str, Tried] | None = None,
+    tried: Mapping[str, RuntimeTrial] | None = None,
     used: str | None = None,
 ) -> list[Check]:
     """Every check that needs no connection. Nothing in the survey is believed that makes no sense."""
-    shown = Shown(survey)
+    shown = UntrustedReply(survey)
     runs = software(facts, shown, profile, tried, used)
     return [*runs, *(check for look in (room, pace, company) for check in look(facts, shown, profile))]
 
@@ -184,14 +188,14 @@ def table(report: Report) -> RenderableType:
 
 def main(
     argv: list[str] | None = None,
-    connect: Callable[[Device], Patient] = Session.open,
+    connect: Callable[[Device], DoctorSession] = Session.open,
     tries: Tries = try_runtimes,
 ) -> int:
     """The exit code of one command."""
     args = parser().parse_args(argv)
     try:
         report = examine(load_device(args.name), connect, tries)
-    except UnknownDevice as error:
+    except DeviceConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER
     except DeviceError as error:

@@ -27,7 +27,7 @@ DEVICE_KINDS = {
 FINAL_KINDS = ("no_reference", "closed", "changed", "no_runtime", "bad_request", "bad_cache", "no_lock", "protocol")
 
 
-class UnknownDevice(ValueError):
+class DeviceConfigError(ValueError):
     """A device name or entry that cannot be used; the message lists what there is."""
 
 
@@ -45,7 +45,7 @@ class DeviceError(Exception):
         return self.kind in FINAL_KINDS
 
 
-class Cancelled(DeviceError):
+class CancelledError(DeviceError):
     """The job was stopped because this side asked for it."""
 
     def __init__(self, message: str) -> None:

@@ -16,12 +16,12 @@ from typing import Any
 
 from remote import agent
 from remote.agent import Refused
-from remote.simulated import shown
-from remote.simulated.machine import Machine
-from remote.simulated.past import Folder
-from remote.simulated.spec import Spec, SpecError, parse
-from remote.simulated.wire import Wire, end
-from remote.transport import texts
+from remote.link.transport import texts
+from remote.simulated import telemetry
+from remote.simulated.faulty_wire import Wire, end
+from remote.simulated.machine import SimulatedMachine
+from remote.simulated.persistence import BoardFolder
+from remote.simulated.spec import SimulationSpec, SimulationSpecError, parse
 
 USAGE = "use it as a device: python -m remote.doctor sim:nano"
 Value = dict[str, Any]
@@ -30,7 +30,7 @@ Value = dict[str, Any]
 class Job(agent.Job):
     """A job without a child process: the machine works it out here."""
 
-    machine: Machine  # set once, when the process begins
+    machine: SimulatedMachine  # set once, when the process begins
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Job(agent.Job):
 
         try:
             if function == "look":
-                return shown.found(machine.board), b""
+                return telemetry.list_runtimes(machine.board), b""
             if function == "build":
                 self.build_s = machine.build(job, wait)
                 return {"notes": []}, b""
@@ -79,10 +79,10 @@ def _as_a_child_would(error: Exception) -> Refused:
     return Refused(getattr(error, "kind", "failed"), agent.one_line(error))
 
 
-class Simulated(agent.Agent):
+class SimulatedAgent(agent.Agent):
     """The agent, whose calls fail now and then. The faults of a job strike in its middle."""
 
-    def __init__(self, wire: Wire, spec: Spec, folder: Folder, start: int) -> None:
+    def __init__(self, wire: Wire, spec: SimulationSpec, folder: BoardFolder, start: int) -> None:
         super().__init__(wire)
         self.spec, self.past, self.start = spec, folder, start
         self.calls = 0
@@ -154,17 +154,17 @@ class Simulated(agent.Agent):
         return path, job.build_s
 
 
-def install(machine: Machine) -> None:
+def install(machine: SimulatedMachine) -> None:
     """Puts the machine in the place of this one: the agent's parts, child processes and operations."""
     agent.PARTS.update(texts())
     agent.LOADED["sensors"] = SimpleNamespace(
         facts=lambda: machine.facts,
         state=machine.state,
-        survey=lambda folder=None: machine.state() | shown.survey(machine.board),
+        survey=lambda folder=None: machine.state() | telemetry.survey(machine.board),
     )
     Job.machine = machine
     agent.Job = Job  # type: ignore[misc]
-    agent.OPS.update({name: getattr(Simulated, name) for name in agent.OPS})
+    agent.OPS.update({name: getattr(SimulatedAgent, name) for name in agent.OPS})
 
 
 def main() -> None:
@@ -173,18 +173,18 @@ def main() -> None:
         text, size = sys.argv[1], int(sys.argv[2])
         spec = parse(text)
     except (IndexError, ValueError) as error:
-        print(f"{error}" if isinstance(error, SpecError) else USAGE, file=sys.stderr)
+        print(f"{error}" if isinstance(error, SimulationSpecError) else USAGE, file=sys.stderr)
         sys.exit(2)
     wire = Wire(*agent.take_pipes())
     os.umask(0o077)
     try:
         agent.write_all(wire.fd_out, b"\nAGENT-BOOT\n")
         wire.skip(size)  # the source: ours is here already
-        folder = Folder(spec.board.name)
+        folder = BoardFolder(spec.board.name)
         os.environ |= {"XDG_CACHE_HOME": str(folder.path), "EDGEFRONT_LOCK_DIR": str(folder.path)}
         start, boots = folder.count(starts=1)
-        install(Machine(spec, f"simulated-{spec.board.name}-{boots}"))
-        serving = Simulated(wire, spec, folder, start)
+        install(SimulatedMachine(spec, f"simulated-{spec.board.name}-{boots}"))
+        serving = SimulatedAgent(wire, spec, folder, start)
     except agent.Gone:
         sys.exit("simulated: the source did not arrive whole")
     except (OSError, Refused) as error:

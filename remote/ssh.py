@@ -1,7 +1,7 @@
 """The command line that reaches a board through the system's own ssh, and what its failures mean.
 
 The user's whole set-up counts: ~/.ssh/config, jump hosts, agent, certificates, known hosts. No key enters
-this process, and nothing secret is on the command line. Pure functions; `remote/transport.py` runs them.
+this process, and nothing secret is on the command line. Pure functions; `remote/link/transport.py` runs them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import subprocess
 from functools import lru_cache
 
 from remote.device import Device
-from remote.errors import UnknownDevice
+from remote.errors import DeviceConfigError
 
 OPTIONS = (
     "BatchMode=yes",  # nobody is there to type a password
@@ -97,7 +97,7 @@ def check_host(host: str) -> str:
     if found and (found["name"] or _is_ipv6(found["address"])):
         return host
     advice = "a port goes into ~/.ssh/config" if re.search(r":\d+$", host[:320]) else "a name of ~/.ssh/config will do"
-    raise UnknownDevice(f"{host[:80]!r} is no host for ssh, which is NAME, USER@NAME or an address; {advice}")
+    raise DeviceConfigError(f"{host[:80]!r} is no host for ssh, which is NAME, USER@NAME or an address; {advice}")
 
 
 def _is_ipv6(text: str) -> bool:
@@ -112,7 +112,7 @@ def check_python(python: str) -> str:
     """`python` as it is, if a shell takes it for one word that names a program. Raises UnknownDevice."""
     if PYTHON.fullmatch(python):
         return python
-    raise UnknownDevice(
+    raise DeviceConfigError(
         f"{python[:80]!r} is no path of a Python there: letters, digits and _ . / + - only, such as /usr/bin/python3 "
         "or edgefront/bin/python below the home folder"
     )
@@ -131,7 +131,7 @@ def ssh_argv(device: Device, boot: str, size: int) -> list[str]:
 def command_argv(device: Device, command: str) -> list[str]:
     """Command line that has the login shell of the device's host run `command`. Raises UnknownDevice."""
     if device.host is None:
-        raise UnknownDevice(f"device {device.name} has no host, so ssh can't be asked for it")
+        raise DeviceConfigError(f"device {device.name} has no host, so ssh can't be asked for it")
     config = ["-F", device.ssh_config] if device.ssh_config else []
     overridden = [option for since, option in OVERRIDDEN if client_version() >= since]
     options = [word for option in (*OPTIONS, *overridden) for word in ("-o", option)]

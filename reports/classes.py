@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evaluators.confusion import Confusion, taken_for, worst
+from evaluators.class_scores import Confusion, iter_mistakes, worst
 from evaluators.measurement import TOP1, Accuracy, Measurement
-from reports.front import same
+from reports.trial_table import same
 from search.result import Result
 
 ALL, WORST = 20, 10  # up to so many classes all are shown, of more the worst
 TAKEN, NAMED = 3, 5  # of what a class is taken for, and of the classes that one warning names
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ClassRow:
     """One class as one model sees it."""
 
@@ -41,8 +41,8 @@ class HeatMap:
     others: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class ByClass:
+@dataclass(frozen=True, kw_only=True)
+class ClassReport:
     """Choice or baseline, class by class."""
 
     what: str  # choice | baseline
@@ -53,7 +53,7 @@ class ByClass:
     matrix: HeatMap
 
 
-def by_class(result: Result) -> list[ByClass]:
+def by_class(result: Result) -> list[ClassReport]:
     """Return choice and baseline class by class, on the test images or, where those were not seen, on validation.
 
     Of more than `ALL` classes the `WORST`, by recall, are shown. Empty where classes are not told apart.
@@ -82,7 +82,7 @@ def class_warnings(result: Result) -> list[str]:
     late = confusion.behind()
     if not late:
         return []
-    told = [f"{class_name(names, place)} {_found(confusion, place)}" for place in late[:NAMED]]
+    told = [f"{class_name(names, place)} {_format_recall(confusion, place)}" for place in late[:NAMED]]
     more = f" and {len(late) - NAMED} more" if len(late) > NAMED else ""
     recalls = sorted(recall for recall in confusion.recalls() if recall is not None)
     middle = 100 * recalls[len(recalls) // 2]
@@ -116,19 +116,26 @@ def class_name(names: Sequence[str], place: int) -> str:
 
 def _by_class(
     what: str, measurement: Measurement, accuracy: Accuracy, confusion: Confusion, names: Sequence[str]
-) -> ByClass:
+) -> ClassReport:
     classes = len(confusion.counts)
     places = list(range(classes)) if classes <= ALL else worst(confusion, WORST)
     recalls, precisions = confusion.recalls(), confusion.precisions()
     rows = [
         ClassRow(
-            class_name(names, place), confusion.counts[place], recalls[place], precisions[place],
-            ", ".join(f"{class_name(names, other)} ({n})" for other, n in [*taken_for(confusion, place)][:TAKEN]),
+            name=class_name(names, place), images=confusion.counts[place], recall=recalls[place], precision=precisions[place],
+            taken_for=", ".join(f"{class_name(names, other)} ({n})" for other, n in [*iter_mistakes(confusion, place)][:TAKEN]),
         )
         for place in places
     ]  # fmt: skip
     matrix = _heat_map(confusion, places, names)
-    return ByClass(what, measurement.candidate.describe(), accuracy.split, tuple(rows), classes, matrix)
+    return ClassReport(
+        what=what,
+        candidate=measurement.candidate.describe(),
+        split=accuracy.split,
+        shown=tuple(rows),
+        classes=classes,
+        matrix=matrix,
+    )
 
 
 def _heat_map(confusion: Confusion, places: Sequence[int], names: Sequence[str]) -> HeatMap:
@@ -152,5 +159,5 @@ def _heat_map(confusion: Confusion, places: Sequence[int], names: Sequence[str])
     )
 
 
-def _found(confusion: Confusion, place: int) -> str:
+def _format_recall(confusion: Confusion, place: int) -> str:
     return f"{confusion.right[place]} of {confusion.counts[place]}"

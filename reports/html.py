@@ -13,11 +13,11 @@ from pandas import DataFrame
 from plotly.offline import get_plotlyjs
 
 from evaluators.measurement import METRICS, OUTCOMES, TIMED_ONLY, TRIED_BRIEFLY, Measurement
-from reports import words
-from reports.advice import bought, nearest
+from reports import formatting
 from reports.classes import by_class
-from reports.compare import levers, saving
-from reports.front import rows, screened, screened_rows, trials
+from reports.comparison import levers, saving
+from reports.recommendations import explain_saving, nearest
+from reports.trial_table import rows, rows_of_screened, screened_measurements, trials
 from search.result import Result
 
 # What the interactive front needs of each trial; the rest stands in the table and the CSV.
@@ -32,27 +32,27 @@ _KEYS = ("device", "data", "provenance")
 
 def page(result: Result) -> str:
     """The whole HTML document. Every name from the run is escaped, in the text as in the embedded data."""
-    records = [*_records(rows(result)), *_records(screened_rows(result))]
+    records = [*_records(rows(result)), *_records(rows_of_screened(result))]
     for place, record in enumerate(records):
         record["id"] = f"look-{place}" if record["trial"] is None else f"trial-{record['trial']}"
     drawn = [{name: record[name] for name in _DRAWN.split()} for record in records]
     return _environment().get_template("report.html").render(
         result=result,
-        headline=words.headline(result),
-        trust=words.trust(result),
+        headline=formatting.headline(result),
+        trust=formatting.trust(result),
         nearest=nearest(result),
         saved=saving(result),
-        bought=bought(result),
+        explain_saving=explain_saving(result),
         levers=levers(result),
-        outcomes=words.outcomes(result),
+        outcomes=formatting.outcomes(result),
         outcome_names=[*OUTCOMES, *(name for name in SCREENED if any(r["outcome"] == name for r in records))],
         by_class=by_class(result),
-        split=words.split(result),
-        early=words.early(result),
-        incidents=words.incidents(result),
-        finalists=words.finalists(result),
-        laddered=words.laddered(result),
-        measured=_measured(result),
+        split=formatting.split(result),
+        early=formatting.early(result),
+        incidents=formatting.incidents(result),
+        finalists=formatting.finalists(result),
+        laddered=formatting.int8_finalists(result),
+        measured=_describe_timing(result),
         trials=[record for record in records if record["trial"] is not None],
         records=records,
         metric=METRICS[result.budget.metric],
@@ -82,9 +82,9 @@ def _environment() -> Environment:
     # JSON that a browser can't read must fail here, not there
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "sort_keys": True}
     for name in ("ms", "number", "interval", "bound", "percent", "points", "duration"):
-        environment.filters[name] = getattr(words, name)
+        environment.filters[name] = getattr(formatting, name)
     names = ("change", "runs_as", "accuracy_change", "latency_change", "metric_name")
-    environment.globals |= {name: getattr(words, name) for name in names}
+    environment.globals |= {name: getattr(formatting, name) for name in names}
     return environment
 
 
@@ -93,15 +93,15 @@ def _plotly() -> Markup:
     return Markup(get_plotlyjs())  # the library itself, nothing of the run
 
 
-def _measured(result: Result) -> dict[str, str]:
+def _describe_timing(result: Result) -> dict[str, str]:
     """How the timing went, for people."""
-    timed: list[Measurement] = [m for m in (*trials(result), *screened(result)) if m.latency is not None]
+    timed: list[Measurement] = [m for m in (*trials(result), *screened_measurements(result)) if m.latency is not None]
     latencies = [m.latency for m in timed if m.latency is not None]
     samples, blocks = (sum(getattr(latency, name) for latency in latencies) for name in ("samples", "blocks"))
     again = sum(1 for m in timed if m.confirmed)
     disturbed = sum(1 for latency in latencies if latency.disturbed)
     return {
-        "reference model": f"{words.ms(result.reference_ms)} on this device when calm",
+        "reference model": f"{formatting.ms(result.reference_ms)} on this device when calm",
         "candidates timed": f"{len(latencies)}, {again} of them again with trained weights",
         "samples": f"{samples:,} in {blocks} fresh processes",
         "blocks repeated": f"{sum(latency.repeated for latency in latencies)}, because they were disturbed",

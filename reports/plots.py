@@ -14,8 +14,8 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from evaluators.measurement import METRICS, Measurement
-from reports.front import same, screened, trials
-from reports.words import shorten
+from reports.formatting import shorten
+from reports.trial_table import same, screened_measurements, trials
 from search.result import Result
 
 _KEPT, _FRONT, _CHOSEN, _BASELINE, _OVER = "#8c96a3", "#0f6cbd", "#c2410c", "#6b21a8", "#9aa3ad"
@@ -29,7 +29,7 @@ def draw(result: Result, file: Path) -> None:
     axes = figure.add_subplot()
     tried = [m for m in trials(result) if m.latency is not None]
     scored = [m for m in tried if m.accuracy is not None]
-    looked = [m for m in screened(result) if m.latency is not None]
+    looked = [m for m in screened_measurements(result) if m.latency is not None]
     timed = [*tried, *looked]
     _limits(axes, timed, scored, result.budget.latency_ms)
     _budget(axes, result)
@@ -38,8 +38,15 @@ def draw(result: Result, file: Path) -> None:
     _points(axes, result.front, _FRONT, "front")
     _rug(axes, [*(m for m in tried if m.accuracy is None), *looked])
     if not same(result.baseline, result.choice):
-        _name(axes, result.baseline, "D", _BASELINE, "baseline", 26 if _close(axes, result) else 12)
-    _name(axes, result.choice, "*", _CHOSEN, "chosen", 12)
+        _name(
+            axes,
+            result.baseline,
+            marker="D",
+            colour=_BASELINE,
+            what="baseline",
+            lift=26 if _close(axes, result) else 12,
+        )
+    _name(axes, result.choice, marker="*", colour=_CHOSEN, what="chosen", lift=12)
     axes.set_xlabel(f"p{result.budget.percentile:g} latency on {result.device.get('name', 'the device')}, ms")
     axes.set_ylabel(f"validation {METRICS[result.budget.metric]}, %")
     axes.set_title(

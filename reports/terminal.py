@@ -7,11 +7,9 @@ from rich.table import Table
 from rich.text import Text
 
 from evaluators.measurement import TOP1, Measurement
-from remote.replies import printable
-from reports.advice import nearest
-from reports.compare import saving
-from reports.front import same
-from reports.words import (
+from remote.link.reply_parsing import printable
+from reports.comparison import saving
+from reports.formatting import (
     accuracy_change,
     duration,
     early,
@@ -26,6 +24,8 @@ from reports.words import (
     split,
     trust,
 )
+from reports.recommendations import nearest
+from reports.trial_table import same
 from search.result import Result
 
 

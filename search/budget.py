@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from evaluators.measurement import METRICS, TOP1, Latency, Measurement
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Budget:
     """What a choice must keep. None is no limit."""
 

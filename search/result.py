@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from evaluators.measurement import Measurement, Seconds
+from evaluators.measurement import Measurement, WallTime
 from search.budget import Budget
 
 
 @dataclass(frozen=True)
-class Miss:
+class NearestMiss:
     """The measured candidate nearest to a budget that nothing keeps."""
 
     measurement: Measurement
     over: str  # which limit is missed and by how much, one line
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Result:
     """One finished (or stopped) search."""
 
@@ -32,8 +32,8 @@ class Result:
     front: tuple[Measurement, ...]  # non-dominated KEPT ones, fastest first
     choice: Measurement | None
     baseline: Measurement | None
-    miss: Miss | None
-    seconds: Seconds
+    miss: NearestMiss | None
+    seconds: WallTime
     reference_ms: float  # the reference model on this device, calm
     trials_asked: int | None  # None: as many as the time allowed
     classes: tuple[str, ...] = ()  # names, as accuracies number them; empty for a table

@@ -14,8 +14,8 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluators.augmentation import DEFAULT, NONE, PRESETS, SWITCHES
-from evaluators.resizing import RESIZES
+from evaluators.data.resizing import RESIZES
+from evaluators.training.augmentation import DEFAULT, NONE, PRESETS, SWITCHES
 from search.settings import EXTENDABLE, TRIALS, Settings, SettingsError, from_table, from_toml
 
 if TYPE_CHECKING:
@@ -234,9 +234,9 @@ def search(settings: Settings, console: Console | None = None) -> Result:
     """
     from rich.console import Console
 
-    from reports.chosen import remove_chosen, write_chosen
-    from reports.write import write
-    from search.assemble import run
+    from reports.model_bundle import remove_chosen, write_chosen
+    from reports.run_report import write
+    from search.runs.device_run import run
 
     def publish(result: Result, preprocessing: dict[str, Any], classes: tuple[str, ...]) -> None:
         write(result, result.folder)
@@ -250,7 +250,7 @@ def search(settings: Settings, console: Console | None = None) -> Result:
 
 def main(argv: list[str] | None = None) -> int:
     """The exit code of one command."""
-    from search.interrupts import Interrupted, have_streams, interruptible
+    from search.signal_handling import Interrupted, have_streams, interruptible
 
     have_streams()
     try:
@@ -273,16 +273,16 @@ def _command(argv: list[str] | None) -> int:
     try:
         settings = settings_of(args)
     except SettingsError as error:
-        return _failed("error", error, USER)
+        return _print_failure("error", error, USER)
     try:
-        return _searched(settings)
+        return _search_and_print(settings)
     except Exception as error:
-        return _ended_early(error, settings)
+        return _report_early_end(error, settings)
 
 
-def _searched(settings: Settings) -> int:
+def _search_and_print(settings: Settings) -> int:
     from reports.terminal import summary
-    from search.output import console_of
+    from search.console_output import console_of
 
     console = console_of(sys.stdout)
     result = search(settings, console)
@@ -290,25 +290,25 @@ def _searched(settings: Settings) -> int:
     return OK if result.choice else NOTHING_FITS
 
 
-def _ended_early(error: Exception, settings: Settings) -> int:
+def _report_early_end(error: Exception, settings: Settings) -> int:
     """Say what ended a search: the user's wish, the device, this machine, or a bug of ours."""
     from remote.errors import DeviceError
     from remote.files import HostError, host_error
-    from search.folder import REFUSALS
+    from search.runs.run_directory import REFUSALS
     from spaces.memory import chain, is_out_of_memory
 
     if any(isinstance(cause, MemoryError) for cause in chain(error)):
-        return _failed("host", "out of memory: free some, and the same command goes on", HOST)
+        return _print_failure("host", "out of memory: free some, and the same command goes on", HOST)
     if isinstance(error, REFUSALS):
-        return _failed("error", error, USER)
+        return _print_failure("error", error, USER)
     if isinstance(error, DeviceError):
-        return _failed("device", f"{error}; {GOES_ON}", DEVICE)
+        return _print_failure("device", f"{error}; {GOES_ON}", DEVICE)
     if is_out_of_memory(error) and not isinstance(error, HostError):
         error = HostError(f"out of memory ({str(error)[:200]}): free some, and the same command goes on")
     if isinstance(error, OSError):
         error = host_error(error, f"searching in {settings.out}") or error
     if isinstance(error, HostError):
-        return _failed("host", error, HOST)
+        return _print_failure("host", error, HOST)
     return _bug(error, Path(settings.out))
 
 
@@ -325,17 +325,17 @@ def _bug(error: Exception, folder: Path) -> int:
         print(trace, file=sys.stderr)
         file = Path("above")
     words = f"{type(error).__name__}: {error}"[:300]
-    return _failed("bug", f"{words}; please report it with its trace, {file}; {GOES_ON}", BUG)
+    return _print_failure("bug", f"{words}; please report it with its trace, {file}; {GOES_ON}", BUG)
 
 
-def _failed(whose: str, error: object, code: int) -> int:
+def _print_failure(whose: str, error: object, code: int) -> int:
     _say(f"{whose}: {error}")
     return code
 
 
 def _say(text: str) -> None:
     """Print one line for people to the standard error, which may be gone."""
-    from remote.replies import printable
+    from remote.link.reply_parsing import printable
 
     start, line = ("\n", text[1:]) if text.startswith("\n") else ("", text)
     with contextlib.suppress(OSError, ValueError):

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from evaluators.augmentation import switches
+from evaluators.data.resizing import RESIZES, SQUASH
 from evaluators.measurement import METRICS
-from evaluators.resizing import RESIZES, SQUASH
+from evaluators.training.augmentation import switches
 from remote.files import write_file
 from search.budget import Budget
 
@@ -26,7 +26,7 @@ class SettingsError(ValueError):
     """A wish that can't be met as it stands: one line saying what was asked, what there is, what to do."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """One search. Relative paths are the caller's."""
 
@@ -49,7 +49,9 @@ class Settings:
     rungs: tuple[int, ...] = (0, 1, 3)
     probe_share: float = 0.1  # of a run's time that finding where latency steps over channel counts may take, 0..1
     parent_epochs: int | None = None
-    augment: str = "default"  # how training images are varied: words of evaluators.augmentation, comma-separated
+    augment: str = (
+        "default"  # how training images are varied: words of evaluators.training.augmentation, comma-separated
+    )
     resize: str = SQUASH  # how images become squares: squash, crop or pad
     int8_drop: float = 0.01  # that int8 may lose against fp32 before more is done for it
     qat_epochs: int = 2  # of fine-tuning in int8, where nothing less does
@@ -136,7 +138,13 @@ class Settings:
 
     def budget(self) -> Budget:
         """The limits alone."""
-        return Budget(self.budget_ms, self.percentile, self.budget_mb, self.max_drop, self.metric)
+        return Budget(
+            latency_ms=self.budget_ms,
+            percentile=self.percentile,
+            peak_mb=self.budget_mb,
+            max_drop=self.max_drop,
+            metric=self.metric,
+        )
 
 
 # What may differ when a run is gone on with: more of the same, or the same kept elsewhere.
@@ -167,7 +175,7 @@ def from_table(table: dict[str, Any], source: str) -> Settings:
     for name, value in table.items():
         if name not in known:
             raise SettingsError(f"{source}: no setting {name!r}; there are {', '.join(known)}")
-        table[name] = _typed(name, value, known[name], source)
+        table[name] = _check_type(name, value, known[name], source)
     if "budget_ms" not in table:
         raise SettingsError(f"{source}: no budget; --budget-ms 30 (or budget_ms = 30) is needed")
     return Settings(**table)
@@ -214,7 +222,7 @@ def _is_text(value: str) -> bool:
     return "\0" not in value and not any("\ud800" <= one <= "\udfff" for one in value)
 
 
-def _typed(name: str, value: Any, kind: str, source: str) -> Any:
+def _check_type(name: str, value: Any, kind: str, source: str) -> Any:
     if value is None and "None" in kind:
         return None
     item = str if kind.startswith("tuple[str") else int

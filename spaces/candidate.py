@@ -12,19 +12,19 @@ from spaces.family_files import identity, is_fixed
 USUAL_RUNTIME = "onnxruntime"  # runs on every device, so that people need not be told of it
 
 
-class Unbuildable(ValueError):
+class UnbuildableError(ValueError):
     """A candidate that can't be: its own failure, in one line. `kind` is the kind of a `Failure`."""
 
     kind = "unbuildable"
 
 
-class NoGain(Unbuildable):
+class NoGainError(UnbuildableError):
     """A compression step that leaves a network as it was, or dearer."""
 
     kind = "no_gain"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Candidate:
     """What is built, compressed, run and timed.
 

@@ -13,7 +13,7 @@ from collections.abc import Set
 import torch
 from torch import nn
 
-from spaces.candidate import Unbuildable
+from spaces.candidate import UnbuildableError
 from spaces.memory import is_out_of_memory
 
 METHODS = ("fuse", "reparameterize", "switch_to_deploy")  # the first returns what takes the block's place
@@ -32,7 +32,7 @@ def in_branches(net: nn.Module) -> Set[nn.Module]:
 
 
 @torch.no_grad()
-def folded(net: nn.Module, image_px: int) -> nn.Module:
+def fold(net: nn.Module, image_px: int) -> nn.Module:
     """Return a copy of `net` in eval mode whose blocks are folded; `net` itself where none can be.
 
     Args:
@@ -52,14 +52,16 @@ def folded(net: nn.Module, image_px: int) -> nn.Module:
         _fold(after)
         wanted, found = before(image), copy.deepcopy(after.eval()).double()(image)
     except Exception as error:  # the blocks' own code; after pruning it may count on channels that are gone
-        raise Unbuildable(f"its branches can't be folded: {' '.join(str(error).split())[:200]}") from error
+        raise UnbuildableError(f"its branches can't be folded: {' '.join(str(error).split())[:200]}") from error
     off = float((wanted - found).abs().max() / wanted.abs().max().clamp(min=1e-30))
     if not off <= AGREEMENT:
-        raise Unbuildable(f"its branches can't be folded: the folded network is off by {off:.2g} of its largest output")
+        raise UnbuildableError(
+            f"its branches can't be folded: the folded network is off by {off:.2g} of its largest output"
+        )
     return after
 
 
-def deployed(net: nn.Module, image_px: int, is_cut: bool) -> tuple[nn.Module, str]:
+def fold_for_export(net: nn.Module, image_px: int, is_cut: bool) -> tuple[nn.Module, str]:
     """Return what is exported of a network, and why it is not its folded form.
 
     Args:
@@ -75,8 +77,8 @@ def deployed(net: nn.Module, image_px: int, is_cut: bool) -> tuple[nn.Module, st
             no memory, which says nothing of the network.
     """
     try:
-        return folded(net, image_px), ""
-    except Unbuildable as error:
+        return fold(net, image_px), ""
+    except UnbuildableError as error:
         if is_cut or is_out_of_memory(error):
             raise
         return net, str(error)

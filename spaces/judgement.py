@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Judgement:
+class WeightsReport:
     """What a folder of weights has for the networks of a space.
 
     Attributes:

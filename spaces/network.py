@@ -5,7 +5,7 @@ takes float (N, 3, image_px, image_px) to (N, classes) and whose last layer is t
 own to fetch has `pretrained(variant)` too. A family may as well be a file of the user's (`spaces/family_files.py`).
 An operation file has `apply(net, amount, example, classes, options, gradients) -> nn.Module`, whose shapes must
 not depend on the weights or on the gradients, and may declare `OPTIONS`, `MEASURED`, `EXCLUDED` and `LAST`
-(`spaces/declared.py`).
+(`spaces/operation_specs.py`).
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from spaces.candidate import Unbuildable
-from spaces.declared import operations
+from spaces.candidate import UnbuildableError
 from spaces.family_files import is_file, label
 from spaces.family_loading import load_family
+from spaces.operation_specs import operations
 from spaces.space import SpaceError, missing
 
 Triple = tuple[float, float, float]
@@ -37,8 +37,8 @@ LEFT_OUT = {
 }
 
 
-@dataclass(frozen=True)
-class Plan:
+@dataclass(frozen=True, kw_only=True)
+class NetworkPlan:
     """All that decides a network's shape: with it, weights can be loaded again."""
 
     family: str
@@ -49,7 +49,7 @@ class Plan:
     options: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Variant:
     """A row of a family's table. What `width` and `depth` count is the family's own affair."""
 
@@ -86,7 +86,7 @@ def check_names(space: str, networks: Mapping[str, Sequence[str]]) -> None:
         for variant in names:
             try:
                 _row(family, variant)
-            except Unbuildable as error:
+            except UnbuildableError as error:
                 raise SpaceError(f"space {space}: {error}") from None
 
 
@@ -117,34 +117,34 @@ def apply_steps(
     """
     for name, amount in steps:
         if name not in operations():
-            raise Unbuildable(f"no operation {name!r}; there are {', '.join(operation_names())}")
+            raise UnbuildableError(f"no operation {name!r}; there are {', '.join(operation_names())}")
         if amount == 0:
             continue
         example = torch.zeros(1, 3, image_px, image_px, device=next(net.parameters()).device)
         apply = importlib.import_module(f"spaces.operations.{name}").apply
-        net = apply(net, amount, example, classes, _chosen(name, options), gradients)
+        net = apply(net, amount, example, classes, _resolve_options(name, options), gradients)
     return net
 
 
-def compressed(plan: Plan) -> nn.Module:
+def build_from_plan(plan: NetworkPlan) -> nn.Module:
     """The plan's network with random weights. Raises Unbuildable."""
     net = build(plan.family, plan.variant, plan.classes, plan.image_px)
     return apply_steps(net, plan.steps, plan.image_px, plan.classes, plan.options)
 
 
-def packed(net: nn.Module, plan: Plan) -> dict[str, Any]:
+def pack(net: nn.Module, plan: NetworkPlan) -> dict[str, Any]:
     """Weights and plan as plain values, which `torch.load` reads with `weights_only`; `unpacked` is the inverse."""
     return {"state": net.state_dict(), "plan": asdict(plan)}
 
 
-def unpacked(saved: dict[str, Any]) -> nn.Module:
+def unpack(saved: dict[str, Any]) -> nn.Module:
     """The network `packed` was given, in eval mode on the CPU. torch's random state is left alone.
 
     Built anew and cut anew: shapes follow from the plan alone. Raises RuntimeError where the weights don't fit, as
     those saved by a version that cut otherwise.
     """
     with torch.random.fork_rng(devices=[]):
-        net = compressed(Plan(**saved["plan"]))
+        net = build_from_plan(NetworkPlan(**saved["plan"]))
     net.load_state_dict(saved["state"])
     return net.eval()
 
@@ -155,7 +155,7 @@ def family_module(family: str) -> ModuleType:
         return load_family(family)
     if family not in family_names():
         why = f" is left out: {LEFT_OUT[family]}" if family in LEFT_OUT else missing(family) or " is not known"
-        raise Unbuildable(f"family {family!r}{why}; there are {', '.join(family_names())}")
+        raise UnbuildableError(f"family {family!r}{why}; there are {', '.join(family_names())}")
     return importlib.import_module(f"spaces.families.{family}")
 
 
@@ -188,13 +188,13 @@ def fit_stem(net: nn.Module, image_px: int, conv: str, pool: str = "") -> nn.Mod
     return net
 
 
-def _chosen(operation: str, options: Options) -> dict[str, str]:
+def _resolve_options(operation: str, options: Options) -> dict[str, str]:
     """Every option of one operation, as said, measured or by default. Raises Unbuildable for a value there is not."""
     chosen = {}
     for name, values in operations()[operation].options.items():
         chosen[name] = dict(options).get(f"{operation}_{name}", values[0])
         if chosen[name] not in values:
-            raise Unbuildable(f"no {operation}_{name} {chosen[name]!r}; there are {', '.join(values)}")
+            raise UnbuildableError(f"no {operation}_{name} {chosen[name]!r}; there are {', '.join(values)}")
     measured = operations()[operation].measured
     return chosen | {name: dict(options).get(f"{operation}_{name}", value) for name, value in measured.items()}
 
@@ -208,5 +208,5 @@ def _row(family: str, variant: str) -> Variant:
     table: Mapping[str, Variant] = family_module(family).VARIANTS
     if variant not in table:
         close = getattr(table, "close_to", lambda name: tuple(table))(variant)
-        raise Unbuildable(f"family {label(family)} has no variant {variant!r}; it has {', '.join(close)}")
+        raise UnbuildableError(f"family {label(family)} has no variant {variant!r}; it has {', '.join(close)}")
     return table[variant]

@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     from rich.console import Console
 
-    from remote.errors import DeviceError, UnknownDevice
+    from remote.errors import DeviceConfigError, DeviceError
 
     console = Console()
     try:
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
             console.print(table(space))
             for precision, how in known_by.items():
                 console.print(f"{precision}: {how}", markup=False, highlight=False)
-    except (SpaceError, UnknownDevice) as error:
+    except (SpaceError, DeviceConfigError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except DeviceError as error:
@@ -93,15 +93,15 @@ def _checked(space: Space) -> Space:
 def _cut(space: Space, device: str) -> tuple[Space, dict[str, str]]:
     """Return the space a device leaves, and precision -> how it is known that it runs there."""
     # An entry point, like search/run.py, knows rooms that the package itself must not.
-    from evaluators.cutting import cut_to
-    from evaluators.probes import Probes, kept_in
+    from evaluators.device_probes import DeviceProbes, default_folder
+    from evaluators.device_space import cut_to
     from remote.connect import connect
-    from remote.patient import Patience, Patient
+    from remote.link.retrying_session import RetryingSession, RetryPolicy
 
     session, settled, _ = connect(device)
     with session:
-        patient = Patient(session, Patience(patience_s=30.0))
-        probes = Probes(patient, session.facts, kept_in(), settled.workspace_mb or 256)
+        patient = RetryingSession(session, RetryPolicy(patience_s=30.0))
+        probes = DeviceProbes(patient, session.facts, default_folder(), settled.workspace_mb or 256)
         left, able = cut_to(space, session.facts, settled.runtime or "", probes)
     return left, {precision: how for precision, how in able.basis.items() if precision in able.precisions}
 

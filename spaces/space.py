@@ -12,8 +12,8 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from spaces.candidate import Candidate
-from spaces.declared import operations, options
 from spaces.family_files import FIXED_SUFFIX, SUFFIX, family_of, is_file, is_fixed, label, split
+from spaces.operation_specs import operations, options
 
 PRESETS = Path(__file__).parent / "presets"
 FAMILIES = Path(__file__).parent / "families"
@@ -33,7 +33,7 @@ class WeightsError(SpaceError):
     """Raised for weights that can't be used. The message names the file, what was found, and what to do."""
 
 
-class Suggests(Protocol):
+class SuggestsParameters(Protocol):
     """The part of an Optuna trial a space asks."""
 
     def suggest_categorical(self, name: str, choices: Any) -> Any: ...
@@ -41,7 +41,7 @@ class Suggests(Protocol):
     def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None) -> float: ...
 
 
-class Points(Protocol):
+class CandidateSet(Protocol):
     """What a search needs of a space: its candidates, and how a trial stands for one."""
 
     @property
@@ -49,7 +49,7 @@ class Points(Protocol):
 
     def size(self) -> int: ...
     def params(self) -> Iterator[dict[str, Value]]: ...
-    def suggest(self, trial: Suggests) -> Candidate: ...
+    def suggest(self, trial: SuggestsParameters) -> Candidate: ...
     def candidate(self, params: Mapping[str, Value]) -> Candidate: ...
     def params_of(self, candidate: Candidate) -> dict[str, Value]: ...
     def parents(self) -> tuple[Candidate, ...]: ...
@@ -59,7 +59,7 @@ class Points(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Space:
     """Axes and their values; `own_axes` are the values an axis takes for one family alone.
 
@@ -98,7 +98,7 @@ class Space:
         """The plain network of every variant: uncompressed, largest input, fewest threads."""
         runtime, threads = str(self.axes["runtime"][0]), min(int(n) for n in self.axes["threads"])
         return tuple(
-            Candidate(family, variant, self.parent_px(family), runtime=runtime, threads=threads)
+            Candidate(family=family, variant=variant, image_px=self.parent_px(family), runtime=runtime, threads=threads)
             for family, names in self.variants.items()
             for variant in names
         )
@@ -113,7 +113,7 @@ class Space:
             amounts = [axis for axis in self.axes if axis not in options()]
             for variant, *point in product(names, *(self.values(family, axis) for axis in amounts)):
                 base = dict(zip(amounts, point, strict=True))
-                asked = self._asked(base)
+                asked = self._active_options(base)
                 for chosen in product(*(self.values(family, axis) for axis in asked)):
                     named = base | dict(zip(asked, chosen, strict=True))
                     yield {"variant": variant} | {self._name(family, axis): v for axis, v in named.items()}
@@ -127,14 +127,14 @@ class Space:
             found.append((float(candidate.image_px**2), *kept, float(candidate.threads)))
         return found
 
-    def suggest(self, trial: Suggests) -> Candidate:
+    def suggest(self, trial: SuggestsParameters) -> Candidate:
         """The candidate a trial asks for. Evenly spaced numbers keep their order for the sampler."""
         variant = trial.suggest_categorical("variant", [v for names in self.variants.values() for v in names])
         family = self.family_of(variant)
         point: dict[str, Value] = {}
         for axis in (axis for axis in self.axes if axis not in options()):
             point[axis] = _suggest(trial, self._name(family, axis), self.values(family, axis))
-        for axis in self._asked(point):
+        for axis in self._active_options(point):
             point[axis] = _suggest(trial, self._name(family, axis), self.values(family, axis))
         return self._candidate(family, variant, point)
 
@@ -153,7 +153,7 @@ class Space:
             for axis in self.axes
             if axis not in options()
         }
-        point |= {axis: chosen.get(axis, options()[axis].default) for axis in self._asked(point)}
+        point |= {axis: chosen.get(axis, options()[axis].default) for axis in self._active_options(point)}
         return {"variant": candidate.variant} | {self._name(family, axis): v for axis, v in point.items()}
 
     def less_cut(self, candidate: Candidate) -> tuple[Candidate, ...]:
@@ -164,26 +164,26 @@ class Space:
             point = {axis: getattr(candidate, axis) for axis in PLAIN_AXES}
             point |= {axis: candidate.amount(axis) for axis in self.axes if axis in operations()} | {step: less}
             chosen = dict(candidate.options)
-            point |= {axis: chosen.get(axis, options()[axis].default) for axis in self._asked(point)}
+            point |= {axis: chosen.get(axis, options()[axis].default) for axis in self._active_options(point)}
             found.append(self._candidate(candidate.family, candidate.variant, point))
         return tuple(dict.fromkeys(found)) if candidate.steps else ()
 
-    def _asked(self, point: Mapping[str, Value]) -> list[str]:
+    def _active_options(self, point: Mapping[str, Value]) -> list[str]:
         """The options that make a difference where the other axes are these: those of operations that are applied."""
         return [axis for axis in self.axes if axis in options() and float(point[options()[axis].operation]) > 0]
 
     def _candidate(self, family: str, variant: str, point: Mapping[str, Value]) -> Candidate:
         steps = [(axis, round(float(point[axis]), 6)) for axis in self.axes if axis in operations()]
-        chosen = {axis: str(point[axis]) for axis in sorted(self._asked(point))}
+        chosen = {axis: str(point[axis]) for axis in sorted(self._active_options(point))}
         return Candidate(
-            family,
-            variant,
-            int(point["image_px"]),
-            tuple((name, amount) for name, amount in steps if amount > 0),
-            str(point["precision"]),
-            str(point["runtime"]),
-            int(point["threads"]),
-            tuple((axis, value) for axis, value in chosen.items() if value != options()[axis].default),
+            family=family,
+            variant=variant,
+            image_px=int(point["image_px"]),
+            steps=tuple((name, amount) for name, amount in steps if amount > 0),
+            precision=str(point["precision"]),
+            runtime=str(point["runtime"]),
+            threads=int(point["threads"]),
+            options=tuple((axis, value) for axis, value in chosen.items() if value != options()[axis].default),
         )
 
     def _name(self, family: str, axis: str) -> str:
@@ -434,7 +434,7 @@ def _check_values(axis: str, values: tuple[Value, ...], path: Path) -> None:
         raise SpaceError(f"{path}: {axis} = {list(values)} lacks {plain}, which the plain networks need")
 
 
-def _suggest(trial: Suggests, name: str, values: tuple[Value, ...]) -> Value:
+def _suggest(trial: SuggestsParameters, name: str, values: tuple[Value, ...]) -> Value:
     numbers = [v for v in values if isinstance(v, int | float)]
     if len(numbers) == len(values) > 2:
         steps = {round(b - a, 9) for a, b in pairwise(numbers)}

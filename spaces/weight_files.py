@@ -46,7 +46,7 @@ ALLOWED = {
 
 
 @dataclass(frozen=True)
-class Entry:
+class StateDict:
     """One state dict of a file: the names of the entries that lead to it (none: the file itself), and its tensors."""
 
     path: tuple[str, ...]
@@ -101,7 +101,7 @@ _PICKLE = SimpleNamespace(
 )
 
 
-def read_entries(source: Path) -> tuple[Entry, ...]:
+def read_entries(source: Path) -> tuple[StateDict, ...]:
     """Return every state dict that a safetensors or torch file holds, each with its own names.
 
     Raises:
@@ -111,7 +111,7 @@ def read_entries(source: Path) -> tuple[Entry, ...]:
         raise WeightsError(f"{source.name} is no weight file but {kind}")
     try:
         if _is_safetensors(source):
-            return (Entry((), OrderedDict(load_file(source))),)
+            return (StateDict((), OrderedDict(load_file(source))),)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             held = torch.load(source, map_location="cpu", weights_only=False, pickle_module=_PICKLE)
@@ -168,7 +168,7 @@ def _is_safetensors(source: Path) -> bool:
     return start[8:] == b"{" and int.from_bytes(start[:8], "little") < source.stat().st_size
 
 
-def _entries(held: Any, path: tuple[str, ...]) -> Iterator[Entry]:
+def _entries(held: Any, path: tuple[str, ...]) -> Iterator[StateDict]:
     if isinstance(held, Inert) and held.entries:
         held = held.entries  # a dict of a class of its own
     if isinstance(held, list | tuple) and len(held) <= LENGTH_MAX:
@@ -184,7 +184,7 @@ def _entries(held: Any, path: tuple[str, ...]) -> Iterator[Entry]:
         state = OrderedDict(tensors)
         if hasattr(held, "_metadata"):
             state._metadata = held._metadata  # type: ignore[attr-defined]
-        yield Entry(path, state)
+        yield StateDict(path, state)
     for name, value in held.items():
         if not isinstance(value, torch.Tensor) and not str(name).lower().startswith(SKIPPED):
             yield from _entries(value, (*path, str(name)))

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from spaces.network import head_name
-from spaces.weight_files import Entry
+from spaces.weight_files import StateDict
 
 # What wrappers put before or between a network's names.
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
@@ -48,7 +48,7 @@ class Match:
     place: str
 
 
-def match(net: nn.Module, entries: tuple[Entry, ...]) -> Match:
+def match(net: nn.Module, entries: tuple[StateDict, ...]) -> Match:
     """Return the one state dict among `entries` that is of this network.
 
     Where several fit, averaged ones (`ema`) come first, then those under the usual names of a checkpoint.
@@ -59,10 +59,10 @@ def match(net: nn.Module, entries: tuple[Entry, ...]) -> Match:
     found: list[Match] = []
     misfits: list[MisfitError] = []
     for entry in entries:
-        state = _unwrapped(entry.state)
+        state = _unwrap(entry.state)
         for prefix in _prefixes(net, state):
             try:
-                found.append(_matched(net, state, prefix, ".".join(filter(None, (*entry.path, prefix.rstrip("."))))))
+                found.append(_match(net, state, prefix, ".".join(filter(None, (*entry.path, prefix.rstrip("."))))))
             except MisfitError as error:
                 misfits.append(error)
     if not found:
@@ -81,7 +81,7 @@ def _rank(place: str) -> tuple[int, int]:
     return (0 if averaged else 1, ENTRIES.index(top) if top in ENTRIES else -1 if not place else len(ENTRIES))
 
 
-def _unwrapped(state: OrderedDict[str, torch.Tensor]) -> OrderedDict[str, torch.Tensor]:
+def _unwrap(state: OrderedDict[str, torch.Tensor]) -> OrderedDict[str, torch.Tensor]:
     """The state without what wrappers add to names; with its layers' versions where no name has changed."""
     found = OrderedDict()
     for name, tensor in state.items():
@@ -106,9 +106,9 @@ def _prefixes(net: nn.Module, state: Tensors) -> list[str]:
     return sorted(most, key=lambda prefix: (len(prefix), prefix))
 
 
-def _matched(net: nn.Module, state: OrderedDict[str, torch.Tensor], prefix: str, place: str) -> Match:
+def _match(net: nn.Module, state: OrderedDict[str, torch.Tensor], prefix: str, place: str) -> Match:
     own, head = net.state_dict(), head_name(net)
-    inside = _renamed(net, _below(state, prefix))
+    inside = _rename_keys(net, _below(state, prefix))
     outside = {name: t for name, t in state.items() if not name.startswith(prefix)}
     block = _block(net, head)
     of_head = {name for name in own if name.startswith(block)}
@@ -161,7 +161,7 @@ def _below(state: OrderedDict[str, torch.Tensor], prefix: str) -> OrderedDict[st
     return found
 
 
-def _renamed(net: nn.Module, state: OrderedDict[str, torch.Tensor]) -> OrderedDict[str, torch.Tensor]:
+def _rename_keys(net: nn.Module, state: OrderedDict[str, torch.Tensor]) -> OrderedDict[str, torch.Tensor]:
     """The names as the network's own hooks read them: files may be older than its code."""
 
     class Seen(Exception):

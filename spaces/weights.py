@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from spaces.candidate import Unbuildable
-from spaces.judgement import Judgement
+from spaces.candidate import UnbuildableError
+from spaces.judgement import WeightsReport
 from spaces.memory import chain, is_out_of_memory
 from spaces.network import build, family_module, family_names, variants
 from spaces.space import OPTIONAL, WeightsError
@@ -29,7 +29,7 @@ REACH_S = 8.0  # how long the weights' host may take to answer before training s
 
 def judge(
     networks: Mapping[str, tuple[str, ...]], folder: Path, image_px: Mapping[str, int], classes: int
-) -> Judgement:
+) -> WeightsReport:
     """Return which file each network of a space starts from, after loading every one of them once.
 
     Args:
@@ -53,7 +53,7 @@ def judge(
             chosen[variant] = path
             try:
                 net = build(family, variant, classes, image_px[family])
-            except Unbuildable:  # at this size: the candidate's own failure, later
+            except UnbuildableError:  # at this size: the candidate's own failure, later
                 continue
             used[variant] = _from_file(net, path)
     files = [path.name for path in _files(folder)]
@@ -66,7 +66,7 @@ def judge(
         )
     taken = {path.name for path in chosen.values()}
     digests = {variant: _sha256(path) for variant, path in chosen.items()}
-    return Judgement(used, digests, tuple(name for name in files if name not in taken))
+    return WeightsReport(used, digests, tuple(name for name in files if name not in taken))
 
 
 def find(variant: str, folder: Path | None) -> Path | None:
@@ -123,7 +123,7 @@ def _from_file(net: nn.Module, path: Path) -> str:
     return f"{path.name} ({place})" if place else path.name
 
 
-def trained(start: str) -> bool:
+def is_trained(start: str) -> bool:
     """True if what `start` returned says that the weights are trained ones."""
     return not start.startswith(SCRATCH)
 

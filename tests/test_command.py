@@ -21,8 +21,8 @@ import pandas
 import pytest
 from PIL import Image
 
-from search.ledger import Ledger
 from search.run import BUG, DEVICE, HOST, NOTHING_FITS, OK, USER
+from search.storage.ledger import Ledger
 from tests.agreement import disagreements
 from tests.ending_runs import heed_signals, worker_of
 
@@ -94,7 +94,7 @@ def test_a_search_leaves_everything_it_promises(finished):
 @pytest.mark.slow
 def test_what_is_chosen_is_what_was_measured(finished):
     """Test accuracy recomputed from the ONNX file, image by image, equals the report's to the last digit."""
-    from evaluators.data import arrays, open_dataset
+    from evaluators.data.loading import arrays, open_dataset
 
     folder, _, _ = finished
     config = json.loads((folder / "chosen" / "config.json").read_text())

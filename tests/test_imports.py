@@ -69,6 +69,6 @@ def test_help_answers_at_once(entry):
 
 def test_the_controller_stays_light():
     """Opening a search imports no torch: training lives in its own process."""
-    code = "import sys, search.assemble; print('torch' in sys.modules, 'torchvision' in sys.modules)"
+    code = "import sys, search.runs.device_run; print('torch' in sys.modules, 'torchvision' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from onnx import helper
 
-from evaluators.teacher import open_models
+from evaluators.training.onnx_teacher import open_models
 from search.run import parser, settings_of
 from spaces.family_files import family_of
 from spaces.family_judgement import judge_family

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from reports.chosen import EXAMPLE
+from reports.model_bundle import EXAMPLE
 
 ROOT = Path(__file__).parents[1]
 IMPORT = re.compile(r"^\s*(?:import|from)\b.*\bonnxruntime\b", re.M)
@@ -32,7 +32,5 @@ def test_the_switch_is_set_before_the_import(text):
 
 def test_the_controller_does_not_load_onnx_runtime():
     """It is the workers that do, and they set the switch."""
-    code = (
-        "import sys, search.assemble, search.run, reports.write, reports.chosen; sys.exit('onnxruntime' in sys.modules)"
-    )
+    code = "import sys, search.runs.device_run, search.run, reports.run_report, reports.model_bundle; sys.exit('onnxruntime' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

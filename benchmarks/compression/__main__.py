@@ -18,7 +18,7 @@ import pandas
 from benchmarks.compression import report
 from benchmarks.compression.bench import Bench, bench, model, reference_ms, score, timed
 from benchmarks.compression.plan import TASKS, Row, front_rows, table_rows
-from evaluators.dataset import DataError
+from evaluators.data.dataset import DataError
 from remote.errors import DeviceError
 
 SHARED = Path(__file__).parents[3] / "shared"

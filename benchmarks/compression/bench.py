@@ -9,37 +9,37 @@ from pathlib import Path
 
 from benchmarks.compression.plan import LADDER, Row, Task, Way
 from benchmarks.compression.sets import opened
-from evaluators.board import Board, Setup
-from evaluators.dataset import Dataset
-from evaluators.latency import Rules, Target, calibrate, reduce_blocks, time_block
+from evaluators.data.dataset import Dataset
+from evaluators.device_evaluator import DeviceEvaluator, EvaluatorConfig
 from evaluators.measurement import Accuracy, Block, Failure, Latency, Structure
-from evaluators.reference import reference_model
-from evaluators.stopwatch import Stopwatch
-from evaluators.worker import Worker
-from evaluators.yardstick import Yardstick
+from evaluators.timing.latency import TimingRules, TimingTarget, calibrate, reduce_blocks, time_block
+from evaluators.timing.reference_model import reference_model
+from evaluators.timing.reference_pace import ReferencePace
+from evaluators.timing.stopwatch import Stopwatch
+from evaluators.training.worker_process import Worker
 from remote.connect import connect
 from remote.device import Capabilities, capabilities
-from remote.patient import Patient
-from remote.session import Job
+from remote.link.retrying_session import RetryingSession
+from remote.link.session import Job
 
 RUNTIME, PERCENTILE = "onnxruntime", 95.0
-RULES = Rules()
+RULES = TimingRules()
 Figures = dict[str, object]
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Bench:
     """What one run of the command has open."""
 
     work: Path
     data: Path
     weights: Path
-    session: Patient
+    session: RetryingSession
     able: Capabilities
     version: str
     worker: Worker
     datasets: dict[str, Dataset] = field(default_factory=dict)
-    boards: dict[tuple[str, str, int], Board] = field(default_factory=dict)
+    boards: dict[tuple[str, str, int], DeviceEvaluator] = field(default_factory=dict)
 
 
 @contextmanager
@@ -50,7 +50,15 @@ def bench(work: Path, data: Path, weights: Path) -> Iterator[Bench]:
         stack.enter_context(session)
         able = capabilities(session.facts, [RUNTIME])
         worker = stack.enter_context(Worker(work / "worker.log"))
-        yield Bench(work, data, weights, Patient(session), able, session.facts.runtimes[RUNTIME], worker)
+        yield Bench(
+            work=work,
+            data=data,
+            weights=weights,
+            session=RetryingSession(session),
+            able=able,
+            version=session.facts.runtimes[RUNTIME],
+            worker=worker,
+        )
 
 
 def score(bench: Bench, task: Task, row: Row) -> Figures:
@@ -81,20 +89,20 @@ def model(bench: Bench, task: Task, row: Row) -> Path:
 
 def reference_ms(bench: Bench) -> tuple[float, str]:
     """Milliseconds of the reference model on the device as it is now, and why it may not be calm."""
-    return calibrate(bench.session, bench.session.put(reference_model()), Job(RUNTIME), RULES)
+    return calibrate(bench.session, bench.session.put(reference_model()), Job(runtime=RUNTIME), RULES)
 
 
 def timed(bench: Bench, models: Sequence[tuple[Path, str]], yardstick_ms: float, rounds: int) -> list[Latency]:
     """Latency of each model (file, precision): a block of each in turn, so many rounds, disturbed ones once more."""
     reference = bench.session.put(reference_model())
     targets = [
-        Target(
-            bench.session.put(file),
-            reference,
-            Job(RUNTIME, precision=precision),
-            bench.version,
-            PERCENTILE,
-            yardstick_ms,
+        TimingTarget(
+            model_sha256=bench.session.put(file),
+            reference_sha256=reference,
+            job=Job(runtime=RUNTIME, precision=precision),
+            runtime_version=bench.version,
+            percentile=PERCENTILE,
+            reference_ms=yardstick_ms,
         )
         for file, precision in models
     ]
@@ -110,7 +118,7 @@ def timed(bench: Bench, models: Sequence[tuple[Path, str]], yardstick_ms: float,
     return [reduce_blocks(*each) for each in zip(blocks, targets, repeated, strict=True)]
 
 
-def _board(bench: Bench, task: Task, row: Row) -> Board:
+def _board(bench: Bench, task: Task, row: Row) -> DeviceEvaluator:
     """The evaluator of a set, a way to int8 and so many epochs."""
     way = row.treatment.way
     name = (row.data, way.folder, row.epochs)
@@ -120,27 +128,27 @@ def _board(bench: Bench, task: Task, row: Row) -> Board:
         if way is not LADDER and not (folder / "nets").exists():  # trained networks serve every way
             (folder.parent / LADDER.folder / "nets").mkdir(parents=True, exist_ok=True)
             (folder / "nets").symlink_to(Path("..") / LADDER.folder / "nets")
-        bench.boards[name] = Board(
+        bench.boards[name] = DeviceEvaluator(
             _setup(bench, task, way, row.epochs, folder),
             bench.session,
-            bench.worker,
-            _dataset(bench, row.data),
-            Stopwatch(),
-            lambda what, share: None,
+            worker=bench.worker,
+            dataset=_dataset(bench, row.data),
+            watch=Stopwatch(),
+            doing=lambda what, share: None,
         )
     return bench.boards[name]
 
 
-def _setup(bench: Bench, task: Task, way: Way, epochs: int, folder: Path) -> Setup:
+def _setup(bench: Bench, task: Task, way: Way, epochs: int, folder: Path) -> EvaluatorConfig:
     able = bench.able if way.int8 is None else replace(bench.able, int8=way.int8)
-    return Setup(
+    return EvaluatorConfig(
         folder=folder,
         cache=bench.work / "cache",
         able=able,
         versions={RUNTIME: bench.version},
         workspace_mb=256,
         references={},  # nothing is timed by the board: variants are timed in turn, by `timed`
-        yardstick=Yardstick({}, 0.15, lambda runtime, old_ms, new_ms: None),
+        yardstick=ReferencePace({}, 0.15, lambda runtime, old_ms, new_ms: None),
         percentile=PERCENTILE,
         rules=RULES,
         rungs=tuple(sorted({0, epochs})),

@@ -23,7 +23,7 @@ class Corner:
     ms: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Set:
     """Candidates of one kind, and what they cover."""
 
@@ -60,13 +60,13 @@ def sets(rows: pandas.DataFrame) -> list[Set]:
         "size": rows[fp32 & uncut],
         "family": rows[own & fp32 & uncut],
     }
-    found = [Set("joint", "", joint, area(joint, origin), area(joint, origin))]
+    found = [Set(name="joint", network="", rows=joint, area=area(joint, origin), joint_area=area(joint, origin))]
     for name in ALONE:
         own_nets = {str(network): part for network, part in alone[name].groupby("network")}
         kinds = {"": alone[name]} if name == "family" else own_nets
         best = max(kinds, key=lambda network: area(kinds[network], origin))
         drawn = _drawn(joint, len(kinds[best]), origin)
-        found.append(Set(name, best, kinds[best], area(kinds[best], origin), drawn))
+        found.append(Set(name=name, network=best, rows=kinds[best], area=area(kinds[best], origin), joint_area=drawn))
     return found
 
 

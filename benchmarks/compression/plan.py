@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from evaluators.jobs import Ladder
+from evaluators.training.jobs import LadderConfig
 from remote.device import Int8Recipe
 from spaces.candidate import Candidate
 
-WHOLE_LADDER = Ladder()
-FIRST_RUNG = Ladder(methods=("min-max",), correct=False, floating_macs=0.0, qat_epochs=0, second=0)
+WHOLE_LADDER = LadderConfig()
+FIRST_RUNG = LadderConfig(methods=("min-max",), correct=False, floating_macs=0.0, qat_epochs=0, second=0)
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Way:
     """How int8 graphs are made. Each has a folder of its own, as the board names files by candidates alone."""
 
     folder: str
-    ladder: Ladder = WHOLE_LADDER
+    ladder: LadderConfig = WHOLE_LADDER
     int8: Int8Recipe | None = None  # None: the device's own
 
 
@@ -56,7 +56,7 @@ class Net:
     image_px: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """A data set, its networks, and how long they are trained."""
 
@@ -86,8 +86,8 @@ class Row:
 
 TASKS = {
     "neu_cls": Task(
-        "neu_cls",
-        (
+        data="neu_cls",
+        nets=(
             Net("mobilenet_v2", "mobilenet_v2", 96),
             Net("timm", "tf_mobilenetv3_small_100", 96),
             Net("timm", "tf_efficientnet_lite0", 96),
@@ -98,15 +98,15 @@ TASKS = {
         smaller=((60, (FP32, INT8)), (72, GRID), (84, (FP32, INT8))),
     ),
     "cifar10_subset": Task(
-        "cifar10_subset",
-        tuple(Net("cifar_resnet", f"cifar_resnet{depth}", 32) for depth in (20, 32, 44, 56)),
+        data="cifar10_subset",
+        nets=tuple(Net("cifar_resnet", f"cifar_resnet{depth}", 32) for depth in (20, 32, 44, 56)),
         parent_epochs=0,
         epochs=1,
         plain_epochs=0,
     ),
     "imagenet_val700": Task(
-        "imagenet_val700",
-        (
+        data="imagenet_val700",
+        nets=(
             Net("mobilenet_v2", "mobilenet_v2", 224),
             Net("timm", "tf_mobilenetv3_small_100", 224),
             Net("timm", "tf_efficientnet_lite0", 224),
@@ -117,8 +117,8 @@ TASKS = {
         treatments=(*AS_IT_IS, INT8_TENSORRT),
     ),
     "digits": Task(  # the small form, made of embedded images
-        "digits",
-        (Net("tiny_resnet", "res8_w8_s2", 24),),
+        data="digits",
+        nets=(Net("tiny_resnet", "res8_w8_s2", 24),),
         parent_epochs=2,
         epochs=1,
         plain_epochs=1,
@@ -142,5 +142,7 @@ def front_rows(task: Task) -> list[Row]:
 
 
 def _row(task: Task, net: Net, image_px: int, treatment: Treatment) -> Row:
-    candidate = Candidate(net.family, net.variant, image_px, treatment.steps, treatment.precision)
+    candidate = Candidate(
+        family=net.family, variant=net.variant, image_px=image_px, steps=treatment.steps, precision=treatment.precision
+    )
     return Row(task.data, treatment, candidate, task.epochs if treatment.steps else task.plain_epochs)

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy
 from PIL import Image
 
-from evaluators.data import open_dataset
-from evaluators.dataset import TEST, TRAIN, VALIDATION, DataError, Dataset, Split, digest_of
+from evaluators.data.dataset import TEST, TRAIN, VALIDATION, DataError, Dataset, Split, digest_of
+from evaluators.data.loading import open_dataset
 
 CALIBRATION = "imagenet_calib500"
 

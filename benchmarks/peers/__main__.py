@@ -22,9 +22,9 @@ from benchmarks.compression.bench import Bench, bench
 from benchmarks.peers.environment import cache, python, run
 from benchmarks.peers.ours import Entry, Parent, entries, parents
 from benchmarks.search_quality.summary import renew
-from evaluators.dataset import TEST, TRAIN, VALIDATION
-from evaluators.measurement import Interval, paired_error, standard_error
-from evaluators.statistics import quantile_interval
+from evaluators.data.dataset import TEST, TRAIN, VALIDATION
+from evaluators.measurement import Interval, standard_error, standard_error_of_difference
+from evaluators.timing.confidence import quantile_interval
 
 HERE = Path(__file__).parent
 SETS = ("neu_cls", "imagenet_val700")
@@ -95,7 +95,7 @@ def table(told: Told, against: dict[Entry, Entry | None]) -> list[str]:
             lines.append(row + "| none of ours is faster |  |  |  |  |")
             continue
         first, second = told.right[ours.name].tolist(), told.right[peer.name].tolist()
-        gain, error = 100 * (np.mean(first) - np.mean(second)), 100 * paired_error(first, second)
+        gain, error = 100 * (np.mean(first) - np.mean(second)), 100 * standard_error_of_difference(first, second)
         ratio = told.ratio(ours, peer)
         lines.append(
             f"{row}| {ours.name} | {_percent(told, ours)} | {gain:+.1f} ± {error:.1f} | {told.median_ms(ours):.2f} "
@@ -119,10 +119,16 @@ def compared(opened: Bench, parent: Parent, interpreter: Path, folder: Path, arg
     theirs = [*peers(interpreter, parent, ours[0].path, folder), *plain]
     labels = {split: parent.pictures(split, parent.net.image_px)[1] for split in (VALIDATION, TRAIN, TEST)}
     all_, rounds = [*ours, *theirs[: -len(plain)]], {VALIDATION: args.rounds, TRAIN: 1}
-    judged = [contest(interpreter, all_, split, labels[split], folder, rounds[split]) for split in rounds]
+    judged = [
+        contest(interpreter, all_, split=split, labels=labels[split], folder=folder, rounds=rounds[split])
+        for split in rounds
+    ]
     against = {peer: chosen(judged, peer, ours) for peer in theirs}
     shortlist = dict.fromkeys([*theirs, *(entry for entry in against.values() if entry)])
-    return table(contest(interpreter, list(shortlist), TEST, labels[TEST], folder, args.rounds), against)
+    return table(
+        contest(interpreter, list(shortlist), split=TEST, labels=labels[TEST], folder=folder, rounds=args.rounds),
+        against,
+    )
 
 
 def main() -> None:

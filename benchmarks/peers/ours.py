@@ -11,9 +11,9 @@ from benchmarks.compression.__main__ import keys
 from benchmarks.compression.bench import Bench, model
 from benchmarks.compression.plan import FP16, INT8_PTQ, INT8_TENSORRT, TASKS, Net, Row, Task, front_rows, table_rows
 from benchmarks.compression.sets import opened
-from evaluators.data import arrays, calibration_images
-from evaluators.dataset import TEST, TRAIN, VALIDATION, Dataset
-from evaluators.images import normalise
+from evaluators.data.dataset import TEST, TRAIN, VALIDATION, Dataset
+from evaluators.data.loading import arrays, calibration_images
+from evaluators.data.preprocessing import normalise
 from spaces.network import normalisation
 
 RUNTIMES = ("onnxruntime", "openvino")

@@ -21,7 +21,7 @@ from benchmarks.search_quality import one, plots, summary
 from benchmarks.search_quality.task import Task, read
 from benchmarks.search_quality.watched import faults_of
 from spaces.space import SpaceError
-from spaces.table import load_table
+from spaces.table_space import load_table
 
 BENCH = Path(__file__).parents[3] / "shared" / "bench"
 TASKS = ("jetson_nano_fp32/cifar100", "jetson_nano_fp16/cifar10", "raspi4/in16", "gold_6226/cifar100", "pi5_onnx/in16")
@@ -88,7 +88,7 @@ def _search(run: Run, args: argparse.Namespace) -> list[dict[str, object]]:
     limit_ms = task.best.corner_ms if run.mode == "front" else task.best.budget_ms
     marks = sorted({*args.evaluations, *range(10, max(args.evaluations), 10)})
     faults = faults_of(task, args.wrong, args.failed, run.seed)
-    return one.columns(*one.search(task, run.sampler, run.seed, limit_ms, marks, faults))
+    return one.columns(*one.search(task, run.sampler, seed=run.seed, limit_ms=limit_ms, marks=marks, faults=faults))
 
 
 @cache

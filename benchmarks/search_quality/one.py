@@ -1,4 +1,4 @@
-"""One search over a table by the product's own way: study, funnel, engine and end as `search/lookup.py` puts them."""
+"""One search over a table by the product's own way: study, funnel, engine and end as `search/runs/table_run.py` puts them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from rich.console import Console
 
 from benchmarks.search_quality.task import Task
 from benchmarks.search_quality.watched import Clock, Faults, Row, Watched
-from evaluators.stopwatch import Stopwatch
-from evaluators.tabular import Table
+from evaluators.table_evaluator import TableEvaluator
+from evaluators.timing.stopwatch import Stopwatch
+from search.bayesopt.observations import PriorRun
 from search.budget import Budget
 from search.engines import serial
-from search.finish import Ending, finish
-from search.heeding import Heeds
-from search.ledger import Ledger
-from search.live import View
-from search.lookup import costs, gates_of
-from search.proposing.known import Earlier
-from search.remembered import Remembered
-from search.study import open_study, samplers
+from search.progress import ProgressView
+from search.runs.table_run import costs, gates_of
+from search.sampling.optuna_study import open_study, samplers
+from search.sampling.protocol import MultiFidelitySampler
+from search.selection.finalists import SearchOutcome, finish
+from search.storage.cached_evaluator import CachedEvaluator
+from search.storage.ledger import Ledger
 
 # What a user of Optuna gets who names no sampler; in the product `tpe` is the multivariate one.
 OPTUNAS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
@@ -34,7 +34,7 @@ OPTUNAS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Score:
     """What a search had found when it had spent so many evaluations."""
 
@@ -48,7 +48,7 @@ class Score:
     ask_s: float  # CPU seconds of the sampler, all trials so far
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class End:
     """The choice of a search, judged by the true latency."""
 
@@ -71,28 +71,32 @@ def search(
     limit_ms: float,
     marks: Sequence[int],
     faults: Faults,
-    earlier: Earlier | None = None,
+    earlier: PriorRun | None = None,
 ) -> tuple[list[Score], End]:
     """How the search stood at each mark, and what it chose within `limit_ms`, the budget it was given.
 
     `earlier` measurements of the same candidates are for samplers that take them.
     """
-    budget, began = Budget(limit_ms), time.process_time()
+    budget, began = Budget(latency_ms=limit_ms), time.process_time()
     with TemporaryDirectory() as folder:
         ledger = Ledger(Path(folder) / "ledger.jsonl")
         study = open_study(Path(folder), "random" if sampler in OPTUNAS else sampler, seed, task.space, budget)
         if sampler in OPTUNAS:
             study.sampler = OPTUNAS[sampler](seed)
         if earlier is not None:
-            assert isinstance(study.sampler, Heeds)
+            assert isinstance(study.sampler, MultiFidelitySampler)
             study.sampler.start_from(earlier)
-        table = Table(task.space, task.device, task.data)
+        table = TableEvaluator(task.space, task.device, task.data)
         watched = Watched(table, task, faults, Clock(study.sampler))
-        evaluator = Remembered(watched, ledger, Stopwatch())
+        evaluator = CachedEvaluator(watched, ledger, Stopwatch())
         left = lambda: math.inf if watched.evaluations() < max(marks) - 1e-9 else -1.0  # noqa: E731
-        limits = serial.Limits(task.space.size(), left, lambda: 0.0, lambda: costs(task.space))
-        view = View(Console(quiet=True), budget, limits.trials, None)
-        searched = serial.run(study, task.space, evaluator, gates_of(task.space, budget), limits, view)
+        limits = serial.Limits(
+            trials=task.space.size(), seconds_left=left, finishing_s=lambda: 0.0, costs=lambda: costs(task.space)
+        )
+        view = ProgressView(Console(quiet=True), budget, limits.trials, None)
+        searched = serial.run(
+            study, task.space, evaluator=evaluator, gates=gates_of(task.space, budget), limits=limits, view=view
+        )
         rows = tuple(watched.rows)
         ending = finish(searched.measurements, evaluator, budget, frozenset(task.space.parents()), view.doing)
         ledger.close()
@@ -106,7 +110,7 @@ def score(task: Task, rows: Sequence[Row], mark: int) -> Score:
     within = [row for row in rows if row.evaluations <= mark + 1e-9]
     keys = [row.key for row in within]
     points, latency = task.points[keys].to_numpy(), task.latency_ms[keys].to_numpy()
-    last = within[-1] if within else Row("", 0.0, 0, 0, 0, 0.0)
+    last = within[-1] if within else Row(key="", evaluations=0.0, latency_lookups=0, low_lookups=0, trials=0, ask_s=0.0)
     return Score(
         evaluations=mark,
         hv=task.best.share(points, latency),
@@ -119,11 +123,11 @@ def score(task: Task, rows: Sequence[Row], mark: int) -> Score:
     )
 
 
-def _end(task: Task, ending: Ending, limit_ms: float, faults: Faults, cpu_s: float) -> End:
+def _end(task: Task, ending: SearchOutcome, limit_ms: float, faults: Faults, cpu_s: float) -> End:
     choice = ending.choice.candidate.variant if ending.choice else ""
     lied = [m for m in ending.front if m.candidate.variant in faults.factors and not m.confirmed]
     over = bool(choice) and float(task.latency_ms[choice]) > limit_ms
-    return End(choice, over, choice in faults.factors, len(lied), cpu_s)
+    return End(choice=choice, over=over, lied=choice in faults.factors, front_lied=len(lied), cpu_s=cpu_s)
 
 
 def columns(scores: Sequence[Score], end: End) -> list[dict[str, object]]:

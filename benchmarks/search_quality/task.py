@@ -9,13 +9,13 @@ import numpy
 import pandas
 from numpy.typing import NDArray
 
-from evaluators.tabular import Table
-from spaces.table import TableSpace
+from evaluators.table_evaluator import TableEvaluator
+from spaces.table_space import TableSpace
 
 Array = NDArray[numpy.floating[Any]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Best:
     """Of a whole table: where area is measured from, how much there is, and a budget with the best that keeps it."""
 
@@ -34,7 +34,7 @@ class Best:
         return self.points - float(points[latency_ms <= self.budget_ms].max(initial=self.corner_points))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """One device and one data set of a table."""
 
@@ -58,11 +58,17 @@ class Task:
 def read(name: str, space: TableSpace, quantile: float) -> Task:
     """The task `device/data`, its budget at that quantile (0..1) of the useful front. Raises SpaceError."""
     device, _, data = name.partition("/")
-    column = Table(space, device, data).columns[space.epochs]
+    column = TableEvaluator(space, device, data).columns[space.epochs]
     latency = space.rows[device].astype(float)
     points = space.rows[column].astype(float) * space.accuracy_unit * 100
     latency = latency.where(latency > 0)
-    return Task(name, space, points, latency, best_of(points.to_numpy(float), latency.to_numpy(float), quantile))
+    return Task(
+        name=name,
+        space=space,
+        points=points,
+        latency_ms=latency,
+        best=best_of(points.to_numpy(float), latency.to_numpy(float), quantile),
+    )
 
 
 def best_of(points: Array, latency_ms: Array, quantile: float) -> Best:
@@ -74,11 +80,11 @@ def best_of(points: Array, latency_ms: Array, quantile: float) -> Best:
     useful = latency_ms[front][points[front] >= low]
     corner_ms, budget_ms = 1.1 * float(useful.max()), float(numpy.quantile(useful, quantile))
     return Best(
-        corner_ms,
-        low,
-        covered(points, latency_ms, low, corner_ms),
-        budget_ms,
-        float(points[latency_ms <= budget_ms].max()),
+        corner_ms=corner_ms,
+        corner_points=low,
+        area=covered(points, latency_ms, low, corner_ms),
+        budget_ms=budget_ms,
+        points=float(points[latency_ms <= budget_ms].max()),
     )
 
 

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 
 from benchmarks.search_quality.task import Task
 from evaluators.measurement import Accuracy, Failure, Interval, Latency, Structure
-from evaluators.tabular import Table
+from evaluators.table_evaluator import TableEvaluator
 from spaces.candidate import Candidate
 
 
@@ -28,7 +28,7 @@ class Faults:
     untrained: frozenset[str] = frozenset()  # fail in training, which has its price all the same
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """After one full training: what had been looked up by then."""
 
@@ -69,7 +69,7 @@ class Clock:
 class Watched:
     """The Evaluator of a table that may lie or fail; `rows` is how far it was looked up at each full training."""
 
-    def __init__(self, table: Table, task: Task, faults: Faults, clock: Clock) -> None:
+    def __init__(self, table: TableEvaluator, task: Task, faults: Faults, clock: Clock) -> None:
         self._table, self._full, self._faults, self._clock = table, task.space.epochs, faults, clock
         self._looks: Counter[str] = Counter()
         self.rows: list[Row] = []
@@ -109,12 +109,12 @@ class Watched:
     def _row(self, candidate: Candidate) -> Row:
         low = [n for stage, n in self._table.looked_up.items() if 0 < _epochs(stage) < self._full]
         return Row(
-            candidate.variant,
-            self.evaluations(),
-            self.latency_lookups(),
-            sum(low),
-            self._clock.trials + 1,
-            self._clock.cpu_s,
+            key=candidate.variant,
+            evaluations=self.evaluations(),
+            latency_lookups=self.latency_lookups(),
+            low_lookups=sum(low),
+            trials=self._clock.trials + 1,
+            ask_s=self._clock.cpu_s,
         )
 
     def _told(self, candidate: Candidate, found: Latency | Failure) -> Latency | Failure:

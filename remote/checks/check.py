@@ -24,8 +24,8 @@ class Check:
     mend: str = ""
 
 
-@dataclass(frozen=True)
-class Tried:
+@dataclass(frozen=True, kw_only=True)
+class RuntimeTrial:
     """What became of a small model, and of the reference model, in one runtime of a device.
 
     Attributes:
@@ -47,7 +47,7 @@ class Tried:
     basis: Mapping[str, str] = field(default_factory=dict)
 
 
-NOT_TRIED = Tried(skipped="no model was run in it")
+NOT_TRIED = RuntimeTrial(skipped="no model was run in it")
 
 
 def fit(checks: Sequence[Check]) -> bool:
@@ -56,7 +56,7 @@ def fit(checks: Sequence[Check]) -> bool:
 
 
 @dataclass(frozen=True)
-class Shown:
+class UntrustedReply:
     """A device's reply, of which nothing is believed: what is missing or of the wrong kind is as if not shown."""
 
     reply: Mapping[str, Any]
@@ -85,7 +85,7 @@ class Shown:
         found = (_number(value, low, high) for value in self._list(name))
         return tuple(value for value in found if value is not None)
 
-    def named(self, name: str, low: float = 0.0, high: float = 1e15) -> dict[str, float]:
+    def numbers_of(self, name: str, low: float = 0.0, high: float = 1e15) -> dict[str, float]:
         """The finite numbers of an object, by name."""
         value = self.reply.get(name)
         pairs = list(value.items())[:200] if isinstance(value, dict) else []
@@ -98,9 +98,9 @@ class Shown:
         pairs = list(value.items())[:200] if isinstance(value, dict) else []
         return {_text(key): _text(word) for key, word in pairs if _text(word)}
 
-    def rows(self, name: str) -> tuple[Shown, ...]:
+    def rows(self, name: str) -> tuple[UntrustedReply, ...]:
         """The objects of a list."""
-        return tuple(Shown(value) for value in self._list(name) if isinstance(value, dict))
+        return tuple(UntrustedReply(value) for value in self._list(name) if isinstance(value, dict))
 
     def _list(self, name: str) -> list[Any]:
         value = self.reply.get(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from remote.checks.check import NOT_TRIED, Check, Shown, Tried
+from remote.checks.check import NOT_TRIED, Check, RuntimeTrial, UntrustedReply
 from remote.device import ON_GPU, Facts, Profile, capabilities, version_of
 
 DIFFERENCE_MAX = 0.02  # of a float32 answer; TF32 and other orders of summing stay below it
@@ -13,9 +13,9 @@ BINDINGS = "sudo apt-get install python3-libnvinfer  # and use /usr/bin/python3,
 
 def software(
     facts: Facts,
-    shown: Shown,
+    shown: UntrustedReply,
     profile: Profile | None,
-    tried: Mapping[str, Tried] | None = None,
+    tried: Mapping[str, RuntimeTrial] | None = None,
     used: str | None = None,
 ) -> list[Check]:
     """Python and every runtime: version, opset ceiling, precisions that run and why not the others.
@@ -45,7 +45,7 @@ def install(facts: Facts, profile: Profile | None) -> str:
     return "python3 -m pip install --user onnxruntime, with the Python that is used there"
 
 
-def _runtime(facts: Facts, name: str, tried: Tried, is_used: bool) -> Check:
+def _runtime(facts: Facts, name: str, tried: RuntimeTrial, is_used: bool) -> Check:
     able = capabilities(facts, [name], {name: tried.why_not})
     title = f"runtime {name}"
     if tried.failed:

@@ -352,4 +352,4 @@ def energy(samples, from_s, to_s, runs, idle_w=0.0):
 
 def Watch(root="/", hz=10.0, power=None):
     """A thread that looks at the device while it is timed."""
-    return part("watch").Watch(root, hz, power)
+    return part("monitor").Watch(root, hz, power)

@@ -98,12 +98,12 @@ def build(job, path, out):
     cache, file = use_timing_cache(trt, config, job)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise part("plans").unfit(log.errors, log.warnings)
+        raise part("tensorrt_common").unfit(log.errors, log.warnings)
     with open(out, "wb") as target:
         target.write(memoryview(plan))  # bytes(plan) would be one copy more
     learned = cache.serialize() if cache is not None else None
     if learned is not None:
-        part("plans").keep(file, bytes(memoryview(learned)))
+        part("tensorrt_common").keep(file, bytes(memoryview(learned)))
     return {"notes": [line[:200] for line in log.warnings[:10]]}
 
 
@@ -115,7 +115,7 @@ def create(make, log, of_model=True):
         made, words = None, log.errors or [str(error)]
     if made is not None:
         return made
-    found = part("plans").unfit(words)
+    found = part("tensorrt_common").unfit(words)
     if not of_model and found.kind != "out_of_memory":
         found.kind = "no_runtime"
     raise found
@@ -131,7 +131,7 @@ def refuse_int8(builder, job):
     else:  # TensorRT 11 no longer says
         fast = gpu is None or part("cuda").fast_int8(gpu["sm"])
     if not fast:
-        raise part("plans").refuse_int8(gpu)
+        raise part("tensorrt_common").refuse_int8(gpu)
 
 
 def network_flags(trt):
@@ -147,7 +147,7 @@ def parse(trt, network, log, path):
         parsed = parser.parse(file.read())
     if not parsed:
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
-        raise part("plans").unfit([parser_words(error) for error in errors] + log.errors)
+        raise part("tensorrt_common").unfit([parser_words(error) for error in errors] + log.errors)
 
 
 def parser_words(error):
@@ -185,8 +185,8 @@ def use_timing_cache(trt, config, job):
     """(timing cache in use, its file): neighbouring candidates share most layers. (None, None) without a folder."""
     if not job.get("cache"):
         return None, None
-    file = part("plans").cache_file(job["cache"], "tensorrt", trt.__version__)
-    for data in (part("plans").kept(file), b""):
+    file = part("tensorrt_common").cache_file(job["cache"], "tensorrt", trt.__version__)
+    for data in (part("tensorrt_common").kept(file), b""):
         try:
             cache = config.create_timing_cache(data)
             if cache is not None and config.set_timing_cache(cache, False):
@@ -207,7 +207,7 @@ def layers(job):
         return []
     inspector = engine.create_engine_inspector()
     information = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
-    return part("plans").layers(information, profiled(trt, model, job["seconds_max"]))
+    return part("tensorrt_common").layers(information, profiled(trt, model, job["seconds_max"]))
 
 
 def profiled(trt, model, seconds_max):
@@ -360,7 +360,7 @@ class Model(object):
 
     def failure(self):
         """TensorRT refused to run what it had loaded."""
-        found = part("plans").unfit(self.log.errors)
+        found = part("tensorrt_common").unfit(self.log.errors)
         return part("timing").Unfit("out_of_memory" if found.kind == "out_of_memory" else "crashed", str(found))
 
     def output(self):

@@ -185,7 +185,7 @@ def check(tool, ran):
         raise timing.Unfit("bad_request", "trtexec %d.%d.%d: %s" % (tool.version + ("; ".join(unknown)[:300],)))
     telling = [line for line in errors if not line.startswith(HOLLOW)] or errors
     telling += [line for line in ran.lines[-20:] if "bad_alloc" in line]  # C++ says so, not the log
-    found = part("plans").unfit(telling or [last], messages(ran.lines, "W"))
+    found = part("tensorrt_common").unfit(telling or [last], messages(ran.lines, "W"))
     if found.kind in ("unbuildable", "unsupported"):
         if ran.status < 0:
             found = timing.Unfit("crashed", "trtexec ended by signal %d: %s" % (-ran.status, found))
@@ -201,7 +201,7 @@ def build(job, path, out):
     """Writes the engine of an ONNX file; what trtexec warned of is worth keeping."""
     found, gpu = tool(), part("cuda").gpu()
     if job["precision"] == "int8" and gpu and not part("cuda").fast_int8(gpu["sm"]):
-        raise part("plans").refuse_int8(gpu)
+        raise part("tensorrt_common").refuse_int8(gpu)
     folder = tempfile.mkdtemp()
     try:
         ran = build_in(folder, found, job, path, out)
@@ -212,7 +212,7 @@ def build(job, path, out):
 
 def build_in(folder, tool, job, path, out):
     """Builds with a copy of the timing cache, which is put back when all went well."""
-    plans, kept_file, file = part("plans"), None, None
+    plans, kept_file, file = part("tensorrt_common"), None, None
     if job.get("cache"):
         kept_file = plans.cache_file(job["cache"], "trtexec", "%d.%d.%d" % tool.version)
         file = os.path.join(folder, "timing")
@@ -373,7 +373,9 @@ def layers(job):
             information = file.read()
         with open(times) as file:
             rows = [row for row in json.load(file) if "name" in row]  # the first tells how often it ran
-        return part("plans").layers(information, dict((row["name"], [float(row["averageMs"])]) for row in rows))
+        return part("tensorrt_common").layers(
+            information, dict((row["name"], [float(row["averageMs"])]) for row in rows)
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise part("timing").Unfit("crashed", "trtexec's layers can't be read: %s" % error)
     finally:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
-class Unit:
+@dataclass(frozen=True, kw_only=True)
+class Processor:
     """A processor that runs networks: of a CPU one core, of a GPU all of it."""
 
     gmacs: dict[str, float]  # precision -> 1e9 multiply-accumulates a second at best
@@ -31,8 +31,8 @@ class GpuFacts:
     unified: bool
 
 
-@dataclass(frozen=True)
-class Board:
+@dataclass(frozen=True, kw_only=True)
+class SimulatedBoard:
     """One kind of board, as one with everything installed by its maker's image would answer."""
 
     name: str
@@ -49,10 +49,10 @@ class Board:
     release: str
     compatible: tuple[str, ...]
     runtimes: dict[str, str]
-    core: Unit
+    core: Processor
     cpu_mhz: int
     gpu: GpuFacts | None = None
-    cuda: Unit | None = None
+    cuda: Processor | None = None
     gpu_mhz: int = 0
     build_s_per_layer: float = 0.0  # of an engine builder
     watts: float | None = None  # above idle while a network runs, where the board can tell
@@ -77,18 +77,30 @@ TIGER_LAKE = "fma avx avx2 f16c avx512f avx512dq avx512bw avx512vl avx512_vnni"
 CASCADE_LAKE = TIGER_LAKE
 
 
-def _core(ghz: float, macs_a_cycle: float, fp16: float, int8: float, gbytes_s: float, overhead_us: float) -> Unit:
+def _core(ghz: float, macs_a_cycle: float, fp16: float, int8: float, gbytes_s: float, overhead_us: float) -> Processor:
     """One core: fp32 multiply-accumulates a cycle, and how many times as fast fp16 and int8 are."""
     fp32 = ghz * macs_a_cycle
-    return Unit({"fp32": fp32, "fp16": fp32 * fp16, "int8": fp32 * int8}, gbytes_s, overhead_us, 0.7, 0.25)
+    return Processor(
+        gmacs={"fp32": fp32, "fp16": fp32 * fp16, "int8": fp32 * int8},
+        gbytes_s=gbytes_s,
+        overhead_us=overhead_us,
+        dense_share=0.7,
+        depthwise_share=0.25,
+    )
 
 
-def _cuda(fp32: float, fp16: float, int8: float, gbytes_s: float, overhead_us: float) -> Unit:
-    return Unit({"fp32": fp32, "fp16": fp16, "int8": int8}, gbytes_s, overhead_us, 0.6, 0.1)
+def _cuda(fp32: float, fp16: float, int8: float, gbytes_s: float, overhead_us: float) -> Processor:
+    return Processor(
+        gmacs={"fp32": fp32, "fp16": fp16, "int8": int8},
+        gbytes_s=gbytes_s,
+        overhead_us=overhead_us,
+        dense_share=0.6,
+        depthwise_share=0.1,
+    )
 
 
 BOARDS = (
-    Board(
+    SimulatedBoard(
         name="jetson-nano",
         aliases=("nano",),
         title="Jetson Nano",
@@ -104,7 +116,7 @@ BOARDS = (
         compatible=("nvidia,p3450-0000", "nvidia,jetson-nano", "nvidia,tegra210"),
         runtimes={"tensorrt": "8.2.1.8"},
         # Cortex-A57 Software Optimization Guide: one 128-bit FMLA a cycle. No fp16 arithmetic, no dot product.
-        core=_core(1.479, 4, 0.6, 1.4, 25.6, 15),
+        core=_core(1.479, 4, fp16=0.6, int8=1.4, gbytes_s=25.6, overhead_us=15),
         cpu_mhz=1479,
         gpu=GpuFacts("NVIDIA Tegra X1", "5.3", 3956, True),
         # Jetson Nano data sheet DA-09366: 128 Maxwell cores at 921.6 MHz, 512 GFLOPS fp16 at 1 GHz, so 472; fp32
@@ -115,7 +127,7 @@ BOARDS = (
         watts=4.5,  # of the 10 W mode
         runtime_mb=420.0,
     ),
-    Board(
+    SimulatedBoard(
         name="tx2",
         aliases=(),
         title="Jetson TX2",
@@ -130,7 +142,7 @@ BOARDS = (
         release="L4T 32.7.1",
         compatible=("nvidia,quill", "nvidia,p2597-0000+p3310-1000", "nvidia,tegra186"),
         runtimes={"tensorrt": "8.2.1.8"},
-        core=_core(2.035, 4, 0.6, 1.4, 59.7, 10),
+        core=_core(2.035, 4, fp16=0.6, int8=1.4, gbytes_s=59.7, overhead_us=10),
         cpu_mhz=2035,
         gpu=GpuFacts("NVIDIA Tegra X2", "6.2", 7857, True),
         # Jetson TX2 data sheet DS-08245: 256 Pascal cores at 1.3 GHz, 1.33 TFLOPS fp16, 59.7 GB/s.
@@ -140,7 +152,7 @@ BOARDS = (
         watts=8.0,
         runtime_mb=450.0,
     ),
-    Board(
+    SimulatedBoard(
         name="xavier",
         aliases=(),
         title="Jetson AGX Xavier",
@@ -155,7 +167,7 @@ BOARDS = (
         release="L4T 35.4.1",
         compatible=("nvidia,p2972-0000", "nvidia,tegra194"),
         runtimes={"tensorrt": "8.5.2.2"},
-        core=_core(2.265, 8, 2.0, 2.0, 136.5, 6),
+        core=_core(2.265, 8, fp16=2.0, int8=2.0, gbytes_s=136.5, overhead_us=6),
         cpu_mhz=2265,
         gpu=GpuFacts("Xavier", "7.2", 31010, True),
         # Jetson AGX Xavier data sheet DS-09654: 512 Volta cores at 1.377 GHz (1.41 TFLOPS fp32), tensor cores
@@ -166,7 +178,7 @@ BOARDS = (
         watts=15.0,
         runtime_mb=600.0,
     ),
-    Board(
+    SimulatedBoard(
         name="orin-nano",
         aliases=(),
         title="Jetson Orin Nano",
@@ -181,7 +193,7 @@ BOARDS = (
         release="L4T 36.4.0",
         compatible=("nvidia,p3768-0000+p3767-0005", "nvidia,p3767-0005", "nvidia,tegra234"),
         runtimes={"tensorrt": "10.3.0"},
-        core=_core(1.51, 8, 2.0, 4.0, 68.0, 6),
+        core=_core(1.51, 8, fp16=2.0, int8=4.0, gbytes_s=68.0, overhead_us=6),
         cpu_mhz=1510,
         gpu=GpuFacts("Orin", "8.7", 7620, True),
         # Jetson Orin Nano data sheet DS-11105: 1024 Ampere cores at 625 MHz (1.28 TFLOPS fp32); 40 TOPS int8 with
@@ -192,7 +204,7 @@ BOARDS = (
         watts=7.0,
         runtime_mb=620.0,
     ),
-    Board(
+    SimulatedBoard(
         name="orin",
         aliases=(),
         title="Jetson AGX Orin",
@@ -207,7 +219,7 @@ BOARDS = (
         release="L4T 36.4.0",
         compatible=("nvidia,p3737-0000+p3701-0005", "nvidia,p3701-0005", "nvidia,tegra234"),
         runtimes={"tensorrt": "10.3.0"},
-        core=_core(2.201, 8, 2.0, 4.0, 204.8, 5),
+        core=_core(2.201, 8, fp16=2.0, int8=4.0, gbytes_s=204.8, overhead_us=5),
         cpu_mhz=2201,
         gpu=GpuFacts("Orin", "8.7", 62830, True),
         # Jetson AGX Orin data sheet DS-10662: 2048 Ampere cores at 1.3 GHz (5.3 TFLOPS fp32); 170 TOPS int8 with
@@ -218,7 +230,7 @@ BOARDS = (
         watts=25.0,
         runtime_mb=650.0,
     ),
-    Board(
+    SimulatedBoard(
         name="rpi4",
         aliases=(),
         title="Raspberry Pi 4",
@@ -236,10 +248,10 @@ BOARDS = (
         # Cortex-A72 Software Optimization Guide: one 128-bit FMLA a cycle; BCM2711 at 1.8 GHz, 32-bit LPDDR4-3200
         # (12.8 GB/s, of which networks get about 3). int8 without dot product: 1.4 times fp32, as in
         # ncnn's published benchmark.
-        core=_core(1.8, 4, 0.6, 1.4, 3.0, 12),
+        core=_core(1.8, 4, fp16=0.6, int8=1.4, gbytes_s=3.0, overhead_us=12),
         cpu_mhz=1800,
     ),
-    Board(
+    SimulatedBoard(
         name="rpi5",
         aliases=(),
         title="Raspberry Pi 5",
@@ -256,10 +268,10 @@ BOARDS = (
         runtimes={"onnxruntime": "1.23.2"},
         # Cortex-A76 Software Optimization Guide: two 128-bit FMLA a cycle, fp16 twice and SDOT four times as many;
         # BCM2712 at 2.4 GHz, 32-bit LPDDR4X-4267 (17 GB/s, of which about 10 are reached).
-        core=_core(2.4, 8, 2.0, 4.0, 10.0, 5),
+        core=_core(2.4, 8, fp16=2.0, int8=4.0, gbytes_s=10.0, overhead_us=5),
         cpu_mhz=2400,
     ),
-    Board(
+    SimulatedBoard(
         name="nuc",
         aliases=(),
         title="Intel NUC 11 (NUC11PAHi5)",
@@ -276,10 +288,10 @@ BOARDS = (
         runtimes={"onnxruntime": "1.23.2", "openvino": "2025.3.0"},
         # Intel ARK: up to 4.2 GHz, DDR4-3200 in two channels (51.2 GB/s); one 512-bit FMA unit, VNNI four times
         # int8. Taken at 3 GHz, which AVX-512 on all cores leaves of it. It converts fp16, but computes in fp32.
-        core=_core(3.0, 16, 0.8, 4.0, 40.0, 3),
+        core=_core(3.0, 16, fp16=0.8, int8=4.0, gbytes_s=40.0, overhead_us=3),
         cpu_mhz=4200,
     ),
-    Board(
+    SimulatedBoard(
         name="x86-cuda",
         aliases=(),
         title="server with a Tesla T4",
@@ -294,7 +306,7 @@ BOARDS = (
         release="Ubuntu 24.04.1 LTS",
         compatible=(),
         runtimes={"tensorrt": "10.13.3.9", "onnxruntime": "1.23.2", "onnxruntime:cuda": "1.23.2"},
-        core=_core(2.2, 16, 0.8, 4.0, 80.0, 4),
+        core=_core(2.2, 16, fp16=0.8, int8=4.0, gbytes_s=80.0, overhead_us=4),
         cpu_mhz=2200,
         gpu=GpuFacts("Tesla T4", "7.5", 15102, False),
         # T4 data sheet: 8.1 TFLOPS fp32, 65 TFLOPS fp16 and 130 TOPS int8 on tensor cores, 320 GB/s. The 70 W allow

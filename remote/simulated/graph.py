@@ -25,7 +25,7 @@ FUSED = {
 BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 
 
-class NoModel(ValueError):
+class NotAModelError(ValueError):
     """Not a graph that any runtime could load."""
 
 
@@ -39,8 +39,8 @@ class Layer:
     bytes: int
 
 
-@dataclass(frozen=True)
-class Work:
+@dataclass(frozen=True, kw_only=True)
+class GraphWork:
     """What running the graph once is, whatever it runs on."""
 
     layers: tuple[Layer, ...]
@@ -55,7 +55,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Tensors:
+class TensorShapes:
     """What is known of the tensors, by name."""
 
     shapes: dict[str, tuple[int, ...]]
@@ -73,20 +73,20 @@ class Tensors:
         return self.elements(name) * BYTES[self.precision(name)]
 
 
-def work(data: bytes) -> Work:
+def work(data: bytes) -> GraphWork:
     """The work of a serialized model. Raises NoModel."""
     try:
         model = onnx.load_model_from_string(data)
         onnx.checker.check_model(model, full_check=False) if _foreign(model) == () else None
         model = onnx.shape_inference.infer_shapes(model)
     except Exception as error:  # protobuf's and onnx's have no common class
-        raise NoModel(" ".join(str(error).split())[:300] or type(error).__name__) from None
+        raise NotAModelError(" ".join(str(error).split())[:300] or type(error).__name__) from None
     nodes, tensors = list(model.graph.node), _tensors(model)
     outputs = [value.name for value in model.graph.output]
     inputs = [value.name for value in model.graph.input if value.name not in tensors.constants]
-    return Work(
+    return GraphWork(
         layers=tuple(_layers(nodes, tensors)),
-        weight_bytes=sum(_stored_bytes(tensor) for tensor in model.graph.initializer),
+        weight_bytes=sum(_count_stored_bytes(tensor) for tensor in model.graph.initializer),
         activation_bytes=_most_alive(nodes, tensors, inputs, outputs),
         io_bytes=sum(tensors.bytes(name) for name in (*inputs, *outputs)),
         opset=max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=1),
@@ -102,7 +102,7 @@ def _foreign(model: onnx.ModelProto) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _tensors(model: onnx.ModelProto) -> Tensors:
+def _tensors(model: onnx.ModelProto) -> TensorShapes:
     graph = model.graph
     shapes: dict[str, tuple[int, ...]] = {}
     halves: set[str] = set()
@@ -116,7 +116,7 @@ def _tensors(model: onnx.ModelProto) -> Tensors:
         shapes[tensor.name] = tuple(tensor.dims)
         if tensor.data_type in (TensorProto.FLOAT16, TensorProto.BFLOAT16):
             halves.add(tensor.name)
-    return Tensors(shapes, frozenset(halves), frozenset(_narrow(graph)), _constants(graph))
+    return TensorShapes(shapes, frozenset(halves), frozenset(_narrow(graph)), _constants(graph))
 
 
 def _narrow(graph: onnx.GraphProto) -> set[str]:
@@ -138,7 +138,7 @@ def _constants(graph: onnx.GraphProto) -> frozenset[str]:
     return frozenset(found)
 
 
-def _layers(nodes: list[NodeProto], tensors: Tensors) -> Iterator[Layer]:
+def _layers(nodes: list[NodeProto], tensors: TensorShapes) -> Iterator[Layer]:
     for node in nodes:
         if node.op_type in FREE or not node.output:
             continue
@@ -153,13 +153,13 @@ def _layers(nodes: list[NodeProto], tensors: Tensors) -> Iterator[Layer]:
             yield Layer("moving", precision, 0, moved)
 
 
-def _precision(node: NodeProto, tensors: Tensors) -> str:
+def _precision(node: NodeProto, tensors: TensorShapes) -> str:
     """int8 only where both sides of a product are."""
     seen = {tensors.precision(name) for name in node.input[:2] if name}
     return seen.pop() if len(seen) == 1 else "fp16" if seen == {"fp16", "int8"} else "fp32"
 
 
-def _macs(node: NodeProto, tensors: Tensors) -> tuple[int, bool]:
+def _macs(node: NodeProto, tensors: TensorShapes) -> tuple[int, bool]:
     """(multiply-accumulates, whether each channel has a filter of its own)."""
     made = tensors.elements(node.output[0])
     if node.op_type in ("Conv", "ConvTranspose"):
@@ -176,7 +176,7 @@ def _macs(node: NodeProto, tensors: Tensors) -> tuple[int, bool]:
     return 0, False
 
 
-def _most_alive(nodes: list[NodeProto], tensors: Tensors, inputs: list[str], outputs: list[str]) -> int:
+def _most_alive(nodes: list[NodeProto], tensors: TensorShapes, inputs: list[str], outputs: list[str]) -> int:
     """Bytes of the tensors that are needed at the same time, at the worst moment."""
     last = {name: index for index, node in enumerate(nodes) for name in node.input}
     last |= dict.fromkeys(outputs, len(nodes))
@@ -189,7 +189,7 @@ def _most_alive(nodes: list[NodeProto], tensors: Tensors, inputs: list[str], out
     return most
 
 
-def _stored_bytes(tensor: TensorProto) -> int:
+def _count_stored_bytes(tensor: TensorProto) -> int:
     return math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
 
 

@@ -18,11 +18,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from remote import agent, replies
+from remote import agent
 from remote.device import ON_GPU, capabilities, version_of
-from remote.simulated import shown
+from remote.link import reply_parsing
+from remote.simulated import telemetry
 from remote.simulated.roofline import latency_ms
-from remote.simulated.spec import Spec
+from remote.simulated.spec import SimulationSpec
 
 WARMUP_S, WARMUP_RUNS, DRIFT_RUNS = 2.0, 20, 5
 SETTLE_RUNS, SETTLE_S, PAIRS_MIN = 6, 0.03, 5  # as remote/onboard/timing.py has them
@@ -41,8 +42,8 @@ Value = dict[str, Any]
 Wait = Callable[[float], None]  # passes the seconds a job takes, or raises what becomes of it
 
 
-@dataclass(frozen=True)
-class Model:
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
     """A stored file as one of this board's runtimes takes it."""
 
     digest: str
@@ -53,12 +54,12 @@ class Model:
     working_mb: float  # activations, input and output
 
 
-class Machine:
+class SimulatedMachine:
     """One board that is on."""
 
-    def __init__(self, spec: Spec, boot_id: str) -> None:
+    def __init__(self, spec: SimulationSpec, boot_id: str) -> None:
         self.spec, self.board = spec, spec.board
-        self.facts = shown.facts(spec.board, boot_id)
+        self.facts = telemetry.facts(spec.board, boot_id)
         self.busy_s = 0.0  # of all cores, since this process began
         self.passed_s = 0.0  # in fake time
         self.hot_at_s = -math.inf
@@ -72,12 +73,14 @@ class Machine:
 
     def state(self) -> Value:
         """What may disturb a timing, now."""
-        return shown.state(self.board, self.now_s(), self.busy_s, self._temperature_c())
+        return telemetry.state(self.board, self.now_s(), self.busy_s, self._temperature_c())
 
     def _temperature_c(self) -> float:
         if not self.spec.real_time:  # it has cooled down before anybody looks
-            return shown.CALM_C
-        return shown.CALM_C + (shown.HOT_C - shown.CALM_C) * 0.5 ** ((self.now_s() - self.hot_at_s) / COOLED_BY_HALF_S)
+            return telemetry.CALM_C
+        return telemetry.CALM_C + (telemetry.HOT_C - telemetry.CALM_C) * 0.5 ** (
+            (self.now_s() - self.hot_at_s) / COOLED_BY_HALF_S
+        )
 
     def build(self, job: Value, wait: Wait) -> float:
         """Seconds that the engine took; its file is a copy of the model's."""
@@ -99,7 +102,7 @@ class Machine:
         seconds = load_ms / 1e3 + warmup_s + timed_s
         wait(seconds)
         cores = 1 if ours.gpu_ms else min(job["threads"], self.board.cores)
-        self.during = shown.during(self.board, seconds, cores, self._temperature_c(), slowed)
+        self.during = telemetry.during(self.board, seconds, cores, self._temperature_c(), slowed)
         self.energy_mj = self.board.watts * ours.wall_ms if self.board.watts else None
         self.passed_s += seconds
         self.busy_s += seconds * cores
@@ -113,7 +116,9 @@ class Machine:
             "load_average": float(cores),
         }
 
-    def _rows(self, ours: Model, theirs: Model, job: Value, slowed: float) -> tuple[list[tuple[float, float]], float]:
+    def _rows(
+        self, ours: LoadedModel, theirs: LoadedModel, job: Value, slowed: float
+    ) -> tuple[list[tuple[float, float]], float]:
         """(how many times as long as at best each pair of runs took, seconds of them all).
 
         Fewer pairs, but not below 5, where they take longer than `seconds_max`.
@@ -136,7 +141,7 @@ class Machine:
         timing, runtime = agent.part("timing"), agent.part("runtimes/onnxruntime")
         return timing.predict(runtime, job | {"runtime": "onnxruntime", "threads": 1})
 
-    def _memory_mb(self, model: Model) -> tuple[float, float | None]:
+    def _memory_mb(self, model: LoadedModel) -> tuple[float, float | None]:
         """(of the process, on the GPU or None). Raises Refused for more than the board has."""
         board, process_mb = self.board, self.board.runtime_mb + 2 * model.weight_mb
         device_mb = None
@@ -153,7 +158,7 @@ class Machine:
             raise agent.Refused("out_of_memory", f"killed for memory: {needed_mb:.0f} MB, {there_mb} MB were free")
         return round(process_mb, 3), device_mb
 
-    def _read(self, path: str, runtime: str, threads: int) -> Model:
+    def _read(self, path: str, runtime: str, threads: int) -> LoadedModel:
         """The model in a file. Raises Refused where the runtime would."""
         if runtime not in self.board.runtimes:
             there = ", ".join(self.board.runtimes)
@@ -171,13 +176,13 @@ class Machine:
         run_ms = latency_ms(work, unit, 1 if on_gpu else min(threads, self.board.cores))
         # input and output to the GPU and back, and the call itself
         around_ms = work.io_bytes / (COPY_SHARE * unit.gbytes_s) / 1e6 + 3 * unit.overhead_us / 1e3 if on_gpu else 0.0
-        return Model(
-            hashlib.sha256(data).hexdigest(),
-            run_ms + around_ms,
-            run_ms if on_gpu else None,
-            sum(layer.kind != "fused" for layer in work.layers),
-            work.weight_bytes / 2**20,
-            (work.activation_bytes + work.io_bytes) / 2**20,
+        return LoadedModel(
+            digest=hashlib.sha256(data).hexdigest(),
+            wall_ms=run_ms + around_ms,
+            gpu_ms=run_ms if on_gpu else None,
+            layers=sum(layer.kind != "fused" for layer in work.layers),
+            weight_mb=work.weight_bytes / 2**20,
+            working_mb=(work.activation_bytes + work.io_bytes) / 2**20,
         )
 
     def _refusal(self, work: Any, runtime: str) -> str:
@@ -187,7 +192,7 @@ class Machine:
             operator = work.foreign[0]
             is_tensorrt = name == "tensorrt"
             return f"No importer registered for op: {operator}" if is_tensorrt else f"{operator} is not a registered op"
-        able = capabilities(replies.facts(self.facts | shown.found(self.board)), [runtime])
+        able = capabilities(reply_parsing.facts(self.facts | telemetry.list_runtimes(self.board)), [runtime])
         if work.opset > able.opset_max:
             return f"{runtime} {self.board.runtimes[runtime]} reads opset {able.opset_max} at most, not {work.opset}"
         if name != "tensorrt":
@@ -201,7 +206,7 @@ class Machine:
         return "Q/DQ zero points other than 0 are not supported" if work.asymmetric else ""
 
 
-def _columns(ours: Model, theirs: Model, rows: Sequence[tuple[float, float]], cores: int) -> Value:
+def _columns(ours: LoadedModel, theirs: LoadedModel, rows: Sequence[tuple[float, float]], cores: int) -> Value:
     """The lists of a timing; CPU time is a hair below wall time, a GPU being waited for by asking it all the time."""
     lists: Value = {}
     for prefix, model, factors in (("", ours, [row[0] for row in rows]), ("reference_", theirs, [r[1] for r in rows])):

@@ -6,18 +6,18 @@ no choice of kernels, no clocks that move.
 
 from __future__ import annotations
 
-from remote.simulated.boards import Unit
-from remote.simulated.graph import Layer, Work
+from remote.simulated.boards import Processor
+from remote.simulated.graph import GraphWork, Layer
 
 THREADS_GAIN = 0.9  # what a second core adds to the first, as an exponent
 
 
-def latency_ms(work: Work, unit: Unit, threads: int = 1) -> float:
+def latency_ms(work: GraphWork, unit: Processor, threads: int = 1) -> float:
     """Of one run. `threads` are cores of a CPU; 1 for a GPU, which is a unit as a whole."""
     return sum(_layer_ms(layer, unit, threads) for layer in work.layers)
 
 
-def _layer_ms(layer: Layer, unit: Unit, threads: int) -> float:
+def _layer_ms(layer: Layer, unit: Processor, threads: int) -> float:
     moving_ms = layer.bytes / unit.gbytes_s / 1e6
     if layer.kind == "fused":
         return moving_ms

@@ -10,32 +10,32 @@ from dataclasses import dataclass, field, replace
 
 import optuna
 
-from evaluators.allowance import Allowance, OutOfTime
 from evaluators.measurement import KEPT, UNFINISHED, Failure, Latency, Measurement, Structure
-from search import study as studies
-from search.choice import ranked
-from search.funnel import Gates, evaluate
-from search.heeding import Costs, Heeds
-from search.live import View
-from search.probing import corrected, listen, probe
-from search.remembered import Remembered
+from evaluators.training.time_allowance import OutOfTimeError, TimeAllowance
+from search.pipeline.stages import StageLimits, evaluate
+from search.progress import ProgressView
+from search.sampling import optuna_study as studies
+from search.sampling.protocol import MultiFidelitySampler, StageCosts
+from search.sampling.screening import apply_budget, screen_candidates, subscribe
+from search.selection.ranking import rank_feasible
+from search.storage.cached_evaluator import CachedEvaluator
 from spaces.candidate import Candidate
-from spaces.space import Points
+from spaces.space import CandidateSet
 
 PLAIN_SHARE = 0.25  # of a time limit, for timing uncompressed networks once one of them keeps the budget
 EARLY_SHARE = 0.5  # of a time limit, that must be left for the greedy baseline to be trained beside the search
 FIRST_SHARE = 0.5  # of the time left, for the first training: a faster network must still fit if it can't end
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Limits:
     """When to stop asking."""
 
     trials: int | None  # None: as many as the time allows
     seconds_left: Callable[[], float]  # of the user's time limit; infinite without one
     finishing_s: Callable[[], float]  # seconds to keep for the end
-    costs: Callable[[], Costs] = lambda: Costs(1.0, None, 120.0)
-    allowance: Allowance = field(default_factory=Allowance)  # in which trainings must end
+    costs: Callable[[], StageCosts] = lambda: StageCosts(1.0, None, 120.0)
+    allowance: TimeAllowance = field(default_factory=TimeAllowance)  # in which trainings must end
     time_limit_s: float = math.inf
     baseline_s: float = math.inf  # that training the greedy baseline may take
 
@@ -46,38 +46,49 @@ class Limits:
 
 
 @dataclass
-class Searched:
+class LoopResult:
     """What came of the loop."""
 
     measurements: list[Measurement]
 
 
 def run(
-    study: optuna.Study, space: Points, evaluator: Remembered, gates: Gates, limits: Limits, view: View
-) -> Searched:
+    study: optuna.Study,
+    space: CandidateSet,
+    evaluator: CachedEvaluator,
+    gates: StageLimits,
+    limits: Limits,
+    view: ProgressView,
+) -> LoopResult:
     """Evaluate every trial up to the limits, those of earlier sessions first: their stages are remembered.
 
     All uncompressed networks are timed before anything is trained. Those within the budget are the first trials, the
     fixed first, which take no training, then the slowest, since it is likely the most accurate; the likeliest greedy
     baseline is trained where time allows.
     """
-    return _Loop(study, space, evaluator, gates, limits, view).run()
+    return _Loop(study, space, evaluator=evaluator, gates=gates, limits=limits, view=view).run()
 
 
 class _Loop:
     def __init__(
-        self, study: optuna.Study, space: Points, evaluator: Remembered, gates: Gates, limits: Limits, view: View
+        self,
+        study: optuna.Study,
+        space: CandidateSet,
+        evaluator: CachedEvaluator,
+        gates: StageLimits,
+        limits: Limits,
+        view: ProgressView,
     ) -> None:
         self.study, self.space, self.evaluator = study, space, evaluator
         self.limits, self.view = limits, view
         self.plain = space.parents()
         self.gates = replace(gates, is_baseline=lambda candidate: candidate == self.greedy())
-        self.searched = Searched([])
+        self.searched = LoopResult([])
         self.baseline_asked = False
 
-    def run(self) -> Searched:
+    def run(self) -> LoopResult:
         """Go through the whole search but for its end."""
-        listen(self.study, self.evaluator, self.gates)
+        subscribe(self.study, self.evaluator, self.gates)
         self.replay()
         self.view.earlier(self.searched.measurements, self.best())
         self.time_plain()
@@ -115,21 +126,21 @@ class _Loop:
 
     def best(self) -> Measurement | None:
         """Return the choice as it stands."""
-        found = ranked(self.searched.measurements, self.gates.budget, None)
+        found = rank_feasible(self.searched.measurements, self.gates.budget, None)
         return found[0] if found else None
 
     # --- the beginning
 
     def replay(self) -> None:
         """Take over the trials of earlier sessions, as far as they were measured."""
-        for trial, candidate in studies.told(self.study, self.space):
+        for trial, candidate in studies.iter_evaluated(self.study, self.space):
             done = tuple(epochs for epochs in self.gates.rungs_of(candidate) if self.evaluator.knows(candidate, epochs))
             outcome = trial.user_attrs.get("outcome")
             gates = self.gates if outcome == KEPT else replace(self.gates, rungs=done or self.gates.rungs[:1])
             if not done:
                 gates = replace(gates, is_baseline=lambda candidate: False)
             if outcome == UNFINISHED and not done:
-                measurement = self.unfinished(candidate, trial.user_attrs.get("reason", ""))
+                measurement = self.record_unfinished(candidate, trial.user_attrs.get("reason", ""))
             else:
                 measurement = self.evaluate(candidate, gates)
                 if outcome == UNFINISHED and measurement.outcome == KEPT:
@@ -137,14 +148,14 @@ class _Loop:
             self.add(replace(measurement, trial=trial.number))
             self.learn(self.searched.measurements[-1])
 
-    def unfinished(self, candidate: Candidate, reason: str) -> Measurement:
+    def record_unfinished(self, candidate: Candidate, reason: str) -> Measurement:
         """Return what is known of a candidate none of whose trainings could end."""
         structure = self.evaluator.structure(candidate)
         latency = self.evaluator.latency(candidate, self.gates.budget.latency_ms)
         return Measurement(
-            candidate,
-            UNFINISHED,
-            reason,
+            candidate=candidate,
+            outcome=UNFINISHED,
+            reason=reason,
             structure=structure if isinstance(structure, Structure) else None,
             latency=latency if isinstance(latency, Latency) else None,
         )
@@ -175,12 +186,20 @@ class _Loop:
     def next(self) -> bool:
         """Ask for a candidate, evaluate and tell it. Return False where the space has no more."""
         limits, view = self.limits, self.view
-        if not studies.queued(self.study):  # the uncompressed networks come first: they tell what a stage costs
+        if not studies.has_queued(self.study):  # the uncompressed networks come first: they tell what a stage costs
             measured = self.searched.measurements
             try:
                 with self.cap():
-                    probe(self.study, self.evaluator, self.gates, limits.costs(), self.in_time, measured, view)
-            except OutOfTime as error:
+                    screen_candidates(
+                        self.study,
+                        self.evaluator,
+                        gates=self.gates,
+                        costs=limits.costs(),
+                        in_time=self.in_time,
+                        measured=measured,
+                        view=view,
+                    )
+            except OutOfTimeError as error:
                 view.log(f"a first training was ended: {error}")
             if not self.in_time():
                 return True
@@ -212,7 +231,7 @@ class _Loop:
         """Return True once something is there to fall back on: any accuracy of what keeps the budget."""
         return any(self.evaluator.scored_keys())
 
-    def evaluate(self, candidate: Candidate, gates: Gates) -> Measurement:
+    def evaluate(self, candidate: Candidate, gates: StageLimits) -> Measurement:
         """Return the measurement. What was trained before is not held back now."""
         if self.evaluator.training_s(candidate) is not None:
             gates = replace(gates, less_cut=lambda cut: ())
@@ -223,12 +242,12 @@ class _Loop:
         accuracy, best, budget = measurement.accuracy, self.best(), self.gates.budget
         if measurement.outcome != KEPT or accuracy is None or accuracy.relaid:
             return measurement
-        leads = best is None or ranked([measurement, best], budget, None)[0] is measurement
+        leads = best is None or rank_feasible([measurement, best], budget, None)[0] is measurement
         if not leads or self.evaluator.times_looked(measurement.candidate) != 1 or not self.in_time():
             return measurement
         self.view.doing(f"timing {measurement.candidate.describe()} again: it is the best so far")
         again = self.evaluator.latency_again(measurement.candidate, budget.latency_ms)
-        return measurement if isinstance(again, Failure) else corrected(replace(measurement, latency=again), budget)
+        return measurement if isinstance(again, Failure) else apply_budget(replace(measurement, latency=again), budget)
 
     def add(self, measurement: Measurement) -> None:
         """Keep a measurement; a candidate that was gone on with takes the place of what it was before."""
@@ -240,7 +259,12 @@ class _Loop:
         """Tell the sampler what a training took. An uncompressed network's says nothing of others."""
         sampler, candidate = self.study.sampler, measurement.candidate
         seconds = self.evaluator.training_s(candidate)
-        if isinstance(sampler, Heeds) and measurement.outcome == KEPT and candidate not in self.plain and seconds:
+        if (
+            isinstance(sampler, MultiFidelitySampler)
+            and measurement.outcome == KEPT
+            and candidate not in self.plain
+            and seconds
+        ):
             sampler.trained(candidate.key(), seconds)
 
     # --- the greedy baseline
@@ -273,7 +297,7 @@ class _Loop:
         """Evaluate the baseline, and what was queued before it, once the trials are through."""
         if self.is_early():
             self.ask_baseline()
-        while self.baseline_asked and self.may_ask() and self.in_time() and studies.queued(self.study):
+        while self.baseline_asked and self.may_ask() and self.in_time() and studies.has_queued(self.study):
             self.next()
         greedy = self.greedy()
         if greedy is not None and not any(m.candidate == greedy and m.accuracy for m in self.searched.measurements):

@@ -10,7 +10,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial
 
 from search.budget import Budget
-from spaces.space import Points
+from spaces.space import CandidateSet
 
 STEPS_MAX = 200  # of a walk away from what was tried
 
@@ -40,7 +40,7 @@ class GPSampler(optuna.samplers.GPSampler):
         return proposed
 
 
-def make(seed: int, space: Points, budget: Budget) -> optuna.samplers.BaseSampler:
+def make(seed: int, space: CandidateSet, budget: Budget) -> optuna.samplers.BaseSampler:
     """Expected hypervolume improvement over Gaussian processes, as in Optuna's GPSampler."""
     return GPSampler(seed)
 

@@ -11,8 +11,8 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial
 
 from search.budget import Budget
-from search.whole import WholeSampler
-from spaces.space import Points, Value
+from search.sampling.whole_candidate_sampler import WholeSampler
+from spaces.space import CandidateSet, Value
 
 
 class GridSampler(WholeSampler):
@@ -21,7 +21,7 @@ class GridSampler(WholeSampler):
     Optuna's own goes through the product of all axes: a table has not a row for each, and a family not every axis.
     """
 
-    def __init__(self, seed: int, space: Points) -> None:
+    def __init__(self, seed: int, space: CandidateSet) -> None:
         points = list(space.params())
         self._points = [points[place] for place in numpy.random.default_rng(seed).permutation(len(points))]
         self._next, self._read = 0, 0
@@ -33,10 +33,10 @@ class GridSampler(WholeSampler):
     ) -> Any:
         """One parameter of the next candidate that no trial stands for."""
         if trial.number not in self._drawn:
-            self._drawn = {trial.number: self._untried(study, trial)}
+            self._drawn = {trial.number: self._next_untried(study, trial)}
         return self._drawn[trial.number][param_name]
 
-    def _untried(self, study: optuna.Study, trial: FrozenTrial) -> Mapping[str, Value]:
+    def _next_untried(self, study: optuna.Study, trial: FrozenTrial) -> Mapping[str, Value]:
         trials = study.get_trials(deepcopy=False)
         self._tried |= {frozenset(t.params.items()) for t in trials[self._read :] if t.number != trial.number}
         self._read = trial.number
@@ -45,6 +45,6 @@ class GridSampler(WholeSampler):
         return self._points[self._next % len(self._points)]  # the first again: the search sees that there is no more
 
 
-def make(seed: int, space: Points, budget: Budget) -> GridSampler:
+def make(seed: int, space: CandidateSet, budget: Budget) -> GridSampler:
     """A shuffled full grid."""
     return GridSampler(seed, space)

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from spaces.candidate import UnbuildableError
 from spaces.folding import in_branches
-from spaces.network import Unbuildable, Variant, fit_stem, head_name
+from spaces.network import Variant, fit_stem, head_name
 
 SHOWN = (
     "mobilenetv3_small_100",
@@ -60,7 +61,7 @@ def package() -> ModuleType:
     try:
         return importlib.import_module("timm")
     except ImportError as error:
-        raise Unbuildable(f"family timm needs the package timm ({error}): pip install 'edgefront[timm]'") from None
+        raise UnbuildableError(f"family timm needs the package timm ({error}): pip install 'edgefront[timm]'") from None
 
 
 def build(variant: str, classes: int, image_px: int) -> nn.Module:
@@ -68,12 +69,12 @@ def build(variant: str, classes: int, image_px: int) -> nn.Module:
     # exportable: padding and activations as plain operators, where timm would else run Python or scripted code
     wanted: dict[str, Any] = {"num_classes": classes, "exportable": True}
     try:
-        net = _fitted(package().create_model(variant, pretrained=False, **wanted), image_px)
+        net = _fit_stem(package().create_model(variant, pretrained=False, **wanted), image_px)
         found = tuple(_outputs(net, image_px).shape)
     except (RuntimeError, ValueError, TypeError, AssertionError, AttributeError) as error:
-        raise Unbuildable(f"timm {variant} at {image_px} px: {' '.join(str(error).split())[:200]}") from None
+        raise UnbuildableError(f"timm {variant} at {image_px} px: {' '.join(str(error).split())[:200]}") from None
     if found != (1, classes) or _classes(net) != classes:
-        raise Unbuildable(f"timm {variant}: its classifier is not its last layer, so classes can't be exchanged")
+        raise UnbuildableError(f"timm {variant}: its classifier is not its last layer, so classes can't be exchanged")
     return net
 
 
@@ -102,7 +103,7 @@ def load_own(net: nn.Module, variant: str) -> str:
     return f"timm {wanted.architecture}.{wanted.tag}" if wanted.tag else f"timm {wanted.architecture}"
 
 
-def _fitted(net: nn.Module, image_px: int) -> nn.Module:
+def _fit_stem(net: nn.Module, image_px: int) -> nn.Module:
     """Small inputs keep their places in a stem that begins with a halving convolution; patches are left alone."""
     pool = "maxpool" if isinstance(getattr(net, "maxpool", None), nn.MaxPool2d) else ""
     first = next((name for name, layer in net.named_modules() if isinstance(layer, nn.Conv2d)), "")

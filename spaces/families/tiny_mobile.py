@@ -10,7 +10,7 @@ from torch.nn import functional
 from spaces.network import Variant
 
 HALF = (0.5, 0.5, 0.5)
-VARIANTS = {f"mb_w{width}": Variant(width, mean=HALF, std=HALF) for width in (8, 16)}
+VARIANTS = {f"mb_w{width}": Variant(width=width, mean=HALF, std=HALF) for width in (8, 16)}
 
 # Stages: expansion inside the block, channels as a multiple of the width, blocks, stride of the first.
 STAGES = ((1, 1, 1, 1), (4, 2, 2, 2), (4, 4, 2, 2))

@@ -12,7 +12,7 @@ from spaces.network import Variant
 
 HALF = (0.5, 0.5, 0.5)
 VARIANTS = {
-    f"res{depth}_w{width}_s2": Variant(width, depth, HALF, HALF)
+    f"res{depth}_w{width}_s2": Variant(width=width, depth=depth, mean=HALF, std=HALF)
     for depth, width in ((8, 4), (8, 8), (8, 16), (8, 32), (14, 8), (14, 16))
 }
 

@@ -17,11 +17,11 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from spaces.candidate import NoGain
+from spaces.candidate import NoGainError, UnbuildableError
+from spaces.channel_rounding import granularity, round_width
 from spaces.folding import in_branches
-from spaces.network import Gradients, Unbuildable, count_macs, head_name
+from spaces.network import Gradients, count_macs, head_name
 from spaces.plain_layers import is_plain
-from spaces.widths import granularity, kept
 
 
 def apply(
@@ -37,7 +37,7 @@ def apply(
     `example` is one input (1, 3, H, W). Raises NoGain, an Unbuildable, if nothing pays.
     """
     if not 0 < amount < 1:
-        raise Unbuildable(f"lowrank {amount:g} is not a fraction of ranks: name one from 0 up to 1")
+        raise UnbuildableError(f"lowrank {amount:g} is not a fraction of ranks: name one from 0 up to 1")
     training = net.training
     try:
         before, step = count_macs(net.eval(), example), granularity(net)
@@ -45,9 +45,9 @@ def apply(
         after = count_macs(net, example)
     except Exception as error:  # a network may look into its layers, and stumble over parts of them
         reason = " ".join(str(error).split())[:200]
-        raise Unbuildable(f"lowrank {amount:g}: {type(error).__name__}: {reason}") from error
+        raise UnbuildableError(f"lowrank {amount:g}: {type(error).__name__}: {reason}") from error
     if after >= before:
-        raise NoGain(f"lowrank {amount:g}: {after} multiply-accumulates, {before} without: none saved")
+        raise NoGainError(f"lowrank {amount:g}: {after} multiply-accumulates, {before} without: none saved")
     return net.train(training)
 
 
@@ -57,16 +57,16 @@ def _take_apart(net: nn.Module, amount: float, example: torch.Tensor, step: int)
         assert isinstance(layer, nn.Conv2d | nn.Linear)  # `eligible` names no others
         ranks = ranks_of(layer, amount, step)
         if saves(layer, ranks):
-            net.set_submodule(name, decomposed(layer, ranks))
+            net.set_submodule(name, decompose(layer, ranks))
 
 
 def ranks_of(layer: nn.Conv2d | nn.Linear, amount: float, step: int) -> tuple[int, int]:
     """(of the inputs, of the outputs) that are left; of a matrix they are one and the same."""
     outputs, inputs = layer.weight.shape[:2]
     if not _spatial(layer):
-        rank = kept(min(inputs, outputs), amount, step)
+        rank = round_width(min(inputs, outputs), amount, step)
         return rank, rank
-    return kept(inputs, amount, step), kept(outputs, amount, step)
+    return round_width(inputs, amount, step), round_width(outputs, amount, step)
 
 
 def saves(layer: nn.Conv2d | nn.Linear, ranks: tuple[int, int]) -> bool:
@@ -81,7 +81,7 @@ def saves(layer: nn.Conv2d | nn.Linear, ranks: tuple[int, int]) -> bool:
 
 
 @torch.no_grad()
-def decomposed(layer: nn.Conv2d | nn.Linear, ranks: tuple[int, int]) -> nn.Module:
+def decompose(layer: nn.Conv2d | nn.Linear, ranks: tuple[int, int]) -> nn.Module:
     """Layers that compute together what `layer` does, as nearly as these ranks allow; with full ranks exactly.
 
     A grouped layer, or one of a kind of its own, comes back as it is: its parts would compute something else. All but

@@ -14,7 +14,7 @@ scale its BatchNorms give it (Liu et al. 2017, network slimming); `taylor` the c
 removing it would make (Molchanov et al. 2019). Ties, and what a criterion says nothing of, go by magnitude: layers
 without a BatchNorm, and nets without gradients.
 
-`to`: what counts are rounded to (`spaces/widths.py`). Nobody chooses it: the device shows where its latency steps.
+`to`: what counts are rounded to (`spaces/channel_rounding.py`). Nobody chooses it: the device shows where its latency steps.
 
 The dependency graph and the criteria are torch-pruning's. Its pruner's own rounding is not used: it rounds down, so
 that a tenth of 16 channels takes half of them, and where rounding leaves none, as in grouped convolutions, takes
@@ -29,10 +29,10 @@ import torch
 import torch_pruning
 from torch import nn
 
-from spaces.candidate import NoGain
-from spaces.declared import DECLARED
-from spaces.network import Gradients, Unbuildable, count_macs, head_name
-from spaces.widths import granularity, kept, rounding
+from spaces.candidate import NoGainError, UnbuildableError
+from spaces.channel_rounding import granularity, round_width, rounding
+from spaces.network import Gradients, count_macs, head_name
+from spaces.operation_specs import DECLARED
 
 OPTIONS = {"by": ("magnitude", "batchnorm", "taylor"), "where": ("even", "early", "late")}
 MEASURED = {"to": "declared"}
@@ -57,9 +57,11 @@ def apply(
     Raises Unbuildable if the net can't be cut, its NoGain if it is no cheaper for it.
     """
     if not 0 < amount < 1:
-        raise Unbuildable(f"prune {amount:g} is not a fraction of channels: name one from 0 up to 1")
+        raise UnbuildableError(f"prune {amount:g} is not a fraction of channels: name one from 0 up to 1")
     if options["by"] == "batchnorm" and not any(isinstance(m, nn.BatchNorm2d) for m in net.modules()):
-        raise Unbuildable(f"prune {amount:g} by batchnorm: the net has no BatchNorm; prune it by another criterion")
+        raise UnbuildableError(
+            f"prune {amount:g} by batchnorm: the net has no BatchNorm; prune it by another criterion"
+        )
     training = net.training
     try:
         before = count_macs(net.eval(), example)
@@ -67,13 +69,13 @@ def apply(
         after = count_macs(net, example)
     except Exception as error:  # whatever the pruner stumbles over is this candidate's failure
         reason = " ".join(str(error).split())[:200]
-        raise Unbuildable(f"prune {amount:g}: {type(error).__name__}: {reason}") from error
+        raise UnbuildableError(f"prune {amount:g}: {type(error).__name__}: {reason}") from error
     if after >= before and "-" not in options["to"]:
-        raise NoGain(f"prune {amount:g}: {after} multiply-accumulates, {before} without: none saved")
+        raise NoGainError(f"prune {amount:g}: {after} multiply-accumulates, {before} without: none saved")
     return net.train(training)
 
 
-def tilted(amount: float, depth: float, where: str) -> float:
+def tilt_amount(amount: float, depth: float, where: str) -> float:
     """The amount for a layer at `depth` (0 the first, 1 the last); over evenly spaced depths the mean is `amount`."""
     most = TILT * min(amount, 1 - amount)
     return amount + {"even": 0.0, "early": most, "late": -most}[where] * (1 - 2 * depth)
@@ -90,7 +92,7 @@ def _cut(
     step, to, depths = granularity(net), options["to"], _depths(net, graph, groups)
     # All are chosen before any is cut: a cut changes the indices of what comes after.
     cuts = [
-        (group[0].dep, _weakest(group, score, tilted(amount, depth, options["where"]), step, to))
+        (group[0].dep, _weakest(group, score, tilt_amount(amount, depth, options["where"]), step, to))
         for group, score, depth in zip(groups, scores, depths, strict=True)
     ]
     for root, channels in cuts:
@@ -144,7 +146,7 @@ def _weakest(group: Any, score: torch.Tensor, amount: float, step: int, to: str)
     stay = (
         rounding(to).left(width, amount, parts)
         if to != DECLARED
-        else kept(width, amount, _part_step(width, parts, step))
+        else round_width(width, amount, _part_step(width, parts, step))
     )
     first, second = score.view(2, parts, width).mean(1)
     order = second.argsort(stable=True)

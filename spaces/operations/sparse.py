@@ -15,9 +15,9 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from spaces.candidate import NoGain
+from spaces.candidate import NoGainError, UnbuildableError
 from spaces.folding import in_branches
-from spaces.network import Gradients, Unbuildable, head_name
+from spaces.network import Gradients, head_name
 from spaces.plain_layers import is_plain
 
 LAST = True  # what would change the order of a layer's inputs comes before
@@ -37,10 +37,10 @@ def apply(
     Raises Unbuildable for another amount than 0 and 0.5, its NoGain if there is no such layer.
     """
     if amount != AMOUNT:
-        raise Unbuildable(f"sparse {amount:g} is not what the hardware skips: name 0 or {AMOUNT:g}")
+        raise UnbuildableError(f"sparse {amount:g} is not what the hardware skips: name 0 or {AMOUNT:g}")
     found = eligible(net)
     if not found:
-        raise NoGain(f"sparse {amount:g}: no layer of the net has its inputs in fours")
+        raise NoGainError(f"sparse {amount:g}: no layer of the net has its inputs in fours")
     for layer in found:
         with torch.no_grad():
             layer.weight.mul_(largest_two(layer.weight))

@@ -16,12 +16,12 @@ from benchmarks.compression.__main__ import SHARED, main
 from benchmarks.compression.bench import Bench, timed
 from benchmarks.compression.plan import TASKS, front_rows, table_rows
 from benchmarks.compression.sets import opened
-from evaluators.data import arrays
-from evaluators.dataset import TEST, TRAIN, VALIDATION, DataError
+from evaluators.data.dataset import TEST, TRAIN, VALIDATION, DataError
+from evaluators.data.loading import arrays
 from remote.device import Capabilities
 
 COLUMNS = [*report.KEY, "prune", "lowrank", "precision", "validation", "test", "rank_ms"]
-ABLE = Capabilities(("fp32",), {}, None, 1, 13, ("onnxruntime",))
+ABLE = Capabilities(precisions=("fp32",), why_not={}, int8=None, threads_max=1, opset_max=13, runtimes=("onnxruntime",))
 
 
 def frame(*lines):
@@ -156,7 +156,9 @@ class Turns:
 
 def test_variants_are_timed_in_turn(tmp_path):
     session = Turns(disturbed=1)
-    bench = Bench(tmp_path, tmp_path, tmp_path, session, ABLE, "1.0", None)
+    bench = Bench(
+        work=tmp_path, data=tmp_path, weights=tmp_path, session=session, able=ABLE, version="1.0", worker=None
+    )
     found = timed(bench, [(Path("4.onnx"), "fp32"), (Path("3.onnx"), "int8")], 2.0, 2)
     assert session.calls == ["4 fp32", "4 fp32", "3 int8", "4 fp32", "3 int8"], "the disturbed one once more"
     assert [latency.median_ms.value for latency in found] == [4.0, 3.0]

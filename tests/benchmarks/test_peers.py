@@ -14,9 +14,9 @@ from benchmarks.compression.bench import bench
 from benchmarks.peers import environment
 from benchmarks.peers.__main__ import Told, chosen, contest, table
 from benchmarks.peers.ours import RUNTIMES, Entry, entries, parents
-from evaluators.dataset import VALIDATION
-from evaluators.export import export
-from evaluators.structure import random_net
+from evaluators.data.dataset import VALIDATION
+from evaluators.export.onnx_export import export
+from evaluators.stages.structure import random_net
 from spaces.candidate import Candidate
 
 COUNT = 400
@@ -72,7 +72,7 @@ def test_what_compression_scored_is_what_enters(tmp_path):
     assert np.array_equal(np.load(tmp_path / "validation_24.npy"), images) and len(images) == len(labels) > 100
     assert parent.calibration().shape == (64, 3, 24, 24)
     models = [one for one in found if one.runtime == "onnxruntime"]
-    seen = contest(Path(sys.executable), models, VALIDATION, labels, tmp_path, 4)
+    seen = contest(Path(sys.executable), models, split=VALIDATION, labels=labels, folder=tmp_path, rounds=4)
     scored = pandas.read_csv(tmp_path / "out" / "results.csv").set_index("how").validation
     for one in models:
         how = one.name.removesuffix(" 24px onnxruntime")
@@ -86,7 +86,11 @@ def test_a_contest_answers_and_times(tmp_path, runtime):
     files = {}
     for px in (24, 32):
         torch.manual_seed(0)
-        export(random_net(Candidate("tiny_resnet", "res8_w8_s2", px), 7), px, tmp_path / f"{px}.onnx")
+        export(
+            random_net(Candidate(family="tiny_resnet", variant="res8_w8_s2", image_px=px), 7),
+            px,
+            tmp_path / f"{px}.onnx",
+        )
         files[px] = np.random.default_rng(px).standard_normal((5, 3, px, px), dtype=np.float32)
         np.save(tmp_path / f"{px}.npy", files[px])
     models = [[f"at {px}", runtime, str(tmp_path / f"{px}.onnx"), str(tmp_path / f"{px}.npy")] for px in files]

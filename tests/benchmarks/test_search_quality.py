@@ -13,8 +13,8 @@ from benchmarks.search_quality.one import score, search
 from benchmarks.search_quality.task import best_of, covered, read, undominated
 from benchmarks.search_quality.watched import Clock, Faults, Row, Watched, faults_of
 from evaluators.measurement import Failure, Latency
-from evaluators.tabular import Table
-from spaces.table import load_table
+from evaluators.table_evaluator import TableEvaluator
+from spaces.table_space import load_table
 from tests.search.made_table import made, write
 
 NONE = Faults({})
@@ -63,7 +63,10 @@ def test_the_published_oracle_is_reproduced():
 def test_ours_beats_chance(task):
     """At 40 evaluations of a table of 1,024, two seeds: the product's way from study to choice."""
     scores = {
-        sampler: [search(task, sampler, seed, task.best.corner_ms, [20, 40], NONE) for seed in range(2)]
+        sampler: [
+            search(task, sampler, seed=seed, limit_ms=task.best.corner_ms, marks=[20, 40], faults=NONE)
+            for seed in range(2)
+        ]
         for sampler in ("budget", "random")
     }
     ours, chance = ([run[0][-1].hv for run in runs] for runs in scores.values())
@@ -83,7 +86,10 @@ def test_ours_beats_chance(task):
 def test_ours_beats_chance_on_a_real_table(name):
     task = read(name, load_table("nb201", BENCH), 0.25)
     reached = {
-        sampler: [search(task, sampler, seed, task.best.corner_ms, [25], NONE)[0][-1].hv for seed in range(2)]
+        sampler: [
+            search(task, sampler, seed=seed, limit_ms=task.best.corner_ms, marks=[25], faults=NONE)[0][-1].hv
+            for seed in range(2)
+        ]
         for sampler in ("budget", "random")
     }
     assert numpy.mean(reached["budget"]) > numpy.mean(reached["random"]) + 0.05, reached
@@ -91,7 +97,10 @@ def test_ours_beats_chance_on_a_real_table(name):
 
 def test_a_score_counts_what_was_trained_by_then(task):
     keys = [str(task.points.idxmax()), str(task.latency_ms.idxmin())]
-    rows = [Row(keys[0], 1.0, 1, 0, 1, 0.1), Row(keys[1], 2.5, 9, 25, 2, 0.3)]
+    rows = [
+        Row(key=keys[0], evaluations=1.0, latency_lookups=1, low_lookups=0, trials=1, ask_s=0.1),
+        Row(key=keys[1], evaluations=2.5, latency_lookups=9, low_lookups=25, trials=2, ask_s=0.3),
+    ]
     before, after = score(task, rows, 2), score(task, rows, 3)
     assert (before.trained, before.latency_lookups, before.ask_s) == (1, 1, 0.1)
     assert (after.trained, after.low_lookups, after.trials) == (2, 25, 2)
@@ -100,7 +109,7 @@ def test_a_score_counts_what_was_trained_by_then(task):
 
 
 def test_what_lies_and_what_fails(task):
-    space, table = task.space, Table(task.space, "pi", "pets")
+    space, table = task.space, TableEvaluator(task.space, "pi", "pets")
     lying, untimed, untrained, honest = [space.candidate(params) for params in list(space.params())[:4]]
     faults = Faults({lying.variant: 0.2}, frozenset({untimed.variant}), frozenset({untrained.variant}))
     watched = Watched(table, task, faults, Clock(optuna.samplers.RandomSampler()))
@@ -130,7 +139,9 @@ def test_faults_are_drawn_where_they_tempt(task):
 
 def test_a_wrong_entry_is_never_chosen(task):
     for sampler in ("budget", "random"):
-        _, end = search(task, sampler, 0, task.best.budget_ms, [40], faults_of(task, 40, 0.05, 0))
+        _, end = search(
+            task, sampler, seed=0, limit_ms=task.best.budget_ms, marks=[40], faults=faults_of(task, 40, 0.05, 0)
+        )
         assert end.choice and not end.over and not end.lied, (sampler, end)
 
 

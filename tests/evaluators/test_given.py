@@ -11,13 +11,13 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from evaluators.data import TRAIN, Split, open_dataset
-from evaluators.dataset import DataError
+from evaluators.data.dataset import TRAIN, DataError, Split
+from evaluators.data.loading import open_dataset
 from evaluators.given import judge_model, parity, size_of, write_plain
-from evaluators.graph import make_graph
-from evaluators.jobs import GraphJob, Ladder, Recipe
-from evaluators.structure import measure_given
-from evaluators.teacher import open_models
+from evaluators.stages.structure import measure_given
+from evaluators.stages.trained_graph import make_graph
+from evaluators.training.jobs import GraphJob, LadderConfig, TrainingRecipe
+from evaluators.training.onnx_teacher import open_models
 from remote.device import Int8Recipe
 from spaces.candidate import Candidate
 
@@ -62,7 +62,7 @@ def only(path):
 def test_open_models_family_is_of_graph_and_preprocessing(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     here, there = net(tmp_path / "net.onnx"), net(tmp_path / "elsewhere" / "net.onnx")
-    key = lambda path: Candidate(next(iter(open_models([str(path)], CLASSES))), "net", PX).key()  # noqa: E731
+    key = lambda path: Candidate(family=next(iter(open_models([str(path)], CLASSES))), variant="net", image_px=PX).key()  # noqa: E731
     assert key(here) == key(there)
     there.with_suffix(".json").write_text(there.with_suffix(".json").read_text().replace("pad", "crop"))
     cropped = key(there)
@@ -70,7 +70,9 @@ def test_open_models_family_is_of_graph_and_preprocessing(tmp_path):
     assert len({key(here), cropped, key(there)}) == 3
     with pytest.raises(DataError, match=r"elsewhere/net.onnx is named like .*net.onnx: rename it"):
         open_models([str(here), str(there)], CLASSES)
-    candidate = Candidate(next(iter(open_models([str(here)], CLASSES))), "net", PX, precision="int8")
+    candidate = Candidate(
+        family=next(iter(open_models([str(here)], CLASSES))), variant="net", image_px=PX, precision="int8"
+    )
     assert candidate.fixed and candidate.describe() == "net 16px fixed int8"
 
 
@@ -141,13 +143,13 @@ def test_a_given_model_becomes_what_was_timed_at_every_precision(tmp_path, preci
     some = Split(train.sources[::14], train.labels[::14])
     digits = replace(digits, splits=digits.splits | {TRAIN: some}, digest=digits.digest + "-few", resize="pad")
     (family, model), = open_models([str(net(tmp_path / "net.onnx", opset=17))], CLASSES).items()  # fmt: skip
-    candidate = Candidate(family, "net", PX, precision=precision)
-    structure, timed = measure_given(candidate, model, INT8, tmp_path, 13, 0)
+    candidate = Candidate(family=family, variant="net", image_px=PX, precision=precision)
+    structure, timed = measure_given(candidate, model, int8=INT8, folder=tmp_path, opset_max=13, seed=0)
     assert structure.exporter == "given" and structure.macs > structure.parameters > 0
-    ladder = Ladder(allowed_drop=0.99, methods=("min-max",), qat_epochs=0, images=60)
+    ladder = LadderConfig(allowed_drop=0.99, methods=("min-max",), qat_epochs=0, images=60)
     job = GraphJob(
-        candidate, digits, tmp_path / "images", tmp_path / "no net", tmp_path / "plain.onnx", tmp_path / "out.onnx",
-        timed, INT8, 13, ("onnxruntime",), 16, ladder, Recipe(threads=1), model,
+        candidate=candidate, dataset=digits, cache=tmp_path / "images", net=tmp_path / "no net", plain=tmp_path / "plain.onnx", out=tmp_path / "out.onnx",
+        timed=timed, int8=INT8, opset=13, runtimes=("onnxruntime",), calibration_images=16, ladder=ladder, recipe=TrainingRecipe(threads=1), given=model,
     )  # fmt: skip
     made = make_graph(job)
     assert bool(made.rungs) == (precision == "int8") and not made.relaid

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from remote.device import Device
-from remote.session import Session
+from remote.link.session import Session
 from tests.remote import models
 
-LOCAL = Device("local", "local", None, None, "onnxruntime")
+LOCAL = Device(name="local", profile="local", host=None, python=None, runtime="onnxruntime")
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from remote.agent import BLOB, ERROR, FRAME, PROTOCOL, REQUEST, RESPONSE
 from remote.device import Device
-from remote.session import Session
-from remote.transport import Frame, bundle, local_argv, read_exactly, read_frame
+from remote.link.session import Session
+from remote.link.transport import Frame, bundle, local_argv, read_exactly, read_frame
 
 REMOTE = Path(__file__).parents[2] / "remote"
 SENT = [REMOTE / "agent.py", *sorted(REMOTE.glob("onboard/[a-z]*.py")), *sorted(REMOTE.glob("runtimes/[a-z]*.py"))]
@@ -126,7 +126,7 @@ def old_pythons() -> list:
 
 @pytest.mark.parametrize("python", old_pythons())
 def test_each_python_serves(home, python):
-    with Session.open(Device("old", "old", None, python, "onnxruntime")) as session:
+    with Session.open(Device(name="old", profile="old", host=None, python=python, runtime="onnxruntime")) as session:
         data = os.urandom(300_000)
         name = session.put(data)
         session._known.clear()

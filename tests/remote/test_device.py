@@ -8,12 +8,22 @@ import pytest
 
 from remote import agent
 from remote.device import ON_CPU, ON_GPU, Capabilities, Facts, Gpu, Int8Recipe, capabilities, version_of
-from remote.transport import texts
+from remote.link.transport import texts
 
 agent.PARTS.update(texts())
 parse_cpuinfo = agent.part("sensors").parse_cpuinfo
 
-FACTS = Facts("x86_64", "cpu", (), 4, 4096, "3.11.7", "boot", "6.1", {"onnxruntime": "1.31.1"})
+FACTS = Facts(
+    machine="x86_64",
+    cpu="cpu",
+    cpu_flags=(),
+    cores=4,
+    memory_mb=4096,
+    python="3.11.7",
+    boot_id="boot",
+    kernel="6.1",
+    runtimes={"onnxruntime": "1.31.1"},
+)
 
 SKYLAKE = """processor\t: 0
 vendor_id\t: GenuineIntel
@@ -213,7 +223,7 @@ def test_nothing_is_claimed_for_runtimes_that_are_not_known(runtimes):
 
 
 def test_every_runtime_file_has_its_capabilities_stated():
-    from remote.entries import RUNTIMES
+    from remote.inventory.device_files import RUNTIMES
 
     names = {path.stem for path in RUNTIMES.glob("[a-z]*.py")}
     assert "onnxruntime" in names and names <= {name.split(":")[0] for name in ON_CPU + ON_GPU}

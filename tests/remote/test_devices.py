@@ -15,8 +15,8 @@ import pytest
 from remote import devices
 from remote.device import Facts, Gpu
 from remote.devices import main
-from remote.inventory import load_device, profiles
-from tests.remote.test_inventory import AGX_ORIN, NANO
+from remote.inventory.resolve import load_device, profiles
+from tests.remote.inventory.test_resolve import AGX_ORIN, NANO
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -247,7 +247,7 @@ pwd.getpwuid = nobody
         ("import remote.devices as m; sys.exit(m.main(['show', 'local']))", 0, ""),
         ("import remote.devices as m; sys.exit(m.main(['add', 'x', '--host', 'x']))", 2, "no home folder"),
         ("import remote.agent as m; m.cache_folder()", 1, "no home folder"),
-        ("import remote.simulated.past as m; m.Folder('nano')", 1, "no home folder"),
+        ("import remote.simulated.persistence as m; m.Folder('nano')", 1, "no home folder"),
     ],
 )
 def test_user_without_a_home_gets_one_line_at_most(words, code, says, tmp_path):

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from remote import doctor
-from remote.checks.check import Tried
+from remote.checks.check import RuntimeTrial
 from remote.device import Device, Facts
-from remote.errors import DeviceError, UnknownDevice
+from remote.errors import DeviceConfigError, DeviceError
 from tests.remote.checks.test_judgement import CALM, HOSTILE, NANO, PI
 
-DEVICE = Device("nano", None, "nano", None, None)
+DEVICE = Device(name="nano", profile=None, host="nano", python=None, runtime=None)
 
 
 class Patient:
@@ -50,9 +50,9 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
 
 
-def fine(session: Patient, device: Device, holder: str) -> dict[str, Tried]:
+def fine(session: Patient, device: Device, holder: str) -> dict[str, RuntimeTrial]:
     """A model ran in every runtime."""
-    return {name: Tried(ms=1.0, difference=1e-6) for name in session.facts.runtimes}
+    return {name: RuntimeTrial(ms=1.0, difference=1e-6) for name in session.facts.runtimes}
 
 
 def examined(facts: Facts, survey: Any, device: Device = DEVICE) -> doctor.Report:
@@ -149,7 +149,7 @@ def raising(error: BaseException):
 def test_how_it_ends_otherwise(capsys):
     assert doctor.main(["nano"], raising(DeviceError("nano can't be reached, ssh nano fails: no route"))) == 4
     assert capsys.readouterr().err == "device: nano can't be reached, ssh nano fails: no route\n"
-    assert doctor.main(["nano"], raising(UnknownDevice("no such host"))) == 2
+    assert doctor.main(["nano"], raising(DeviceConfigError("no such host"))) == 2
     assert doctor.main(["nano"], raising(KeyboardInterrupt())) == 130
     with pytest.raises(ZeroDivisionError):  # a bug of ours: Python ends with 1
         doctor.main(["nano"], raising(ZeroDivisionError()))
@@ -182,15 +182,20 @@ def test_help_teaches(capsys):
 @pytest.mark.parametrize(
     ("tried", "used", "verdict", "words"),
     [
-        (Tried(ms=1.0, difference=1e-6), True, "ok", "reference model ran, 1 ms"),
-        (Tried(failed="a small model fails in it: crashed", mend="install"), True, "bad", "crashed"),
-        (Tried(failed="a small model fails in it: crashed", mend="install"), False, "warn", "crashed"),
-        (Tried(ms=1.0, difference=0.5), True, "bad", "differ from this machine's by 50 %"),
-        (Tried(ms=1.0, difference=0.5), False, "warn", "differ"),
-        (Tried(skipped="in use by ann"), True, "warn", "in use by ann"),
+        (RuntimeTrial(ms=1.0, difference=1e-6), True, "ok", "reference model ran, 1 ms"),
+        (RuntimeTrial(failed="a small model fails in it: crashed", mend="install"), True, "bad", "crashed"),
+        (RuntimeTrial(failed="a small model fails in it: crashed", mend="install"), False, "warn", "crashed"),
+        (RuntimeTrial(ms=1.0, difference=0.5), True, "bad", "differ from this machine's by 50 %"),
+        (RuntimeTrial(ms=1.0, difference=0.5), False, "warn", "differ"),
+        (RuntimeTrial(skipped="in use by ann"), True, "warn", "in use by ann"),
         (None, True, "warn", "no model was run in it"),
-        (Tried(ms=1.0, difference=0.0, why_not={"fp16": "it runs 0 of 4 layers"}), True, "ok", "not fp16: it runs 0"),
-        (Tried(ms=1.0, difference=0.0, basis={"fp16": "4 of 4 layers"}), True, "ok", "fp16: 4 of 4 layers"),
+        (
+            RuntimeTrial(ms=1.0, difference=0.0, why_not={"fp16": "it runs 0 of 4 layers"}),
+            True,
+            "ok",
+            "not fp16: it runs 0",
+        ),
+        (RuntimeTrial(ms=1.0, difference=0.0, basis={"fp16": "4 of 4 layers"}), True, "ok", "fp16: 4 of 4 layers"),
     ],
 )
 def test_runtime_is_called_ok_only_where_a_model_ran_in_it(tried, used, verdict, words):

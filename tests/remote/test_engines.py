@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from remote.agent import BLOB, ERROR, EVENT, RESPONSE
-from remote.transport import texts
+from remote.link.transport import texts
 from tests.remote.test_agent import Bare
 
 # A runtime whose models are files of one line of Python and whose engines say how they were built.

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from remote.agent import BOOT, STAGE
 from remote.device import Device
-from remote.errors import UnknownDevice
+from remote.errors import DeviceConfigError
+from remote.link.transport import explain_exit
 from remote.ssh import OPTIONS, check_host, check_python, command_argv, parse_version, ssh_argv, why_failed
-from remote.transport import explain_exit
 
 SHELLS = [shell for shell in ("sh", "dash", "bash", "zsh", "fish", "tcsh", "busybox") if shutil.which(shell)]
 NASTY = "-'\"`$&|;<>()[]{}*?!#~\\=,: \t\r\n\0%@/.é\u202e"
@@ -28,7 +28,7 @@ TEXT = st.text(st.sampled_from(string.ascii_letters + string.digits + "_.-@:%/+"
 
 
 def device(host: str | None = "nano", python: str | None = None, ssh_config: str | None = None) -> Device:
-    return Device("nano", None, host, python, None, ssh_config=ssh_config)
+    return Device(name="nano", profile=None, host=host, python=python, runtime=None, ssh_config=ssh_config)
 
 
 def test_the_whole_command_line(monkeypatch):
@@ -69,7 +69,7 @@ def test_what_is_left_out_is_left_to_ssh():
 
 
 def test_this_machine_is_not_reached_by_ssh():
-    with pytest.raises(UnknownDevice, match="no host"):
+    with pytest.raises(DeviceConfigError, match="no host"):
         ssh_argv(device(None), BOOT, 1)
 
 
@@ -109,7 +109,7 @@ def test_hosts(host):
     ],
 )  # fmt: skip
 def test_no_hosts(host):
-    with pytest.raises(UnknownDevice, match="no host for ssh") as caught:
+    with pytest.raises(DeviceConfigError, match="no host for ssh") as caught:
         check_host(host)
     assert len(str(caught.value)) < 300 and str(caught.value).isprintable()
 
@@ -118,7 +118,7 @@ def test_no_hosts(host):
 def test_nothing_entered_becomes_an_option_or_another_word(host, python):
     try:
         argv = ssh_argv(device(host, python or None), BOOT, 7)
-    except UnknownDevice as error:
+    except DeviceConfigError as error:
         assert str(error).isprintable()
         return
     assert argv[-3:-1] == ["--", host] and argv.index("--") == len(argv) - 3
@@ -138,7 +138,7 @@ def test_a_python_is_one_word_to_a_shell(python):
     "python", ["-c", "python3 -c", "a;b", "$HOME/python", "~/python", "a=b", "", "a\nb", "(a)", "a,b"]
 )
 def test_no_pythons(python):
-    with pytest.raises(UnknownDevice, match="no path of a Python"):
+    with pytest.raises(DeviceConfigError, match="no path of a Python"):
         check_python(python)
 
 

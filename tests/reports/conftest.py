@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluators.coverage import Coverage
+from evaluators.layer_precision import LayerPrecision
 from evaluators.measurement import (
     FAILED,
     KEPT,
@@ -17,17 +17,17 @@ from evaluators.measurement import (
     Accuracy,
     Agreement,
     Interval,
+    LadderStep,
     Latency,
     Measurement,
-    Rung,
-    Seconds,
     Structure,
+    WallTime,
 )
 from search.budget import Budget
-from search.choice import baseline, nearest_miss, ranked
-from search.funnel import over
-from search.pareto import front
+from search.pipeline.stages import over
 from search.result import Result
+from search.selection.pareto import front
+from search.selection.ranking import baseline, nearest_miss, rank_feasible
 from spaces.candidate import Candidate
 
 # ms at 128 px fp32, unpruned; validation top-1 there; megabytes; family
@@ -103,13 +103,21 @@ def timed(ms: float, mb: float, percentile: float = 95.0, **changes) -> Latency:
     )
 
 
-def climbed(top1: float) -> tuple[Rung, ...]:
+def climbed(top1: float) -> tuple[LadderStep, ...]:
     """What int8 took, where two layers had to go back."""
     return (
-        Rung("fp32", top1 + 0.004, 1.0),
-        Rung("int8 min-max", top1 - 0.1, 2.0, True),
-        Rung("bias corrected", top1 - 0.2, 3.0),
-        Rung("2 layers in floating point", top1, 4.0, True, "/features.0/Conv first", 2, 0.0625),
+        LadderStep(name="fp32", top1=top1 + 0.004, seconds=1.0),
+        LadderStep(name="int8 min-max", top1=top1 - 0.1, seconds=2.0, kept=True),
+        LadderStep(name="bias corrected", top1=top1 - 0.2, seconds=3.0),
+        LadderStep(
+            name="2 layers in floating point",
+            top1=top1,
+            seconds=4.0,
+            kept=True,
+            note="/features.0/Conv first",
+            floating=2,
+            floating_macs=0.0625,
+        ),
     )
 
 
@@ -117,7 +125,14 @@ def accuracy(top1: float, epochs: int, split: str = "validation", count: int = 3
     correct = round(min(1.0, max(0.0, top1)) * count)
     counts = tuple(count // 6 + (place < count % 6) for place in range(6))
     return Accuracy(
-        correct / count, correct, count, epochs, split, "a" * 64, class_counts=counts, errors=spread(counts, correct)
+        top1=correct / count,
+        correct=correct,
+        count=count,
+        epochs=epochs,
+        split=split,
+        model_sha256="a" * 64,
+        class_counts=counts,
+        errors=spread(counts, correct),
     )
 
 
@@ -133,10 +148,15 @@ def measure(candidate: Candidate, trial: int, budget: Budget) -> Measurement:
     ms, top1, mb = law(candidate)
     pruned = candidate.amount("prune")
     structure = Structure(
-        int(3e6 * (1 - pruned) ** 2), int(3e8 * ms / 4), int(1.2e7 * (1 - pruned)), 4e-7, "torchscript", 13
+        parameters=int(3e6 * (1 - pruned) ** 2),
+        macs=int(3e8 * ms / 4),
+        onnx_bytes=int(1.2e7 * (1 - pruned)),
+        parity_max_abs=4e-7,
+        exporter="torchscript",
+        opset=13,
     )
     latency = timed(ms, mb, budget.percentile, repeated=trial % 7 == 0)
-    made = Measurement(candidate, KEPT, structure=structure, latency=latency, trial=trial)
+    made = Measurement(candidate=candidate, outcome=KEPT, structure=structure, latency=latency, trial=trial)
     if not budget.keeps(latency):
         if latency.percentile_ms.low > budget.latency_ms:  # as timing does: sure enough, so no bound was waited for
             latency = replace(latency, percentile_ms=replace(latency.percentile_ms, high=inf))
@@ -152,24 +172,39 @@ def measure(candidate: Candidate, trial: int, budget: Budget) -> Measurement:
 def seen(m: Measurement) -> Measurement:
     """A finalist as the device shows it; in int8 a third of the layers stays behind."""
     right = m.accuracy.correct
-    agreement = Agreement(360 - m.trial % 4, 360, right / 360, (right + m.trial % 4) / 360, "onnxruntime 1.31.1")
-    covered = Coverage("int8", (("int8", 40), ("fp32", 20)), (("HardSigmoid", 20),), 31, 0.19, 0.08, "", 1.13)
+    agreement = Agreement(
+        same=360 - m.trial % 4,
+        count=360,
+        device_top1=right / 360,
+        host_top1=(right + m.trial % 4) / 360,
+        host="onnxruntime 1.31.1",
+    )
+    covered = LayerPrecision(
+        precision="int8",
+        layers=(("int8", 40), ("fp32", 20)),
+        others=(("HardSigmoid", 20),),
+        reformats=31,
+        reformat_share=0.19,
+        other_share=0.08,
+        untold="",
+        fp32_ratio=1.13,
+    )
     return replace(m, agreement=agreement, coverage=covered if m.candidate.precision == "int8" else None)
 
 
 def candidates(count: int, seed: int) -> list[Candidate]:
     """The plain networks first, then points of the space, none twice."""
     rng = random.Random(seed)
-    found = [Candidate(family, name, 128) for name, (_, _, _, family) in NETWORKS.items()]
+    found = [Candidate(family=family, variant=name, image_px=128) for name, (_, _, _, family) in NETWORKS.items()]
     while len(found) < count:
         name = rng.choice(list(NETWORKS))
         prune = rng.choice([0.0, 0.2, 0.3, 0.5])
         candidate = Candidate(
-            NETWORKS[name][3],
-            name,
-            rng.choice(list(PX)),
-            (("prune", prune),) if prune else (),
-            rng.choice(list(PRECISION)),
+            family=NETWORKS[name][3],
+            variant=name,
+            image_px=rng.choice(list(PX)),
+            steps=(("prune", prune),) if prune else (),
+            precision=rng.choice(list(PRECISION)),
             threads=rng.choice([1, 1, 2]),
         )
         if candidate not in found:
@@ -181,7 +216,7 @@ def finished(measurements: list[Measurement], budget: Budget, folder: Path, **ch
     """The Result a search over these measurements ends with, choice, baseline and miss by the search's own rules."""
     plain = frozenset(m.candidate for m in measurements if not m.candidate.compressed)
     greedy = baseline(measurements, plain)
-    best = next(iter(ranked([m for m in measurements if m.outcome == KEPT], budget, greedy)), None)
+    best = next(iter(rank_feasible([m for m in measurements if m.outcome == KEPT], budget, greedy)), None)
     known = {m.trial: m for m in measurements}
     for m in [*front(measurements), *(m for m in (greedy, best) if m)]:
         known[m.trial] = replace(m, test=accuracy(m.accuracy.top1 - 0.008, m.accuracy.epochs, "test", 540))
@@ -204,7 +239,7 @@ def finished(measurements: list[Measurement], budget: Budget, folder: Path, **ch
         choice=known[best.trial] if best else None,
         baseline=known[greedy.trial] if greedy else None,
         miss=None if best else nearest_miss(list(known.values()), budget, greedy),
-        seconds=Seconds(structure=64.0, timing=310.0, training=702.0, scoring=95.0, wall=1240.0),
+        seconds=WallTime(structure=64.0, timing=310.0, training=702.0, scoring=95.0, wall=1240.0),
         reference_ms=1.83,
         trials_asked=40,
         classes=CLASSES,
@@ -216,7 +251,7 @@ def finished(measurements: list[Measurement], budget: Budget, folder: Path, **ch
 
 def usual(folder: Path, budget: Budget | None = None, count: int = 40, seed: int = 3, **changes) -> Result:
     """A run with every outcome in it."""
-    budget = budget or Budget(5.0)
+    budget = budget or Budget(latency_ms=5.0)
     measurements = [measure(c, trial, budget) for trial, c in enumerate(candidates(count, seed))]
     compressed = [i for i, m in enumerate(measurements) if m.outcome == KEPT and m.candidate.compressed]
     for order, i in enumerate(compressed):
@@ -230,7 +265,7 @@ def usual(folder: Path, budget: Budget | None = None, count: int = 40, seed: int
             measurements[i] = replace(measurements[i], outcome=NO_GAIN, reason=why, accuracies=(), model_path="")
         elif order % 6 == 5:
             why = "structure, parity: 0.031 between torch and the exported graph, 0.0001 allowed"
-            measurements[i] = Measurement(measurements[i].candidate, FAILED, why, trial=i)
+            measurements[i] = Measurement(candidate=measurements[i].candidate, outcome=FAILED, reason=why, trial=i)
     return finished(measurements, budget, folder, **changes)
 
 
@@ -261,7 +296,7 @@ def evil(folder: Path) -> Result:
 
 def no_fit(folder: Path) -> Result:
     """Nothing keeps the budget, and nothing but the plain networks was trained."""
-    budget = Budget(0.3)
+    budget = Budget(latency_ms=0.3)
     return finished([measure(c, i, budget) for i, c in enumerate(candidates(24, 5))], budget, folder)
 
 
@@ -279,8 +314,8 @@ def disturbed(folder: Path) -> Result:
 def failed(folder: Path) -> Result:
     """No trial got as far as being timed."""
     why = "structure, unbuildable: no such layer"
-    made = [Measurement(c, FAILED, why, trial=i) for i, c in enumerate(candidates(3, 0))]
-    return finished(made, Budget(5.0), folder, warnings=(), early_stops=(0, 0))
+    made = [Measurement(candidate=c, outcome=FAILED, reason=why, trial=i) for i, c in enumerate(candidates(3, 0))]
+    return finished(made, Budget(latency_ms=5.0), folder, warnings=(), early_stops=(0, 0))
 
 
 KINDS = {
@@ -289,13 +324,13 @@ KINDS = {
     "disturbed": disturbed,
     "evil": evil,
     "failed": failed,
-    "empty": lambda folder: finished([], Budget(5.0), folder, seconds=Seconds(), warnings=()),
-    "single": lambda folder: usual(folder, count=1, budget=Budget(50.0)),
+    "empty": lambda folder: finished([], Budget(latency_ms=5.0), folder, seconds=WallTime(), warnings=()),
+    "single": lambda folder: usual(folder, count=1, budget=Budget(latency_ms=50.0)),
     "no baseline": lambda folder: replace(usual(folder), baseline=None),
-    "memory": lambda folder: usual(folder, Budget(5.0, 90.0, 110.0, 0.02)),
-    "memory missed": lambda folder: usual(folder, Budget(5.0, 95.0, 20.0)),
-    "drop missed": lambda folder: usual(folder, Budget(2.0, 95.0, None, 0.001)),
-    "wide": lambda folder: usual(folder, Budget(0.9, 99.0)),
+    "memory": lambda folder: usual(folder, Budget(latency_ms=5.0, percentile=90.0, peak_mb=110.0, max_drop=0.02)),
+    "memory missed": lambda folder: usual(folder, Budget(latency_ms=5.0, percentile=95.0, peak_mb=20.0)),
+    "drop missed": lambda folder: usual(folder, Budget(latency_ms=2.0, percentile=95.0, peak_mb=None, max_drop=0.001)),
+    "wide": lambda folder: usual(folder, Budget(latency_ms=0.9, percentile=99.0)),
 }
 
 

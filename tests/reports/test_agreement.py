@@ -11,21 +11,21 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from evaluators.measurement import KEPT, OVER_BUDGET
-from evaluators.stopwatch import Stopwatch
-from reports.write import write
+from evaluators.timing.stopwatch import Stopwatch
+from reports.run_report import write
 from search.budget import Budget
-from search.finish import finish
-from search.ledger import Ledger
-from search.remembered import Remembered
 from search.run import OK, main
-from search.study import record_corrections
+from search.sampling.optuna_study import record_corrections
+from search.selection.finalists import finish
+from search.storage.cached_evaluator import CachedEvaluator
+from search.storage.ledger import Ledger
 from spaces.space import load
 from tests.agreement import disagreements
 from tests.reports.conftest import usual
 from tests.search.analytic import Analytic
-from tests.search.test_budget_sampler import go
-from tests.search.test_lookup import command
-from tests.spaces.test_table import small
+from tests.search.runs.test_table_run import command
+from tests.search.samplers.test_budget import go
+from tests.spaces.test_table_space import small
 
 __all__ = ["small"]  # a fixture
 
@@ -84,11 +84,11 @@ def test_what_the_journal_says_was_corrected_counts(folder):
 
 def test_a_finalist_that_is_too_slow_after_all_is_corrected_in_the_journal(tmp_path):
     """Timed again it misses the budget: report and journal must both say so."""
-    budget, space = Budget(2.0), load("tiny")
+    budget, space = Budget(latency_ms=2.0), load("tiny")
     evaluator = Analytic(confirm_factor=1.5)
     found = go(tmp_path, evaluator, space, budget, 10)
     ledger = Ledger(tmp_path / "ledger.jsonl")
-    remembered = Remembered(evaluator, ledger, Stopwatch())
+    remembered = CachedEvaluator(evaluator, ledger, Stopwatch())
     ending = finish(found, remembered, budget, frozenset(space.parents()), lambda line: None)
     ledger.close()
     changed = [m for m in ending.measurements if m.outcome == OVER_BUDGET and found[m.trial].outcome == KEPT]

@@ -7,9 +7,9 @@ import pytest
 
 from evaluators.measurement import Accuracy
 from reports.classes import ALL, WORST, by_class, class_warnings, summary
-from reports.front import rows
+from reports.formatting import headline, trust
 from reports.html import page
-from reports.words import headline, trust
+from reports.trial_table import rows
 from tests.reports.conftest import CLASSES, KINDS, usual
 
 
@@ -54,7 +54,16 @@ def test_of_many_classes_the_worst_are_shown(tmp_path):
     counts = (5,) * count
     errors = tuple((place, (place + 1) % count, 1 + place % 5) for place in range(0, count, 3))
     right = sum(counts) - sum(n for *_, n in errors)
-    test = Accuracy(right / 5000, right, 5000, 3, "test", "a" * 64, class_counts=counts, errors=errors)
+    test = Accuracy(
+        top1=right / 5000,
+        correct=right,
+        count=5000,
+        epochs=3,
+        split="test",
+        model_sha256="a" * 64,
+        class_counts=counts,
+        errors=errors,
+    )
     result = replace(result, choice=replace(result.choice, test=test), classes=tuple(map(str, range(count))))
     choice = by_class(result)[0]
     assert len(choice.shown) == WORST < ALL and {row.recall for row in choice.shown} == {0.0}
@@ -103,7 +112,16 @@ def _by(m, metric):
 
 
 def test_config_counts_by_class():
-    accuracy = Accuracy(0.95, 95, 100, 3, "test", "", class_counts=(95, 5), errors=((1, 0, 5),))
+    accuracy = Accuracy(
+        top1=0.95,
+        correct=95,
+        count=100,
+        epochs=3,
+        split="test",
+        model_sha256="",
+        class_counts=(95, 5),
+        errors=((1, 0, 5),),
+    )
     told = summary(accuracy, ("good", "bad"))
     assert told["balanced"] == 0.5 and told["by_class"][1] == {
         "class": "bad", "images": 5, "recall": 0.0, "precision": None,

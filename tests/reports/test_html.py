@@ -10,9 +10,9 @@ from html.parser import HTMLParser
 import pytest
 from playwright.sync_api import sync_playwright
 
+from reports.formatting import finalists, int8_finalists
 from reports.html import page
-from reports.words import finalists, laddered
-from reports.write import write
+from reports.run_report import write
 from tests.reports.conftest import EVIL, KINDS, usual
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -56,7 +56,7 @@ def test_names_are_text_everywhere(tmp_path):
 def test_the_page_tells_what_int8_took(tmp_path):
     """Every rung of every int8 finalist, with what it lost; nothing where none is int8."""
     result = usual(tmp_path)
-    told = laddered(result)
+    told = int8_finalists(result)
     assert told and told[0] is result.choice and all(m.candidate.precision == "int8" for m in told)
     text = page(result)
     tables = re.findall(r'<table class="took">(.*?)</table>', text, re.S)

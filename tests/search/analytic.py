@@ -42,7 +42,14 @@ class Analytic:
         self.calls.append(("structure", candidate.key()))
         if candidate.key() in self.broken:
             return self.broken[candidate.key()]
-        return Structure(int(1e4 * self.cost(candidate)), int(1e6 * self.cost(candidate)), 1000, 0.0, "none", 13)
+        return Structure(
+            parameters=int(1e4 * self.cost(candidate)),
+            macs=int(1e6 * self.cost(candidate)),
+            onnx_bytes=1000,
+            parity_max_abs=0.0,
+            exporter="none",
+            opset=13,
+        )
 
     def latency(self, candidate: Candidate, limit_ms: float | None) -> Latency:
         self.calls.append(("latency", candidate.key()))
@@ -65,7 +72,14 @@ class Analytic:
 
     def _accuracy(self, candidate: Candidate, epochs: int, split: str) -> Accuracy:
         correct = round(1000 * self.top1(candidate, epochs))
-        return Accuracy(correct / 1000, correct, 1000, epochs, split, candidate.graph_key())
+        return Accuracy(
+            top1=correct / 1000,
+            correct=correct,
+            count=1000,
+            epochs=epochs,
+            split=split,
+            model_sha256=candidate.graph_key(),
+        )
 
     def _latency(self, candidate: Candidate, factor: float) -> Latency:
         ms = self.cost(candidate) * factor

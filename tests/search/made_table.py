@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy
 import pandas
 
-from spaces.table import TableSpace, load_table
+from spaces.table_space import TableSpace, load_table
 
 TOML = """
 title = "made from formulas"

@@ -9,8 +9,8 @@ from math import ceil
 
 from evaluators.measurement import Failure, Interval, Latency, Structure
 from spaces.candidate import Candidate
-from spaces.declared import DECLARED
-from spaces.widths import kept, rounding
+from spaces.channel_rounding import round_width, rounding
+from spaces.operation_specs import DECLARED
 from tests.search.analytic import Analytic
 
 STEP, WIDTHS = 8, (64, 128, 256)
@@ -28,13 +28,13 @@ class Stairs(Analytic):
     def widths(self, c: Candidate) -> tuple[int, ...]:
         amount, to = c.amount("prune"), dict(c.options).get("prune_to", DECLARED)
         if to == DECLARED:
-            return tuple(kept(width, amount, STEP) for width in WIDTHS)
+            return tuple(round_width(width, amount, STEP) for width in WIDTHS)
         return tuple(rounding(to).left(width, amount) for width in WIDTHS)
 
     def cost(self, c: Candidate) -> float:
         block = self.blocks.get(c.precision, 1)
         paid = [block * ceil(width / block) for width in self.widths(c)]
-        whole = super().cost(Candidate(c.family, c.variant, c.image_px, precision=c.precision))
+        whole = super().cost(Candidate(family=c.family, variant=c.variant, image_px=c.image_px, precision=c.precision))
         return whole * sum(a * b for a, b in pairwise(paid)) / FULL
 
     def structure(self, candidate: Candidate) -> Structure | Failure:
@@ -44,7 +44,16 @@ class Stairs(Analytic):
         self.built[candidate] = self.widths(candidate)
         to = dict(candidate.options).get("prune_to", "")
         macs = sum(a * b for a, b in pairwise(self.built[candidate]))
-        return Structure(macs, macs, 1000, 0.0, "none", 13, STEP, to)
+        return Structure(
+            parameters=macs,
+            macs=macs,
+            onnx_bytes=1000,
+            parity_max_abs=0.0,
+            exporter="none",
+            opset=13,
+            granularity=STEP,
+            rounded_to=to,
+        )
 
     def _latency(self, candidate: Candidate, factor: float) -> Latency:
         found = super()._latency(candidate, factor)

@@ -8,8 +8,11 @@ from search.run import USER, main
 
 def test_what_one_runtime_can_keep_is_not_refused():
     taken = {"onnxruntime": 58.0, "openvino": 90.0}
-    assert Budget(5.0).impossible_mb(taken) == "" and Budget(5.0, peak_mb=70.0).impossible_mb(taken) == ""
-    line = Budget(5.0, peak_mb=58.0).impossible_mb(taken)
+    assert (
+        Budget(latency_ms=5.0).impossible_mb(taken) == ""
+        and Budget(latency_ms=5.0, peak_mb=70.0).impossible_mb(taken) == ""
+    )
+    line = Budget(latency_ms=5.0, peak_mb=58.0).impossible_mb(taken)
     assert line.startswith("--budget-mb 58 can't be kept") and "onnxruntime takes 58 MB, openvino takes 90 MB" in line
 
 

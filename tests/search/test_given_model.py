@@ -15,11 +15,11 @@ import pytest
 from onnx import numpy_helper
 from PIL import Image
 
-from evaluators.data import arrays, normalise, open_dataset
-from evaluators.images import load_image
+from evaluators.data.loading import arrays, open_dataset
+from evaluators.data.preprocessing import load_image, normalise
 from evaluators.measurement import KEPT
 from search.budget import Budget
-from search.funnel import Gates, evaluate, promising
+from search.pipeline.stages import StageLimits, evaluate, promising
 from search.run import OK, USER, main
 from spaces.candidate import Candidate
 from spaces.space import SpaceError, add_models, load
@@ -27,7 +27,7 @@ from tests.evaluators.test_given import PX, net
 from tests.search.analytic import Analytic
 
 FAMILY = "/somewhere/net.onnx@0123456789ab"
-FIXED = Candidate(FAMILY, "net", PX)
+FIXED = Candidate(family=FAMILY, variant="net", image_px=PX)
 
 
 def test_add_models_adds_a_plain_candidate_at_every_precision():
@@ -51,11 +51,17 @@ def test_a_space_names_models_beside_it(tmp_path):
 
 
 def test_evaluate_scores_a_fixed_candidate_once_and_holds_it_against_nobody():
-    gates, evaluator = Gates(Budget(1000.0), rungs=(1, 3)), Analytic()
+    gates, evaluator = StageLimits(budget=Budget(latency_ms=1000.0), rungs=(1, 3)), Analytic()
     fixed = replace(FIXED, variant="res8_w8_s2")
     measured = evaluate(fixed, evaluator, gates, [], lambda line: None)
     assert measured.outcome == KEPT and [a.epochs for a in measured.accuracies] == [0]
-    trained = evaluate(Candidate("tiny_resnet", "res8_w8_s2", 32), evaluator, gates, [measured], lambda line: None)
+    trained = evaluate(
+        Candidate(family="tiny_resnet", variant="res8_w8_s2", image_px=32),
+        evaluator,
+        gates,
+        [measured],
+        lambda line: None,
+    )
     assert trained.outcome == KEPT
     worse = replace(trained.accuracies[0], top1=0.0, correct=0, epochs=1)
     assert promising(worse, trained.latency, gates, [measured]) == ""

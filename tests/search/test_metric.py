@@ -11,17 +11,17 @@ from optuna.storages.journal import JournalFileBackend
 
 from evaluators.measurement import KEPT, METRICS, Accuracy, Interval, Latency, Measurement
 from search.budget import Budget
-from search.choice import baseline, ranked
-from search.earlier import read_earlier
-from search.funnel import Gates, promising
-from search.pareto import front, objectives
+from search.pipeline.stages import StageLimits, promising
 from search.run import USER, main, parser, settings_of
+from search.runs.warm_start import read_earlier
+from search.selection.pareto import front, objectives
+from search.selection.ranking import baseline, rank_feasible
 from search.settings import SettingsError, go_on
 from spaces.space import load
 from tests.search.analytic import Analytic
-from tests.search.test_budget_sampler import go
-from tests.search.test_lookup import command
-from tests.spaces.test_table import small
+from tests.search.runs.test_table_run import command
+from tests.search.samplers.test_budget import go
+from tests.spaces.test_table_space import small
 
 __all__ = ["small"]  # a fixture
 SPACE = load("tiny")
@@ -41,18 +41,21 @@ class Blind(Analytic):
         errors = ((0, 1, max(0, wrong - rare)), (1, 0, rare))
         correct = plain.count - max(0, wrong - rare) - rare
         return Accuracy(
-            correct / plain.count, correct, plain.count, epochs, split, plain.model_sha256,
+            top1=correct / plain.count, correct=correct, count=plain.count, epochs=epochs, split=split, model_sha256=plain.model_sha256,
             class_counts=(950, 50), errors=errors, metric=self.metric,
         )  # fmt: skip
 
 
 def searched(folder, metric):
-    return go(folder, Blind(metric), SPACE, Budget(1e6, metric=metric), 24)
+    return go(folder, Blind(metric), SPACE, Budget(latency_ms=1e6, metric=metric), 24)
 
 
 def test_the_choice_goes_by_the_metric(tmp_path):
     by_top1, by_class = (searched(tmp_path / name, name) for name in ("top1", "balanced"))
-    best = {name: ranked(found, Budget(1e6), None)[0] for name, found in (("top", by_top1), ("class", by_class))}
+    best = {
+        name: rank_feasible(found, Budget(latency_ms=1e6), None)[0]
+        for name, found in (("top", by_top1), ("class", by_class))
+    }
     assert best["top"].accuracy.top1 == max(m.accuracy.top1 for m in by_top1 if m.outcome == KEPT)
     assert best["class"].candidate.precision == "int8" and best["class"].accuracy.confusion.recalls()[1] == 0.9
     assert best["class"].accuracy.score == max(m.accuracy.score for m in by_class if m.outcome == KEPT)
@@ -81,7 +84,15 @@ def accuracy(recalls: tuple[float, float], metric: str, epochs: int = 3) -> Accu
     errors = tuple((c, 1 - c, round(n * (1 - r))) for c, (n, r) in enumerate(zip((900, 100), recalls, strict=True)))
     right = 1000 - sum(n for *_, n in errors)
     return Accuracy(
-        right / 1000, right, 1000, epochs, "validation", "", class_counts=(900, 100), errors=errors, metric=metric
+        top1=right / 1000,
+        correct=right,
+        count=1000,
+        epochs=epochs,
+        split="validation",
+        model_sha256="",
+        class_counts=(900, 100),
+        errors=errors,
+        metric=metric,
     )
 
 
@@ -92,8 +103,22 @@ def measured(recalls, metric, trial=0):
 
 def searched_one():
     about = Interval(1.0, 0.98, 1.02)
-    latency = Latency(95.0, about, about, about, 50.0, 40.0, 1.0, 80, 2, 0, "", "", "")
-    return Measurement(SPACE.parents()[0], KEPT, latency=latency)
+    latency = Latency(
+        percentile=95.0,
+        percentile_ms=about,
+        median_ms=about,
+        rank_ms=about,
+        peak_mb=50.0,
+        runtime_mb=40.0,
+        load_ms=1.0,
+        samples=80,
+        blocks=2,
+        repeated=0,
+        disturbed="",
+        model_sha256="",
+        runtime_version="",
+    )
+    return Measurement(candidate=SPACE.parents()[0], outcome=KEPT, latency=latency)
 
 
 def test_limits_and_gates_go_by_the_metric():
@@ -101,14 +126,14 @@ def test_limits_and_gates_go_by_the_metric():
     for metric, ahead in (("top1", True), ("balanced", False), ("macro-f1", False)):
         blind, even = measured((0.99, 0.3), metric), measured((0.9, 0.9), metric, 1)
         assert (blind.accuracy.score > even.accuracy.score) == ahead, metric
-        assert Budget(9, max_drop=0.01, metric=metric).keeps_accuracy(blind, even) == ahead
+        assert Budget(latency_ms=9, max_drop=0.01, metric=metric).keeps_accuracy(blind, even) == ahead
         better, worse = (blind, even) if ahead else (even, blind)
         assert baseline([blind, even], frozenset([blind.candidate])) == better
-        assert promising(better.accuracy, better.latency, Gates(Budget(9)), [worse]) == ""
+        assert promising(better.accuracy, better.latency, StageLimits(budget=Budget(latency_ms=9)), [worse]) == ""
     assert "where trial 1" in promising(
         accuracy((0.99, 0.3), "balanced"),
         searched_one().latency,
-        Gates(Budget(9)),
+        StageLimits(budget=Budget(latency_ms=9)),
         [measured((0.9, 0.9), "balanced", 1)],
     )
 

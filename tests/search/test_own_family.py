@@ -7,8 +7,8 @@ import json
 import pandas
 import pytest
 
-from search.folder import command, located
 from search.run import OK, USER, main, parser, settings_of
+from search.runs.run_directory import command, located
 from search.settings import Settings, SettingsError, from_toml, write
 from tests.own_family import NETS, SPACE
 
@@ -23,15 +23,15 @@ def test_family_may_be_given_several_times_and_is_written_down(tmp_path):
     write(settings, tmp_path / "config.toml")
     assert from_toml(tmp_path / "config.toml") == settings
     with pytest.raises(SettingsError, match="UTF-8"):
-        Settings(5.0, family=("caf\udce9.py",))
+        Settings(budget_ms=5.0, family=("caf\udce9.py",))
 
 
 def test_located_knows_files_from_anywhere(tmp_path, monkeypatch):
     (tmp_path / "s.toml").write_text(SPACE)
     monkeypatch.chdir(tmp_path)
-    found = located(Settings(5.0, space="s.toml", family=("nets.py",)))
+    found = located(Settings(budget_ms=5.0, space="s.toml", family=("nets.py",)))
     assert found.space == str(tmp_path / "s.toml") and found.family == (str(tmp_path / "nets.py"),)
-    assert located(Settings(5.0, space="tiny")).space == "tiny" and located(found) == found
+    assert located(Settings(budget_ms=5.0, space="tiny")).space == "tiny" and located(found) == found
 
 
 def test_a_table_refuses_families():

@@ -17,7 +17,7 @@ def asked(*words):
 
 def test_command_line_file_and_python_are_the_same(tmp_path):
     ours = asked("--budget-ms", "5", "--trials", "60", "--time-limit", "15m", "--rungs", "0,2")
-    assert ours == Settings(5.0, trials=60, time_limit_s=900.0, rungs=(0, 2))
+    assert ours == Settings(budget_ms=5.0, trials=60, time_limit_s=900.0, rungs=(0, 2))
     (tmp_path / "c.toml").write_text('budget-ms = 5\ntrials = 60\ntime-limit = "15m"\nrungs = [0, 2]\n')
     assert asked("--config", str(tmp_path / "c.toml")) == ours
     assert asked("--config", str(tmp_path / "c.toml"), "--trials", "7").trials == 7
@@ -31,7 +31,7 @@ def test_command_line_file_and_python_are_the_same(tmp_path):
 )
 def test_written_settings_read_back_the_same(tmp_path_factory, ms, text, rungs, mb):
     path = tmp_path_factory.mktemp("s") / "config.toml"
-    settings = Settings(ms, data=text, rungs=rungs, budget_mb=mb)
+    settings = Settings(budget_ms=ms, data=text, rungs=rungs, budget_mb=mb)
     write(settings, path)
     assert from_toml(path) == settings
 
@@ -87,16 +87,16 @@ def test_an_unknown_setting_lists_those_there_are(tmp_path):
 
 
 def test_a_run_is_gone_on_with_only_as_it_began(tmp_path):
-    began = Settings(5.0, trials=20)
+    began = Settings(budget_ms=5.0, trials=20)
     assert go_on(began, replace(began, trials=50), tmp_path).trials == 50
     with pytest.raises(SettingsError, match=r"budget_ms was 5.0, now 6.0"):
         go_on(began, replace(began, budget_ms=6.0), tmp_path)
 
 
 def test_resume_takes_what_was_recorded(tmp_path):
-    write(Settings(5.0, seed=3, out=str(tmp_path)), tmp_path / "config.toml")
+    write(Settings(budget_ms=5.0, seed=3, out=str(tmp_path)), tmp_path / "config.toml")
     settings = asked("--resume", "--out", str(tmp_path), "--trials", "99")
-    assert settings == Settings(5.0, seed=3, trials=99, out=str(tmp_path))
+    assert settings == Settings(budget_ms=5.0, seed=3, trials=99, out=str(tmp_path))
     with pytest.raises(SettingsError, match="leave out seed"):
         asked("--resume", "--out", str(tmp_path), "--seed", "4")
 
@@ -130,7 +130,7 @@ def test_config_of_odd_values_is_settings_or_one_line(tmp_path, name, value):
 
 def test_config_with_a_byte_order_mark_is_read(tmp_path):
     (tmp_path / "c.toml").write_bytes(b'\xef\xbb\xbfbudget_ms = 5\r\nspace = "tiny"\r\n')
-    assert from_toml(tmp_path / "c.toml") == Settings(5.0, space="tiny")
+    assert from_toml(tmp_path / "c.toml") == Settings(budget_ms=5.0, space="tiny")
 
 
 def test_config_without_end_is_not_read_to_it():

@@ -2,8 +2,9 @@
 
 import pytest
 
-from spaces.declared import operations, options
-from spaces.network import Plan, Unbuildable, compressed, family_names
+from spaces.candidate import UnbuildableError
+from spaces.network import NetworkPlan, build_from_plan, family_names
+from spaces.operation_specs import operations, options
 from spaces.space import SpaceError, load
 from tests.lightest import every_family, lightest
 
@@ -14,15 +15,22 @@ EXCLUDED = [(op, family, value) for op, declared in operations().items() for fam
 
 def plan(operation, family, value=""):
     chosen = tuple((name, value) for name, o in options().items() if o.operation == operation and value in o.values)
-    return Plan(family, lightest(family), CLASSES, PX, ((operation, AMOUNT[operation]),), chosen)
+    return NetworkPlan(
+        family=family,
+        variant=lightest(family),
+        classes=CLASSES,
+        image_px=PX,
+        steps=((operation, AMOUNT[operation]),),
+        options=chosen,
+    )
 
 
 @pytest.mark.parametrize("operation, family, value", EXCLUDED)
 def test_what_is_excluded_fails(operation, family, value):
     """Once it works, as after an update of a library, it is no longer to be excluded."""
     assert family in family_names()
-    with pytest.raises(Unbuildable, match=operation):
-        compressed(plan(operation, family, value))
+    with pytest.raises(UnbuildableError, match=operation):
+        build_from_plan(plan(operation, family, value))
 
 
 @pytest.mark.parametrize("operation", operations())
@@ -33,7 +41,7 @@ def test_what_is_not_excluded_works(operation, family, variant):
         return
     for value in ("", *(value for values in declared.options.values() for value in values[1:])):
         if (family, value) not in declared.excluded:
-            compressed(plan(operation, family, value))
+            build_from_plan(plan(operation, family, value))
 
 
 def test_option_values_tell_which_option_is_meant():

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from spaces import network
-from spaces.network import Unbuildable, build, family_names, head_name, normalisation, variants
+from spaces.candidate import UnbuildableError
+from spaces.network import build, family_names, head_name, normalisation, variants
 
 EVERY = [(family, variant) for family in family_names() for variant in variants(family)]
 HEAVY = {"resnet50", "resnet101", "resnet152", "densenet121", "efficientnet_b1", "efficientnet_b2"}
@@ -93,19 +94,19 @@ def test_own_families_do_not_import_torchvision():
 
 
 def test_unknown_names_say_what_there_is():
-    with pytest.raises(Unbuildable, match="not known; there are cifar_resnet, densenet") as caught:
+    with pytest.raises(UnbuildableError, match="not known; there are cifar_resnet, densenet") as caught:
         build("vgg", "vgg16", CLASSES, 32)
     assert "\n" not in str(caught.value) and caught.value.kind == "unbuildable"
-    with pytest.raises(Unbuildable, match="no variant 'resnet19'; it has resnet18"):
+    with pytest.raises(UnbuildableError, match="no variant 'resnet19'; it has resnet18"):
         build("resnet", "resnet19", CLASSES, 32)
-    with pytest.raises(Unbuildable, match="no operation 'squash'; there are lowrank, prune"):
+    with pytest.raises(UnbuildableError, match="no operation 'squash'; there are lowrank, prune"):
         network.apply_steps(torch.nn.Identity(), [("squash", 0.5)], 32, CLASSES)
 
 
 @pytest.mark.parametrize("family", sorted(network.LEFT_OUT))
 def test_a_family_left_out_says_why(family):
     assert family not in family_names()
-    with pytest.raises(Unbuildable, match="is left out: "):
+    with pytest.raises(UnbuildableError, match="is left out: "):
         build(family, family, CLASSES, 32)
 
 

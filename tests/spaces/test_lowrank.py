@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from spaces.candidate import UnbuildableError
 from spaces.families.mobilenet_v1 import SameConv2d
-from spaces.network import Unbuildable, apply_steps, build, count_macs, head_name
+from spaces.network import apply_steps, build, count_macs, head_name
 from spaces.operations import lowrank
 from tests.lightest import every_family
 
@@ -47,7 +48,7 @@ def layers():
 @pytest.mark.parametrize("kind", layers())
 def test_full_rank_is_the_layer_itself(kind):
     layer, x = layers()[kind]
-    whole = lowrank.decomposed(layer, lowrank.ranks_of(layer, 0.0, 1))
+    whole = lowrank.decompose(layer, lowrank.ranks_of(layer, 0.0, 1))
     assert torch.allclose(whole(x), layer(x), atol=1e-4)
 
 
@@ -56,7 +57,7 @@ def test_the_output_is_nearer_the_higher_the_rank(kind):
     layer, x = layers()[kind]
     wanted = layer(x)
     off = [
-        float((lowrank.decomposed(layer, lowrank.ranks_of(layer, amount, 1))(x) - wanted).norm())
+        float((lowrank.decompose(layer, lowrank.ranks_of(layer, amount, 1))(x) - wanted).norm())
         for amount in (0.75, 0.5, 0.25, 0.0)
     ]
     assert off == sorted(off, reverse=True) and off[0] > 0.05 * float(wanted.norm()) and off[-1] < 1e-4
@@ -84,7 +85,7 @@ def test_a_higher_rank_is_never_a_worse_fit(inputs, outputs, k, seed, data):
     )
     off = []
     for amount in amounts:
-        parts = lowrank.decomposed(layer, lowrank.ranks_of(layer, amount, 1))
+        parts = lowrank.decompose(layer, lowrank.ranks_of(layer, amount, 1))
         off.append(float((dense(parts) - layer.weight).norm()))
     assert all(b <= a + 1e-4 for a, b in pairwise(off))
 
@@ -93,14 +94,14 @@ def test_a_matrix_of_low_rank_loses_nothing():
     torch.manual_seed(0)
     layer = nn.Conv2d(16, 16, 1)
     layer.weight.data[:, :, 0, 0] = torch.randn(16, 4) @ torch.randn(4, 16)
-    parts, x = lowrank.decomposed(layer, (4, 4)), torch.randn(2, 16, 5, 5)
+    parts, x = lowrank.decompose(layer, (4, 4)), torch.randn(2, 16, 5, 5)
     assert torch.allclose(parts(x), layer(x), atol=1e-4)
     assert [part.weight.shape[:2] for part in parts] == [(4, 16), (16, 4)]
 
 
 def test_channels_in_between_are_of_one_scale():
     layer, _ = layers()["3x3"]
-    *before, _ = lowrank.decomposed(layer, (6, 10))
+    *before, _ = lowrank.decompose(layer, (6, 10))
     for part in before:
         norms = part.weight.flatten(1).norm(dim=1)
         assert torch.allclose(norms, torch.ones_like(norms), atol=1e-5)
@@ -155,12 +156,12 @@ def test_it_goes_together_with_pruning(family, variant, steps):
 
 @pytest.mark.parametrize("amount", [-0.1, 1.0, 1.5])
 def test_an_impossible_amount_is_refused(amount):
-    with pytest.raises(Unbuildable, match="not a fraction"):
+    with pytest.raises(UnbuildableError, match="not a fraction"):
         thinned("tiny_mobile", "mb_w8", amount)
 
 
 def test_saving_nothing_is_a_failure():
-    with pytest.raises(Unbuildable, match="none saved"):
+    with pytest.raises(UnbuildableError, match="none saved"):
         thinned("mobilenet_v1", "mobilenet_v1_025", 0.05)
 
 

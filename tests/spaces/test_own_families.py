@@ -9,7 +9,7 @@ from spaces.candidate import Candidate
 from spaces.family_files import family_of, identity, label
 from spaces.family_judgement import judge_family
 from spaces.family_loading import load_family
-from spaces.network import Plan, build, compressed, normalisation, packed, unpacked
+from spaces.network import NetworkPlan, build, build_from_plan, normalisation, pack, unpack
 from spaces.space import SpaceError, add_families, fill_families, load
 from tests.own_family import NETS, SPACE
 
@@ -24,7 +24,7 @@ def file(tmp_path):
 
 
 def key(file):
-    return Candidate(family_of(file), "mine_s", PX).key()
+    return Candidate(family=family_of(file), variant="mine_s", image_px=PX).key()
 
 
 def test_identity_is_of_the_content_wherever_it_lies(file, tmp_path):
@@ -35,7 +35,9 @@ def test_identity_is_of_the_content_wherever_it_lies(file, tmp_path):
     moved.write_text(NETS + "# edited\n")
     assert key(file) != key(moved) and identity(family_of(moved)).startswith("nets@")
     assert identity("resnet") == label("resnet") == "resnet"
-    assert Candidate("tiny_resnet", "res8_w8_s2", 16).structure_key() == "f2585a7a3c26"  # as before there were files
+    assert (
+        Candidate(family="tiny_resnet", variant="res8_w8_s2", image_px=16).structure_key() == "f2585a7a3c26"
+    )  # as before there were files
 
 
 def test_load_family_leaves_nothing_beside_the_file_and_tells_a_change(file):
@@ -101,12 +103,12 @@ def test_judge_family_unknown_network_says_what_there_is(file):
 @pytest.mark.parametrize("steps", [(("prune", 0.5),), (("lowrank", 0.5),), (("prune", 0.25), ("lowrank", 0.5))])
 def test_a_network_of_a_file_is_compressed_and_saved_like_any_other(file, steps):
     family = family_of(file)
-    plan = Plan(family, "mine_m", CLASSES, PX, steps)
-    net = compressed(plan).eval()
+    plan = NetworkPlan(family=family, variant="mine_m", classes=CLASSES, image_px=PX, steps=steps)
+    net = build_from_plan(plan).eval()
     whole = build(family, "mine_m", CLASSES, PX)
     assert sum(p.numel() for p in net.parameters()) < sum(p.numel() for p in whole.parameters())
     image = torch.randn(1, 3, PX, PX)
-    assert torch.equal(unpacked(packed(net, plan))(image), net(image))
+    assert torch.equal(unpack(pack(net, plan))(image), net(image))
 
 
 def test_a_space_names_files_beside_it(file):

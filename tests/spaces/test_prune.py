@@ -5,10 +5,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spaces.declared import operations
-from spaces.network import Unbuildable, apply_steps, build, count_macs, family_names
+from spaces.candidate import UnbuildableError
+from spaces.channel_rounding import granularity, round_width
+from spaces.network import apply_steps, build, count_macs, family_names
+from spaces.operation_specs import operations
 from spaces.operations import prune
-from spaces.widths import granularity, kept
 from tests.lightest import every_family
 
 CLASSES, PX = 7, 32
@@ -43,7 +44,7 @@ def pruned(family, variant, amount, seed=0, **options):
     for parameter in net.parameters():  # unlike the initial ones, as trained weights are
         parameter.data = torch.randn_like(parameter) * (0.1 + seed)
     chosen = [(f"prune_{name}", value) for name, value in options.items()]
-    return apply_steps(net, [("prune", amount)], PX, CLASSES, chosen, gradients)
+    return apply_steps(net, [("prune", amount)], image_px=PX, classes=CLASSES, options=chosen, gradients=gradients)
 
 
 def shapes(net):
@@ -87,11 +88,11 @@ def test_one_end_of_the_net_loses_more(family, variant, where):
 @given(st.floats(0.01, 0.99), st.floats(0.01, 0.99), st.integers(0, 20), st.sampled_from(["even", "early", "late"]))
 def test_the_mean_amount_is_what_was_asked(amount, other, last, where):
     depths = [place / last if last else 0.5 for place in range(last + 1)]
-    amounts = [prune.tilted(amount, depth, where) for depth in depths]
+    amounts = [prune.tilt_amount(amount, depth, where) for depth in depths]
     assert sum(amounts) / len(amounts) == pytest.approx(amount)
     assert all(0 < a < 1 for a in amounts)
-    more = [prune.tilted(max(amount, other), depth, where) for depth in depths]
-    less = [prune.tilted(min(amount, other), depth, where) for depth in depths]
+    more = [prune.tilt_amount(max(amount, other), depth, where) for depth in depths]
+    less = [prune.tilt_amount(min(amount, other), depth, where) for depth in depths]
     assert all(a >= b for a, b in zip(more, less, strict=True))
 
 
@@ -106,7 +107,7 @@ def test_criteria_rank_by_what_they_are_named_for():
         block.conv1.weight.data[:] = torch.randn_like(block.conv1.weight)
         change(block)
         weight = block.conv1.weight.data.clone()
-        apply_steps(net, [("prune", 0.5)], PX, CLASSES, [("prune_by", by)], task)
+        apply_steps(net, [("prune", 0.5)], image_px=PX, classes=CLASSES, options=[("prune_by", by)], gradients=task)
         # inputs are cut as well: a channel is known by weights it kept
         left = net.features[1].conv1.weight.data.flatten(1)
         return [i for i in range(8) if any(set(row.tolist()) <= set(weight[i].flatten().tolist()) for row in left)]
@@ -138,7 +139,7 @@ def test_without_anything_to_go_by_magnitude_decides(by):
 
 
 def test_an_unknown_option_says_what_there_is():
-    with pytest.raises(Unbuildable, match="no prune_by 'luck'; there are magnitude, batchnorm, taylor"):
+    with pytest.raises(UnbuildableError, match="no prune_by 'luck'; there are magnitude, batchnorm, taylor"):
         pruned("tiny_mobile", "mb_w8", 0.3, by="luck")
 
 
@@ -149,11 +150,11 @@ def test_the_same_weights_are_cut_alike():
 
 @given(st.integers(1, 512), st.floats(0.01, 0.99), st.floats(0.01, 0.99), st.sampled_from([1, 2, 4, 8]))
 def test_what_is_kept_is_near_what_was_asked(width, amount, other, step):
-    keeps = kept(width, amount, step)
+    keeps = round_width(width, amount, step)
     assert 1 <= keeps <= width
     assert keeps == width or keeps % step == 0
     assert abs(keeps - width * (1 - amount)) <= max(step / 2, step - width * (1 - amount))
-    assert kept(width, max(amount, other), step) <= kept(width, min(amount, other), step)
+    assert round_width(width, max(amount, other), step) <= round_width(width, min(amount, other), step)
 
 
 @pytest.mark.parametrize(
@@ -210,14 +211,14 @@ def test_nothing_to_cut_changes_nothing():
 
 @pytest.mark.parametrize("amount", [-0.1, 1.0, 1.5])
 def test_an_impossible_amount_is_refused(amount):
-    with pytest.raises(Unbuildable, match="not a fraction"):
+    with pytest.raises(UnbuildableError, match="not a fraction"):
         pruned("tiny_mobile", "mb_w8", amount)
 
 
 def test_saving_nothing_is_a_failure():
     net = build("cifar_resnet", "cifar_resnet20", CLASSES, PX)
     net.fixed_layers = tuple(n for n, m in net.named_modules() if isinstance(m, torch.nn.Conv2d))
-    with pytest.raises(Unbuildable, match="none saved"):
+    with pytest.raises(UnbuildableError, match="none saved"):
         apply_steps(net, [("prune", 0.3)], PX, CLASSES)
 
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from spaces.declared import operations, options
-from spaces.network import Plan, compressed, packed, unpacked
+from spaces.network import NetworkPlan, build_from_plan, pack, unpack
+from spaces.operation_specs import operations, options
 from tests.lightest import every_family
 
 CLASSES, PX = 7, 32
@@ -22,7 +22,7 @@ def chosen(steps):
 
 def trained(plan):
     """Its weights and statistics are no fresh network's any more."""
-    net = compressed(plan).train()
+    net = build_from_plan(plan).train()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
     torch.nn.functional.cross_entropy(net(torch.randn(4, 3, PX, PX)), torch.arange(4)).backward()
     optimizer.step()
@@ -31,7 +31,7 @@ def trained(plan):
 
 def saved(net, plan):
     file = io.BytesIO()
-    torch.save(packed(net, plan), file)
+    torch.save(pack(net, plan), file)
     return torch.load(io.BytesIO(file.getvalue()), weights_only=True)
 
 
@@ -45,9 +45,9 @@ def test_the_same_outputs(family, variant, steps):
     if any((family, "") in operations()[name].excluded for name, _ in steps):
         return
     torch.manual_seed(0)
-    plan = Plan(family, variant, CLASSES, PX, steps, chosen(steps))
+    plan = NetworkPlan(family=family, variant=variant, classes=CLASSES, image_px=PX, steps=steps, options=chosen(steps))
     net, x = trained(plan), torch.randn(2, 3, PX, PX)
-    again = unpacked(saved(net, plan))
+    again = unpack(saved(net, plan))
     assert not again.training
     with torch.no_grad():
         assert net(x).isfinite().all(), "else nothing is equal"
@@ -55,17 +55,17 @@ def test_the_same_outputs(family, variant, steps):
 
 
 def test_loading_leaves_the_random_state_alone():
-    plan = Plan("tiny_mobile", "mb_w8", CLASSES, PX, STEPS[-1])
-    content = saved(compressed(plan), plan)
+    plan = NetworkPlan(family="tiny_mobile", variant="mb_w8", classes=CLASSES, image_px=PX, steps=STEPS[-1])
+    content = saved(build_from_plan(plan), plan)
     torch.manual_seed(3)
     expected = torch.rand(3)
     torch.manual_seed(3)
-    unpacked(content)
+    unpack(content)
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_weights_of_another_cut_do_not_load():
-    plan = Plan("tiny_mobile", "mb_w8", CLASSES, PX, (("prune", 0.5),))
-    content = packed(compressed(plan), replace(plan, steps=(("prune", 0.25),)))
+    plan = NetworkPlan(family="tiny_mobile", variant="mb_w8", classes=CLASSES, image_px=PX, steps=(("prune", 0.5),))
+    content = pack(build_from_plan(plan), replace(plan, steps=(("prune", 0.25),)))
     with pytest.raises(RuntimeError, match="size mismatch"):
-        unpacked(content)
+        unpack(content)

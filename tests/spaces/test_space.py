@@ -170,14 +170,38 @@ def test_an_unknown_space_lists_the_presets():
     threads=st.integers(1, 8),
 )
 def test_keys_change_with_what_they_name(px, amount, precision, threads):
-    one = Candidate("f", "v", px, (("prune", amount),), precision, "onnxruntime", threads)
+    one = Candidate(
+        family="f",
+        variant="v",
+        image_px=px,
+        steps=(("prune", amount),),
+        precision=precision,
+        runtime="onnxruntime",
+        threads=threads,
+    )
     late = replace(one, options=(("prune_where", "late"),))
     assert Candidate.from_dict(json.loads(json.dumps(late.to_dict()))) == late
     assert late.structure_key() != one.structure_key()
     assert Candidate.from_dict(one.to_dict()) == one
-    other = Candidate("f", "v", px, (("prune", amount),), "fp16", "onnxruntime", threads)
+    other = Candidate(
+        family="f",
+        variant="v",
+        image_px=px,
+        steps=(("prune", amount),),
+        precision="fp16",
+        runtime="onnxruntime",
+        threads=threads,
+    )
     assert one.structure_key() == other.structure_key() and one.graph_key() != other.graph_key()
-    more = Candidate("f", "v", px, (("prune", amount),), precision, "onnxruntime", threads + 1)
+    more = Candidate(
+        family="f",
+        variant="v",
+        image_px=px,
+        steps=(("prune", amount),),
+        precision=precision,
+        runtime="onnxruntime",
+        threads=threads + 1,
+    )
     assert one.graph_key() == more.graph_key() and one.key() != more.key()
 
 
@@ -192,7 +216,7 @@ def test_what_a_cut_must_be_faster_than_is_of_the_space(space):
             assert replace(other.uncut(), steps=(), options=()) == candidate.uncut()
             assert sum(amount for _, amount in other.steps) < sum(amount for _, amount in candidate.steps)
             assert set(other.options) <= set(candidate.options)
-    most = Candidate("tiny_resnet", "res8_w8_s2", 16, (("prune", 0.5),))
+    most = Candidate(family="tiny_resnet", variant="res8_w8_s2", image_px=16, steps=(("prune", 0.5),))
     assert space.less_cut(most) == (most.uncut(), replace(most, steps=(("prune", 0.25),)))
 
 
@@ -200,7 +224,12 @@ def test_both_steps_are_held_against_the_same_without_either(tmp_path):
     path = tmp_path / "both.toml"
     path.write_text(SPACE.replace("[families", OPTIONS + "[families"))
     both = Candidate(
-        "tiny_mobile", "mb_w8", 16, (("prune", 0.5), ("lowrank", 0.5)), "int8", options=(("prune_where", "late"),)
+        family="tiny_mobile",
+        variant="mb_w8",
+        image_px=16,
+        steps=(("prune", 0.5), ("lowrank", 0.5)),
+        precision="int8",
+        options=(("prune_where", "late"),),
     )
     pruned, apart = replace(both, steps=both.steps[:1]), replace(both, steps=both.steps[1:], options=())
     assert set(load(str(path)).less_cut(both)) == {both.uncut(), pruned, apart}

@@ -10,17 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from evaluators.cutting import cut_to
-from evaluators.export import export
-from evaluators.feed import Feed
-from evaluators.jobs import Ladder, Recipe
-from evaluators.quantizing.qdq import Plan as Quantized
-from evaluators.quantizing.qdq import prepared
-from evaluators.quantizing.ranges import extremes
-from evaluators.quantizing.tuning import tuned
+from evaluators.device_space import cut_to
+from evaluators.export.onnx_export import export
+from evaluators.quantization.calibration import extremes
+from evaluators.quantization.qat import tune
+from evaluators.quantization.qdq import QuantizationPlan as Quantized
+from evaluators.quantization.qdq import prepare
+from evaluators.training.batches import BatchSource
+from evaluators.training.jobs import LadderConfig, TrainingRecipe
 from remote.device import Facts, Gpu, Int8Recipe
-from spaces.candidate import Candidate, NoGain
-from spaces.network import Plan, Unbuildable, apply_steps, build, compressed, head_name, packed, unpacked
+from spaces.candidate import Candidate, NoGainError, UnbuildableError
+from spaces.network import NetworkPlan, apply_steps, build, build_from_plan, head_name, pack, unpack
 from spaces.operations import sparse
 from spaces.space import SpaceError, load
 
@@ -103,9 +103,9 @@ def test_zeros_stay_where_they_are_when_the_net_learns():
 
 
 def test_they_stay_after_loading_too():
-    plan = Plan("tiny_mobile", "mb_w8", CLASSES, PX, STEPS)
-    first = learned(compressed(plan))
-    again = unpacked(packed(first, plan))
+    plan = NetworkPlan(family="tiny_mobile", variant="mb_w8", classes=CLASSES, image_px=PX, steps=STEPS)
+    first = learned(build_from_plan(plan))
+    again = unpack(pack(first, plan))
     wanted = [layer.weight.detach() != 0 for layer in sparse.eligible(first)]
     for zero, layer in zip(wanted, sparse.eligible(learned(again)), strict=True):
         assert torch.equal(zero, layer.weight.detach() != 0)
@@ -113,13 +113,15 @@ def test_they_stay_after_loading_too():
 
 def test_the_graph_is_sparse_in_fp32_and_in_int8_and_after_tuning(tmp_path):
     export(learned(sparse_net(("prune", 0.5), ("lowrank", 0.5))), PX, tmp_path / "m.onnx")
-    plain = prepared(tmp_path / "m.onnx")
+    plain = prepare(tmp_path / "m.onnx")
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (16, PX, PX, 3), dtype=np.uint8)
     pixels = random.standard_normal((16, 3, PX, PX), dtype=np.float32)
     plan = Quantized(plain, Int8Recipe("int8", symmetric=True, weight_bits=8), extremes(plain, pixels))
-    feed = Feed(images, np.arange(16) % CLASSES, ((0.5,) * 3, (0.5,) * 3), Recipe(batch=8, epoch_images=16))
-    after = tuned(plan, plain, feed, Ladder(qat_epochs=1, qat_lr=1e-3))
+    feed = BatchSource(
+        images, np.arange(16) % CLASSES, ((0.5,) * 3, (0.5,) * 3), TrainingRecipe(batch=8, epoch_images=16)
+    )
+    after = tune(plan, plain, feed, LadderConfig(qat_epochs=1, qat_lr=1e-3))
     layouts = {}
     for name, model in {"fp32": plain, "int8": plan.graph(), "tuned": after.graph()}.items():
         weights = [numpy_helper.to_array(t) for t in model.graph.initializer]
@@ -136,13 +138,13 @@ def initial(plan):
 
 @pytest.mark.parametrize("amount", [0.25, 0.75])
 def test_another_share_is_refused(amount):
-    with pytest.raises(Unbuildable, match=r"name 0 or 0\.5"):
+    with pytest.raises(UnbuildableError, match=r"name 0 or 0\.5"):
         apply_steps(build("tiny_mobile", "mb_w8", CLASSES, PX), (("sparse", amount),), PX, CLASSES)
 
 
 def test_a_net_without_such_a_layer_gains_nothing():
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Flatten(), torch.nn.Linear(8, CLASSES))
-    with pytest.raises(NoGain, match="no layer"):
+    with pytest.raises(NoGainError, match="no layer"):
         sparse.apply(net, 0.5, torch.zeros(1, 3, 3, 3), CLASSES, {})
 
 
@@ -168,7 +170,9 @@ def test_it_is_offered_where_the_device_has_it(tmp_path, facts, runtime, why):
 
 def test_it_must_be_faster_than_the_same_network_dense(tmp_path):
     (tmp_path / "s.toml").write_text(SPACE)
-    both = Candidate("tiny_mobile", "mb_w8", 32, (("prune", 0.5), *STEPS), "fp16")
+    both = Candidate(
+        family="tiny_mobile", variant="mb_w8", image_px=32, steps=(("prune", 0.5), *STEPS), precision="fp16"
+    )
     dense = replace(both, steps=(("prune", 0.5),))
     assert dense in load(str(tmp_path / "s.toml")).less_cut(both)
 

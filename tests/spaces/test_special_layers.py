@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from evaluators.structure import measure
-from spaces.candidate import Candidate, Unbuildable
-from spaces.folding import deployed, folded, in_branches
+from evaluators.stages.structure import measure
+from spaces.candidate import Candidate, UnbuildableError
+from spaces.folding import fold, fold_for_export, in_branches
 from spaces.network import apply_steps, build, head_name
 from spaces.operations import lowrank, sparse
 from spaces.plain_layers import is_plain
@@ -81,7 +81,7 @@ def test_full_rank_computes_the_same_whatever_the_layer(kind):
     x = torch.randn(2, 16) if "Linear" in type(layer).__name__ else torch.randn(2, 16, 9, 9)
     with torch.no_grad():
         wanted = layer(x)
-        assert torch.allclose(lowrank.decomposed(layer, (16, 16))(x), wanted, atol=1e-4)
+        assert torch.allclose(lowrank.decompose(layer, (16, 16))(x), wanted, atol=1e-4)
     assert is_plain(layer) == (kind in KEPT or kind == "grouped")
 
 
@@ -94,7 +94,7 @@ def decompose_whole(net, px):
         smallest[str(layers[name]).partition("kernel")[2], layers[name].weight.dim()] = name
     chosen = [name for name, layer in layers.items() if layer.weight.numel() <= SMALL or name in smallest.values()]
     for name in chosen:
-        net.set_submodule(name, lowrank.decomposed(layers[name], lowrank.ranks_of(layers[name], 0.0, 1)))
+        net.set_submodule(name, lowrank.decompose(layers[name], lowrank.ranks_of(layers[name], 0.0, 1)))
     return len(chosen)
 
 
@@ -135,7 +135,7 @@ def test_a_network_that_looks_into_its_layers_is_this_candidates_failure():
         def forward(self, x):
             return self.fc(self.mid(self.conv(x)).mean((2, 3)) * self.mid.weight.mean())
 
-    with pytest.raises(Unbuildable, match=r"lowrank 0\.9: AttributeError") as caught:
+    with pytest.raises(UnbuildableError, match=r"lowrank 0\.9: AttributeError") as caught:
         apply_steps(Curious(), [("lowrank", 0.9)], 32, CLASSES)
     assert "\n" not in str(caught.value)
 
@@ -174,7 +174,7 @@ def in_parts(wrong=False):
 def test_blocks_fold_and_the_network_is_left_as_it_was():
     net = in_parts()
     before = copy.deepcopy(net.state_dict())
-    made, x = folded(net, 32), torch.randn(2, 3, 32, 32)
+    made, x = fold(net, 32), torch.randn(2, 3, 32, 32)
     assert type(made[1]) is nn.Conv2d and isinstance(net[1], Branches)
     assert torch.allclose(made(x), net(x), atol=1e-5)
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
@@ -184,11 +184,11 @@ def test_blocks_fold_and_the_network_is_left_as_it_was():
 
 def test_a_fold_that_computes_something_else_is_not_used_and_it_is_told():
     net = in_parts(wrong=True)
-    kept, why = deployed(net, 32, is_cut=False)
+    kept, why = fold_for_export(net, 32, is_cut=False)
     assert kept is net and why.startswith("its branches can't be folded: the folded network is off by")
-    assert "\n" not in why and deployed(in_parts(), 32, is_cut=False)[1] == ""
-    with pytest.raises(Unbuildable, match=r"can't be folded: .* off by"):
-        deployed(net, 32, is_cut=True)
+    assert "\n" not in why and fold_for_export(in_parts(), 32, is_cut=False)[1] == ""
+    with pytest.raises(UnbuildableError, match=r"can't be folded: .* off by"):
+        fold_for_export(net, 32, is_cut=True)
 
 
 def test_deployed_without_memory_is_not_the_branches_fault(monkeypatch):
@@ -198,8 +198,8 @@ def test_deployed_without_memory_is_not_the_branches_fault(monkeypatch):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
     monkeypatch.setattr(Branches, "fuse", fuse)
-    with pytest.raises(Unbuildable, match="can't allocate memory"):
-        deployed(in_parts(), 32, is_cut=False)
+    with pytest.raises(UnbuildableError, match="can't allocate memory"):
+        fold_for_export(in_parts(), 32, is_cut=False)
 
 
 def restless(net):
@@ -236,7 +236,7 @@ REPARAMETRIZED = {
 def test_timms_networks_of_branches_fold_and_compute_the_same(variant):
     pytest.importorskip("timm", reason="the extra timm is not installed")
     net = restless(build("timm", variant, CLASSES, 32))
-    made, why = deployed(net, 32, is_cut=False)
+    made, why = fold_for_export(net, 32, is_cut=False)
     assert why == "" and (convolutions_and_norms(net), convolutions_and_norms(made)) == REPARAMETRIZED[variant]
     with torch.no_grad():
         x = torch.randn(2, 3, 32, 32)
@@ -267,19 +267,21 @@ def test_blocks_of_branches_fold_after_pruning(kind):
     net = nn.Sequential(*net, nn.Linear(24, CLASSES))
     cut = restless(apply_steps(net, [("prune", 0.5)], 32, CLASSES))
     assert cut[0].out_channels < 24
-    made, why = deployed(cut, 32, is_cut=True)
+    made, why = fold_for_export(cut, 32, is_cut=True)
     assert why == "" and convolutions_and_norms(made)[1] < convolutions_and_norms(cut)[1]
 
 
 def test_a_network_without_branches_is_deployed_as_it_is():
     net = build("tiny_resnet", "res8_w4_s2", CLASSES, 32)
-    assert folded(net, 32) is net
+    assert fold(net, 32) is net
 
 
 def test_the_graph_that_is_timed_is_folded(tmp_path):
     """What is timed has the convolutions of the folded network, fewer than it is trained with."""
     pytest.importorskip("timm", reason="the extra timm is not installed")
-    structure, path = measure(Candidate("timm", "repvgg_a0", 64), CLASSES, None, tmp_path, opset_max=13, seed=0)
+    structure, path = measure(
+        Candidate(family="timm", variant="repvgg_a0", image_px=64), CLASSES, None, tmp_path, opset_max=13, seed=0
+    )
     kinds = [node.op_type for node in onnx.load(path).graph.node]
     net = build("timm", "repvgg_a0", CLASSES, 64)
     assert kinds.count("Conv") < sum(isinstance(layer, nn.Conv2d) for layer in net.modules())

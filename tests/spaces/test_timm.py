@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from evaluators.structure import PARITY_MAX_ABS, measure
+from evaluators.stages.structure import PARITY_MAX_ABS, measure
 from remote.device import Int8Recipe
 from spaces import network, weights
 from spaces import space as spaces
-from spaces.candidate import Candidate, Unbuildable
+from spaces.candidate import Candidate, UnbuildableError
 from spaces.space import SpaceError, load
 from tests.spaces.test_weights import WEIGHTS, needs_weights
 
@@ -24,7 +24,7 @@ OTHERS = ("resnet18", "resnet18.a1_in1k", "lcnet_050", "regnetx_002")  # named b
 
 @pytest.mark.parametrize("variant", OTHERS)
 def test_any_name_is_a_network(tmp_path, variant):
-    candidate = Candidate("timm", variant, 32)
+    candidate = Candidate(family="timm", variant=variant, image_px=32)
     structure, _ = measure(candidate, CLASSES, CPU, tmp_path, opset_max=13, seed=0)
     assert structure.opset == 13 and structure.parity_max_abs < PARITY_MAX_ABS
 
@@ -36,7 +36,7 @@ def test_it_says_what_pretrained_weights_expect():
 
 def test_a_name_that_timm_lacks_says_what_comes_near():
     with pytest.raises(
-        Unbuildable, match=r"no variant 'mobilnetv3_small_100'; it has .*mobilenetv3_small_100"
+        UnbuildableError, match=r"no variant 'mobilnetv3_small_100'; it has .*mobilenetv3_small_100"
     ) as caught:
         network.build("timm", "mobilnetv3_small_100", CLASSES, 32)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
@@ -44,7 +44,7 @@ def test_a_name_that_timm_lacks_says_what_comes_near():
 
 def test_a_network_of_one_size_is_refused_at_another():
     """A vision transformer's positions are made for 224 px."""
-    with pytest.raises(Unbuildable, match="vit_tiny_patch16_224 at 96 px: Input height") as caught:
+    with pytest.raises(UnbuildableError, match="vit_tiny_patch16_224 at 96 px: Input height") as caught:
         network.build("timm", "vit_tiny_patch16_224", CLASSES, 96)
     assert "\n" not in str(caught.value)
 
@@ -55,7 +55,7 @@ def test_weights_from_a_file_named_like_the_network(tmp_path):
     save_file(whole.state_dict(), tmp_path / "mobilenetv3_small_100.safetensors")
     net = network.build("timm", "mobilenetv3_small_100", CLASSES, 96)
     told = weights.start(net, "timm", "mobilenetv3_small_100", tmp_path, download=False)
-    assert told == "mobilenetv3_small_100.safetensors" and weights.trained(told)
+    assert told == "mobilenetv3_small_100.safetensors" and weights.is_trained(told)
     assert torch.equal(net.conv_stem.weight, whole.conv_stem.weight)
     assert net.classifier.weight.shape == (CLASSES, 1024)
 
@@ -80,7 +80,7 @@ def test_timms_own_weights_are_loaded_by_timm(tmp_path, monkeypatch):
     monkeypatch.setattr(timm, "get_pretrained_cfg", lambda name: local)
     net = network.build("timm", "lcnet_050", CLASSES, 64)
     told = weights.start(net, "timm", "lcnet_050", None, download=True)
-    assert told.startswith("timm lcnet_050") and weights.trained(told)
+    assert told.startswith("timm lcnet_050") and weights.is_trained(told)
     assert torch.equal(net.conv_stem.weight, whole.conv_stem.weight)
 
 
@@ -124,7 +124,7 @@ def test_without_the_package_one_line_says_how_to_get_it(tmp_path, monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr(spaces, "find_spec", lambda name: None if name == "timm" else found(name))
     assert "timm" not in network.family_names()
-    with pytest.raises(Unbuildable, match=r"'timm' needs the package timm, .*: pip install 'edgefront\[timm\]'"):
+    with pytest.raises(UnbuildableError, match=r"'timm' needs the package timm, .*: pip install 'edgefront\[timm\]'"):
         network.build("timm", "resnet18", CLASSES, 32)
     (tmp_path / "s.toml").write_text(SPACE.format(variants='timm = ["resnet18"]'))
     with pytest.raises(SpaceError, match="pip install") as caught:

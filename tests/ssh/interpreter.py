@@ -10,7 +10,7 @@ import sysconfig
 import time
 from pathlib import Path
 
-from remote.errors import UnknownDevice
+from remote.errors import DeviceConfigError
 from remote.ssh import check_python
 from tests.ssh.rig import Rig
 
@@ -45,7 +45,7 @@ def board_python(rig: Rig) -> str:
 def _serves(rig: Rig, python: str) -> bool:
     try:
         return rig.run(f'{check_python(python)} -c "{TRY}"').returncode == 0
-    except UnknownDevice:
+    except DeviceConfigError:
         return False
 
 

@@ -40,7 +40,7 @@ MaxStartups 100
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Rig:
     """The board while it is up. `enter` names it, directly or by way of another port."""
 
@@ -123,7 +123,7 @@ def board() -> Iterator[Rig]:
             uid = home.stat().st_uid
             port, sshd = _start_sshd(folder, user)
             try:
-                rig = Rig(folder, user, uid, home, port)
+                rig = Rig(folder=folder, user=user, uid=uid, home=home, port=port)
                 rig.reach("direct")
                 yield rig
             finally:

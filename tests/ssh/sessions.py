@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from remote.inventory import load_device
-from remote.session import Job, Session
+from remote.inventory.resolve import load_device
+from remote.link.session import Job, Session
 from tests.remote import models
 from tests.ssh.rig import Rig, command_line, processes_of
 from tests.ssh.root import root
 
-ORT = Job("onnxruntime")
+ORT = Job(runtime="onnxruntime")
 Value = TypeVar("Value")
 
 

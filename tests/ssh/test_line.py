@@ -10,16 +10,16 @@ import time
 
 import pytest
 
-from evaluators.reference import reference_model
+from evaluators.timing.reference_model import reference_model
 from remote.errors import DeviceError
-from remote.patient import Incident, Patience, Patient
+from remote.link.retrying_session import Incident, RetryingSession, RetryPolicy
 from tests.ssh.link import Link
 from tests.ssh.rig import Rig
 from tests.ssh.root import root
 from tests.ssh.sessions import ORT, block, has_loaded, opened, timing_child, wait_for
 
 MBIT = 1e6 / 8
-QUICK = Patience(first_wait_s=0.1, patience_s=60.0)
+QUICK = RetryPolicy(first_wait_s=0.1, patience_s=60.0)
 
 
 def test_a_line_is_as_slow_as_it_says(rig, line):
@@ -66,7 +66,7 @@ def test_an_upload_cut_again_and_again_arrives(rig, line):
     name, link = line(bytes_per_s=6e6)
     incidents = []
     with opened(name) as session:
-        patient = Patient(session, QUICK, incidents.append)
+        patient = RetryingSession(session, QUICK, incidents.append)
         link.cut_every(1_500_000, times=4)
         assert patient.put(data) == hashlib.sha256(data).hexdigest()
     assert [incident.kind for incident in incidents] == ["link"] * 4 and link.cuts == 4
@@ -79,7 +79,7 @@ def test_a_line_cut_under_a_timing(rig, line, loaded):
     name, link = line()
     incidents: list[Incident] = []
     with opened(name) as session:
-        patient = Patient(session, QUICK, incidents.append)
+        patient = RetryingSession(session, QUICK, incidents.append)
         for attempt in range(1, 4):  # the moment can be missed where the machine is busy
             hit = _cut_under_a_timing(rig, link, patient, loaded)
             assert [(incident.kind, incident.op) for incident in incidents] == [("link", "time")] * attempt
@@ -88,7 +88,7 @@ def test_a_line_cut_under_a_timing(rig, line, loaded):
     pytest.fail("no timing was cut at the moment asked for")
 
 
-def _cut_under_a_timing(rig: Rig, link: Link, patient: Patient, loaded: bool) -> bool:
+def _cut_under_a_timing(rig: Rig, link: Link, patient: RetryingSession, loaded: bool) -> bool:
     """True if the cut came when the timing process had its runtime loaded, or not, as asked for."""
     model = patient.put(reference_model())  # some milliseconds a run: time enough to be cut
     hits: list[bool] = []

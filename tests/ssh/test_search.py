@@ -16,8 +16,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from search.ledger import Ledger
 from search.run import OK
+from search.storage.ledger import Ledger
 from tests.ssh.rig import Rig
 from tests.ssh.root import root
 from tests.ssh.saboteur import Saboteur, Strike

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import pytest
 
-from remote.session import Session
+from remote.link.session import Session
 from tests.remote.conftest import LOCAL
 from tests.ssh.rig import command_line, processes_of
 from tests.ssh.sessions import ORT, block, graph, has_loaded, opened, parent, timing_child, wait_for

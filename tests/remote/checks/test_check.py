@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from remote.checks.check import Check, Shown, fit
+from remote.checks.check import Check, UntrustedReply, fit
 
 
 def test_one_bad_check_is_enough():
@@ -17,15 +17,15 @@ def test_one_bad_check_is_enough():
 
 @pytest.mark.parametrize("value", [None, "7", True, [7], {}, math.nan, math.inf, -1, 101, 10**400])
 def test_what_is_no_number_within_the_limits(value):
-    shown = Shown({"a": value, "list": [value, 5], "by name": {"x": value, "y": 5}})
+    shown = UntrustedReply({"a": value, "list": [value, 5], "by name": {"x": value, "y": 5}})
     assert shown.number("a", 0, 100) is None
     assert shown.numbers("list", 0, 100) == (5.0,)
-    assert shown.named("by name", 0, 100) == {"y": 5.0}
+    assert shown.numbers_of("by name", 0, 100) == {"y": 5.0}
 
 
 @pytest.mark.parametrize("value", [None, 7, True, ["a"], {}])
 def test_what_is_no_text(value):
-    shown = Shown({"a": value, "list": [value, "b"], "by name": {"x": value, "y": "b"}})
+    shown = UntrustedReply({"a": value, "list": [value, "b"], "by name": {"x": value, "y": "b"}})
     assert shown.text("a") == "" and shown.bits("a") is None
     assert shown.texts("list") == ("b",)
     assert shown.words("by name") == {"y": "b"}
@@ -33,17 +33,19 @@ def test_what_is_no_text(value):
 
 @pytest.mark.parametrize("value", [None, 7, "abc", {"a": 1}])
 def test_what_is_no_list(value):
-    shown = Shown({"a": value})
+    shown = UntrustedReply({"a": value})
     assert shown.texts("a") == shown.numbers("a") == shown.rows("a") == ()
 
 
 @pytest.mark.parametrize("value", [None, 7, "abc", [1, 2]])
 def test_what_is_no_object(value):
-    assert Shown({"a": value}).named("a") == {} and Shown({"a": value}).words("a") == {}
+    assert UntrustedReply({"a": value}).numbers_of("a") == {} and UntrustedReply({"a": value}).words("a") == {}
 
 
 def test_text_cannot_move_a_cursor_and_is_cut_short():
-    shown = Shown({"a": "\x1b[2Jred\r\n\x00" + "x" * 9000, "list": ["\x1b"], "rows": [{"name": "\x07bell"}, 3]})
+    shown = UntrustedReply(
+        {"a": "\x1b[2Jred\r\n\x00" + "x" * 9000, "list": ["\x1b"], "rows": [{"name": "\x07bell"}, 3]}
+    )
     assert shown.text("a").startswith("[2Jred") and len(shown.text("a")) <= 100
     assert shown.texts("list") == ()
     assert [row.text("name") for row in shown.rows("rows")] == ["bell"]
@@ -54,14 +56,14 @@ def test_text_cannot_move_a_cursor_and_is_cut_short():
     [("0", 0), ("50005", 0x50005), ("0x50005", 0x50005), ("0xffffffffffffffff", 2**64 - 1), ("5g", None), ("-1", None)],
 )
 def test_bits(text, bits):
-    assert Shown({"a": text}).bits("a") == bits
+    assert UntrustedReply({"a": text}).bits("a") == bits
 
 
 def test_flags_are_booleans_only():
-    shown = Shown(json.loads('{"yes": true, "no": false, "one": 1, "text": "true"}'))
+    shown = UntrustedReply(json.loads('{"yes": true, "no": false, "one": 1, "text": "true"}'))
     assert [shown.flag(name) for name in ("yes", "no", "one", "text", "missing")] == [True, False, None, None, None]
 
 
 def test_endless_lists_are_cut():
-    assert len(Shown({"a": [1] * 100_000}).numbers("a")) == 200
-    assert len(Shown({"a": {str(index): 1 for index in range(5000)}}).named("a")) == 200
+    assert len(UntrustedReply({"a": [1] * 100_000}).numbers("a")) == 200
+    assert len(UntrustedReply({"a": {str(index): 1 for index in range(5000)}}).numbers_of("a")) == 200

@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remote import agent
-from remote.checks.check import NOT_SHOWN, Check, Tried, fit
-from remote.checks.pace import fastest_mode
+from remote.checks.check import NOT_SHOWN, Check, RuntimeTrial, fit
+from remote.checks.clocks import fastest_mode
 from remote.device import Facts, Gpu
 from remote.doctor import judge
-from remote.inventory import detect, device_files
-from remote.transport import texts
+from remote.inventory.device_files import device_files
+from remote.inventory.resolve import detect
+from remote.link.transport import texts
 from tests.remote.onboard.boards import BOARDS, build
 
 agent.PARTS.update(texts())
@@ -107,7 +108,7 @@ def named(checks: list[Check]) -> dict[str, Check]:
 
 
 def judged(facts: Facts, survey: dict) -> dict[str, Check]:
-    tried = {name: Tried(ms=1.0, difference=1e-6) for name in facts.runtimes}
+    tried = {name: RuntimeTrial(ms=1.0, difference=1e-6) for name in facts.runtimes}
     return named(judge(facts, survey, detect(facts, device_files()[2:]), tried))
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remote import agent
-from remote.transport import texts
+from remote.link.transport import texts
 from tests.remote.onboard.boards import AGX_ORIN_RAILS, NANO, NUC, ORIN_NANO, PI_4, build
 
 agent.PARTS.update(texts())

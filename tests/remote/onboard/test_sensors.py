@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from remote import agent
-from remote.transport import texts
+from remote.link.transport import texts
 from tests.remote.onboard.boards import BOARDS, NANO, NUC, PI_4, PI_5, Tree, build, cooling, cpufreq, zones
 from tests.remote.test_agent import old_pythons
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from remote import agent
-from remote.transport import texts
+from remote.link.transport import texts
 from tests.remote.onboard.boards import BOARDS, COMMON, NANO, NUC, ORIN_NANO, PI_5, STAT, build, program
 
 agent.PARTS.update(texts())

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from remote import agent
-from remote.transport import texts
+from remote.link.transport import texts
 
 agent.PARTS.update(texts())
 part = agent.part

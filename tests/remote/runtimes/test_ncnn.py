@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from evaluators.formats import for_runtime
+from evaluators.export.runtime_formats import for_runtime
 from tests.remote import models
 from tests.remote.runtimes.loading import check_block, images, job, measured, part, predicted, timing
 

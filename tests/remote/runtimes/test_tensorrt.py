@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from remote.link.transport import texts
 from tests.remote import models
 from tests.remote.runtimes import fake_tensorrt
 from tests.remote.runtimes.fake_cuda import COPY_MS, DRIVER, RUNTIME, Library
 from tests.remote.runtimes.fake_tensorrt import KERNEL_MS, VERSIONS
-from tests.remote.runtimes.loading import check_block, images, job, measured, part, predicted, texts, timing
+from tests.remote.runtimes.loading import check_block, images, job, measured, part, predicted, timing
 from tests.remote.test_agent import old_pythons
 
 runtime, cuda = part("runtimes/tensorrt"), part("cuda")
@@ -299,7 +300,7 @@ def test_a_damaged_cache_is_ignored_and_rewritten(board, tmp_path, cached, versi
 @pytest.mark.parametrize("content", [b"not a cache", b"TIMES 7.1.3 a b"])
 def test_a_cache_that_tensorrt_refuses_is_begun_anew(board, tmp_path, cached, version, content):
     board(version)
-    part("plans").keep(part("plans").cache_file(cached["cache"], "tensorrt", version), content)
+    part("tensorrt_common").keep(part("tensorrt_common").cache_file(cached["cache"], "tensorrt", version), content)
     assert plan(tmp_path, cached)["timed"] == ["a", "b"]
     assert plan(tmp_path, cached)["timed"] == []
 

@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from remote.link.transport import texts
 from tests.remote.runtimes import fake_trtexec
 from tests.remote.runtimes.fake_cuda import Library
-from tests.remote.runtimes.loading import images, job, part, texts, timing
+from tests.remote.runtimes.loading import images, job, part, timing
 from tests.remote.test_agent import old_pythons
 
-runtime, cuda, plans = part("runtimes/trtexec"), part("cuda"), part("plans")
+runtime, cuda, plans = part("runtimes/trtexec"), part("cuda"), part("tensorrt_common")
 RECORDED = Path(__file__).with_name("trtexec")
 VERSIONS = EIGHT, TEN, ELEVEN = tuple(fake_trtexec.BANNERS)
 EACH = pytest.mark.parametrize("version", VERSIONS)

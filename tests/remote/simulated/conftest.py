@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from remote.inventory import load_device
-from remote.session import Session
+from remote.inventory.resolve import load_device
+from remote.link.session import Session
 
 Opens = Callable[..., Session]
 

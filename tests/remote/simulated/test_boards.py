@@ -9,13 +9,13 @@ import time
 import numpy as np
 import pytest
 
-from evaluators.latency import Rules, Target, calibrate, time_model
-from evaluators.reference import reference_model
+from evaluators.timing.latency import TimingRules, TimingTarget, calibrate, time_model
+from evaluators.timing.reference_model import reference_model
 from remote.device import Capabilities, capabilities
-from remote.errors import Cancelled, CandidateError, DeviceError
-from remote.inventory import settle
-from remote.patient import Patient
-from remote.session import Job, Session
+from remote.errors import CancelledError, CandidateError, DeviceError
+from remote.inventory.resolve import settle
+from remote.link.retrying_session import RetryingSession
+from remote.link.session import Job, Session
 from remote.simulated.boards import BOARDS
 from tests.remote import models
 from tests.remote.simulated.test_graph import HALF, layer, quantized
@@ -45,7 +45,9 @@ def settled(session: Session) -> tuple[str, Capabilities]:
 
 def timed(session: Session, model: bytes, pairs: int = 20, **options):
     runtime, _ = settled(session)
-    return session.time_block(session.put(model), session.put(reference_model()), Job(runtime, **options), pairs, 20.0)
+    return session.time_block(
+        session.put(model), session.put(reference_model()), Job(runtime=runtime, **options), pairs, 20.0
+    )
 
 
 def test_all_boards_are_expected():
@@ -73,10 +75,10 @@ def test_everything_can_be_asked(name, opens):
     assert session.state()["load_average"] and session.survey()["disk_free_mb"] > 0
     runtime, _ = settled(session)
     rows = np.random.default_rng(0).standard_normal((4, 3, 2, 2)).astype("<f4")
-    raw = session.predict(session.put(LINEAR), session.put(rows.tobytes()), rows.shape, Job(runtime))
+    raw = session.predict(session.put(LINEAR), session.put(rows.tobytes()), rows.shape, Job(runtime=runtime))
     weights = np.arange(36, dtype=np.float32).reshape(12, 3) / 16
     np.testing.assert_allclose(np.frombuffer(raw, "<f4").reshape(4, 3), rows.reshape(4, 12) @ weights, rtol=1e-5)
-    assert session.layers(session.put(LINEAR), Job(runtime)) == ((), "a simulated board runs no layers")
+    assert session.layers(session.put(LINEAR), Job(runtime=runtime)) == ((), "a simulated board runs no layers")
 
 
 def test_the_board_says_what_it_is(opens):
@@ -102,12 +104,20 @@ def test_noise_and_drift_are_as_asked(opens):
 
 def test_latency_says_that_it_is_simulated(opens):
     session = opens("nano")
-    patient, job = Patient(session), Job("tensorrt")
+    patient, job = RetryingSession(session), Job(runtime="tensorrt")
     reference = patient.put(reference_model())
-    reference_ms, restless = calibrate(patient, reference, job, Rules())
+    reference_ms, restless = calibrate(patient, reference, job, TimingRules())
     assert restless == ""
-    target = Target(patient.put(CONVOLUTION), reference, job, "8.2.1.8", 95.0, reference_ms, session.facts.simulated)
-    latency = time_model(patient, target, Rules(), None)
+    target = TimingTarget(
+        model_sha256=patient.put(CONVOLUTION),
+        reference_sha256=reference,
+        job=job,
+        runtime_version="8.2.1.8",
+        percentile=95.0,
+        reference_ms=reference_ms,
+        simulated=session.facts.simulated,
+    )
+    latency = time_model(patient, target, TimingRules(), None)
     assert latency.simulated and latency.disturbed == "" and latency.gpu_ms.value < latency.median_ms.value
     assert latency.energy_mj == pytest.approx(4.5 * latency.median_ms.value, rel=0.05)
 
@@ -172,7 +182,7 @@ def test_a_runtime_that_is_not_there(opens):
     session = opens("rpi4")
     digest = session.put(LINEAR)
     with pytest.raises(DeviceError, match="there is no openvino on this board") as caught:
-        session.time_block(digest, digest, Job("openvino"), 5, 5.0)
+        session.time_block(digest, digest, Job(runtime="openvino"), 5, 5.0)
     assert caught.value.kind == "no_runtime"
 
 
@@ -180,10 +190,10 @@ def test_a_slow_model_gives_fewer_pairs_and_then_times_out(opens):
     session = opens("rpi4")
     model = layer(channels=256, image_px=96)
     digest, reference = session.put(model), session.put(reference_model())
-    block = session.time_block(digest, reference, Job("onnxruntime"), 40, 20.0)
+    block = session.time_block(digest, reference, Job(runtime="onnxruntime"), 40, 20.0)
     assert 5 <= len(block["wall_ms"]) < 40
     with pytest.raises(CandidateError, match="not done after 5 s") as caught:
-        session.time_block(digest, reference, Job("onnxruntime"), 40, 20.0, deadline_s=5.0)
+        session.time_block(digest, reference, Job(runtime="onnxruntime"), 40, 20.0, deadline_s=5.0)
     assert caught.value.kind == "timed_out"
 
 
@@ -203,7 +213,7 @@ def test_a_timing_in_real_time_can_be_cancelled(opens):
     def work() -> None:
         try:
             timed(session, layer(channels=256, image_px=96), 1000)
-        except Cancelled as error:
+        except CancelledError as error:
             outcome.append(error)
 
     thread = threading.Thread(target=work)

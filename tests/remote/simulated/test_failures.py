@@ -15,13 +15,13 @@ from statistics import median
 import numpy as np
 import pytest
 
-from evaluators.latency import Rules, Target, time_model
-from evaluators.reference import reference_model
+from evaluators.timing.latency import TimingRules, TimingTarget, time_model
+from evaluators.timing.reference_model import reference_model
 from remote.agent import BLOB, FRAME, REQUEST
 from remote.errors import DeviceError
-from remote.inventory import load_device
-from remote.patient import Patience, Patient
-from remote.session import Job, Session
+from remote.inventory.resolve import load_device
+from remote.link.retrying_session import RetryingSession, RetryPolicy
+from remote.link.session import Job, Session
 from tests.remote import models
 
 ROOT = Path(__file__).parents[3]
@@ -46,7 +46,7 @@ def stored(session: Session) -> tuple[str, str]:
 
 def timed(session: Session):
     model, reference = stored(session)
-    return session.time_block(model, reference, Job("onnxruntime"), 10, 5.0)
+    return session.time_block(model, reference, Job(runtime="onnxruntime"), 10, 5.0)
 
 
 @pytest.mark.parametrize("op", ["stat", "state", "time", "predict"])
@@ -57,8 +57,8 @@ def test_a_dropped_link_cuts_the_answer(op, opens):
     calls = {
         "stat": lambda: session.put(b"anything"),
         "state": session.state,
-        "time": lambda: session.time_block(model, reference, Job("onnxruntime"), 5, 5.0),
-        "predict": lambda: session.predict(model, model, rows.shape, Job("onnxruntime")),
+        "time": lambda: session.time_block(model, reference, Job(runtime="onnxruntime"), 5, 5.0),
+        "predict": lambda: session.predict(model, model, rows.shape, Job(runtime="onnxruntime")),
     }
     error = fails(calls[op], "link")
     assert "dropped in the middle of an answer" in str(error)
@@ -102,7 +102,7 @@ def test_a_hang_during_a_timing_too(opens):
 def test_what_hangs_ends_when_its_controller_is_killed(home):
     """kill -9 of the controller leaves nothing behind."""
     code = (
-        "from remote.inventory import load_device; from remote.session import Session\n"
+        "from remote.inventory.resolve import load_device; from remote.link.session import Session\n"
         "s = Session.open(load_device('sim:rpi4,hang=1'), silence_s=600)\n"
         "print(s._link.pid, flush=True); s.state()"
     )
@@ -146,14 +146,22 @@ def test_a_throttled_block_is_slower_seen_and_never_a_number(board, opens):
     hot, calm = opens(f"{board},throttle=1"), opens(board)
     model, reference = calm.put(MODEL), calm.put(reference_model())
     runtime = next(iter(calm.facts.runtimes))
-    fast, slow = (s.time_block(model, reference, Job(runtime), 20, 5.0) for s in (calm, hot))
+    fast, slow = (s.time_block(model, reference, Job(runtime=runtime), 20, 5.0) for s in (calm, hot))
     for name in ("wall_ms", "reference_wall_ms"):
         assert 1.29 < median(slow[name]) / median(fast[name]) < 1.61
-    target = Target(model, reference, Job(runtime), "", 50.0, median(fast["reference_wall_ms"]), True)
-    rules = Rules(repeats_max=2, blocks_min=1, blocks_max=1)
-    latency = time_model(Patient(hot), target, rules, None)
+    target = TimingTarget(
+        model_sha256=model,
+        reference_sha256=reference,
+        job=Job(runtime=runtime),
+        runtime_version="",
+        percentile=50.0,
+        reference_ms=median(fast["reference_wall_ms"]),
+        simulated=True,
+    )
+    rules = TimingRules(repeats_max=2, blocks_min=1, blocks_max=1)
+    latency = time_model(RetryingSession(hot), target, rules, None)
     assert latency.repeated == 2 and ("throttled" in latency.disturbed or "drift" in latency.disturbed)
-    assert time_model(Patient(calm), target, rules, None).disturbed == ""
+    assert time_model(RetryingSession(calm), target, rules, None).disturbed == ""
 
 
 def test_in_the_end_everything_succeeds(opens):
@@ -161,13 +169,14 @@ def test_in_the_end_everything_succeeds(opens):
     told = []
     faults = ",".join(f"{kind}=0.1" for kind in ("drop", "hang", "reboot", "oom", "disk"))
     session = opens(f"rpi5,{faults},seed=5", ping_s=0.1, silence_s=0.6)
-    patient = Patient(session, Patience(first_wait_s=0.0), told.append)
+    patient = RetryingSession(session, RetryPolicy(first_wait_s=0.0), told.append)
     sound = opens("rpi5,seed=5")
     kinds = {"link", "silent", "rebooted", "memory_taken", "no_space"}
     for features in range(1, 60):
         model = models.convolution(features).SerializeToString()
         one, other = (
-            s.time_block(s.put(model), s.put(reference_model()), Job("onnxruntime"), 10, 5.0) for s in (patient, sound)
+            s.time_block(s.put(model), s.put(reference_model()), Job(runtime="onnxruntime"), 10, 5.0)
+            for s in (patient, sound)
         )
         assert one["wall_ms"] == other["wall_ms"]
         if {incident.kind for incident in told} >= kinds:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from evaluators.reference import reference_model
+from evaluators.timing.reference_model import reference_model
 from remote.simulated.boards import BOARDS
-from remote.simulated.graph import NoModel, work
+from remote.simulated.graph import NotAModelError, work
 from remote.simulated.roofline import latency_ms
 from tests.remote import models
 
@@ -100,7 +100,7 @@ def test_what_nobody_knows_is_named():
 
 @pytest.mark.parametrize("data", [b"", b"nonsense", layer()[:-40], b"\x08\x07"])
 def test_what_is_no_model(data):
-    with pytest.raises(NoModel):
+    with pytest.raises(NotAModelError):
         work(data)
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torchvision
 
-from evaluators.export import export
-from evaluators.precision import to_precision
-from remote.simulated.graph import Work, work
+from evaluators.export.onnx_export import export
+from evaluators.quantization.precision import to_precision
+from remote.simulated.graph import GraphWork, work
 from remote.simulated.roofline import latency_ms
 from remote.simulated.spec import find_board
 
@@ -38,7 +38,7 @@ PUBLISHED = {
 
 
 @pytest.fixture(scope="module")
-def works(tmp_path_factory) -> dict[tuple[str, str, int], Work]:
+def works(tmp_path_factory) -> dict[tuple[str, str, int], GraphWork]:
     folder: Path = tmp_path_factory.mktemp("nets")
     found = {}
     for name, precision, image_px in sorted({key[2:] for key in PUBLISHED}):

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from remote.errors import UnknownDevice
-from remote.inventory import load_device
-from remote.session import Session
+from remote.errors import DeviceConfigError
+from remote.inventory.resolve import load_device
+from remote.link.session import Session
 from remote.simulated.boards import BOARDS
-from remote.simulated.spec import FAULTS, SpecError, parse
+from remote.simulated.spec import FAULTS, SimulationSpecError, parse
 
 ROOT = Path(__file__).parents[3]
 CALLS = 4000
@@ -48,13 +48,13 @@ def test_names_and_aliases_are_unique():
     ],
 )
 def test_nonsense_is_refused_in_one_line(text, says):
-    with pytest.raises(SpecError, match=says) as caught:
+    with pytest.raises(SimulationSpecError, match=says) as caught:
         parse(text)
     assert "\n" not in str(caught.value)
 
 
 def test_the_controller_shows_why(home):
-    with pytest.raises(UnknownDevice, match="no simulated board 'moon'; there are nano or jetson-nano"):
+    with pytest.raises(DeviceConfigError, match="no simulated board 'moon'; there are nano or jetson-nano"):
         Session.open(load_device("sim:moon"))
     done = subprocess.run(
         [sys.executable, "-m", "remote.simulator", "nano,speed=2", "10"], cwd=ROOT, capture_output=True, text=True

@@ -1,0 +1,114 @@
+"""Opens image files that may be anything: never waits for a pipe, and decodes no more at once than fits."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import stat
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import Image
+
+BYTES_MAX = 10**9  # of a file: as much as the largest image takes with 16 bits and four channels
+PIXELS_MAX = 10**8  # of an image
+AT_ONCE = 2 * 10**8  # pixels that are decoded at the same time, by all threads: at about 8 bytes each
+LARGE_BYTES = 1 << 24  # of files beyond, one is open at a time: some formats are read whole before their size is known
+KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket",
+         stat.S_IFDIR: "a folder"}  # fmt: skip
+
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # there is a limit of our own, in one line
+
+
+class TooLargeError(OSError):
+    """Raised for a file or an image beyond what is read."""
+
+
+@contextlib.contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """Context manager that opens a regular file of at most `BYTES_MAX` to be read.
+
+    Raises:
+        OSError: It is no regular file, can't be read, or is too large (TooLargeError).
+    """
+    _regular(path.stat())  # before it is opened: to open a device may do something
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        _regular(os.fstat(file.fileno()))
+        yield file
+
+
+def _regular(found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(f"{KINDS.get(stat.S_IFMT(found.st_mode), 'something')}, not a file")
+    if found.st_size > BYTES_MAX:
+        raise TooLargeError(f"larger than {BYTES_MAX // 10**6} MB, which is the most that is read")
+
+
+def sha256(file: BinaryIO) -> str:
+    """Return the digest of what is left of an open file. Raises TooLargeError if that does not end."""
+    digest, left = hashlib.sha256(), BYTES_MAX
+    while block := file.read(1 << 20):
+        digest.update(block)
+        left -= len(block)
+        if left < 0:
+            raise TooLargeError(f"larger than {BYTES_MAX // 10**6} MB, which is the most that is read")
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def open_image(path: Path) -> Iterator[Image.Image]:
+    """Context manager that opens an image, which is decoded as it is used.
+
+    Raises:
+        OSError: What `open_regular` raises; it has more than `PIXELS_MAX` pixels; it is no image.
+    """
+    with open_regular(path) as file, decoding(file) as image:
+        yield image
+
+
+@contextlib.contextmanager
+def decoding(file: BinaryIO) -> Iterator[Image.Image]:
+    """Context manager that opens the image in an open file, and waits until there is room to decode it."""
+    large = os.fstat(file.fileno()).st_size > LARGE_BYTES
+    with _LARGE if large else contextlib.nullcontext():
+        try:
+            opened = Image.open(file)
+        except Image.DecompressionBombError:
+            raise _too_many() from None
+        with opened as image:
+            pixels = image.width * image.height
+            if pixels > PIXELS_MAX:
+                raise _too_many()
+            with _ROOM.claim(pixels):
+                yield image
+
+
+def _too_many() -> TooLargeError:
+    return TooLargeError(f"more than {PIXELS_MAX // 10**6} megapixels, which is the most that is read; scale it down")
+
+
+class _MemoryShare:
+    """So much, shared by threads."""
+
+    def __init__(self, size: int) -> None:
+        self._left, self._changed = size, threading.Condition()
+
+    @contextlib.contextmanager
+    def claim(self, share: int) -> Iterator[None]:
+        """Context manager that waits for a share and gives it back. A share must not exceed the whole."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._left >= share)
+            self._left -= share
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._left += share
+                self._changed.notify_all()
+
+
+_ROOM, _LARGE = _MemoryShare(AT_ONCE), threading.Lock()

@@ -1,0 +1,190 @@
+"""Opens a data set by what the user typed, and hands out its images as arrays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import chain, zip_longest
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from evaluators.cache_lock import hold_lock
+from evaluators.data.dataset import SPLITS, TEST, TRAIN, VALIDATION, DataError, Dataset, Split, digest_of
+from evaluators.data.decode_check import Progress
+from evaluators.data.image_folders import open_folder
+from evaluators.data.preprocessing import decoding_threads, fit, load_image, normalise
+from evaluators.data.resizing import SQUASH
+from remote.files import SHORT, remove_parts, replace_file, reserve
+
+__all__ = [
+    "SPLITS", "TEST", "TRAIN", "VALIDATION", "DataError", "Dataset", "Split",
+    "arrays", "calibration_images", "load_image", "normalise", "open_dataset",
+]  # fmt: skip
+
+IN_USE_S = 3600.0  # that another process may not have written to a file it is still making
+
+
+def open_dataset(
+    spec: str | None, seed: int, cache: Path | None = None, progress: Progress | None = None, resize: str = SQUASH
+) -> Dataset:
+    """Open the set that `spec` names: None or `digits`, `cifar10[:ROOT]`, `cifar100[:ROOT]`, or an image folder.
+
+    Args:
+        spec: A folder called `digits` is opened as `./digits`.
+        seed: Seed of what is split here.
+        cache: Folder that remembers which images can be decoded.
+        progress: Is called with images decoded and all of them.
+        resize: How its images become squares, a word of `evaluators.data.resizing.RESIZES`.
+
+    Raises:
+        DataError: It can't be used; one line.
+    """
+    dataset = _open_kind(spec, seed, cache, progress)
+    if resize == SQUASH:
+        return dataset
+    return replace(dataset, resize=resize, digest=digest_of(dataset.digest, resize))
+
+
+def _open_kind(spec: str | None, seed: int, cache: Path | None, progress: Progress | None) -> Dataset:
+    if spec is None or spec == "digits":
+        from evaluators.data.digits import open_digits  # scikit-learn takes a second to import
+
+        return open_digits(seed)
+    kind, _, place = spec.partition(":")
+    if kind in ("cifar10", "cifar100"):
+        from evaluators.data.cifar import open_cifar  # torchvision takes four
+
+        return open_cifar(kind, Path(place or "data").expanduser().resolve(), seed)
+    try:
+        spec.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"data folder {spec}: its name is not UTF-8; rename it, or name a link to it") from None
+    try:
+        root = Path(spec).expanduser().resolve()
+        root.exists()  # raises what is wrong with a name
+    except (RuntimeError, ValueError, OSError) as error:  # a home folder of nobody; a zero in a name; a long one
+        raise DataError(
+            f"data folder {spec[:300]} cannot be opened ({str(error)[:300]}); give a folder of class folders"
+        ) from error
+    try:
+        return open_folder(root, seed, cache, progress)
+    except PermissionError as error:
+        if not str(error.filename).startswith(str(root)):
+            raise  # the cache
+        raise DataError(f"{spec} cannot be read ({error}); ask for the right to, or copy it") from error
+
+
+def arrays(
+    dataset: Dataset, split: str, image_px: int, cache: Path, progress: Progress | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a split's images, decoded once into `cache`, and its labels.
+
+    A file in the cache that is torn, or of something else, is made again. A process that wants one which another is
+    making waits for it, for a while.
+
+    Args:
+        dataset: Any.
+        split: A word of `SPLITS`.
+        image_px: Side of the images.
+        cache: Folder of decoded images. Is made.
+        progress: Is called with images decoded and all of them.
+
+    Returns:
+        uint8 (N, image_px, image_px, 3), read from disk as they are used, and int64 (N,).
+
+    Raises:
+        DataError: An image can't be decoded any more.
+        OSError: The cache can't be written, or the disk is full.
+    """
+    labels = np.array(dataset.splits[split].labels, dtype=np.int64)
+    shape = (len(labels), image_px, image_px, 3)
+    file = cache / f"{dataset.digest}-{split}-{image_px}-{dataset.resize}.npy"
+    images = _map_cached(file, shape)
+    if images is None:
+        cache.mkdir(parents=True, exist_ok=True)
+        with hold_lock(file.with_suffix(".lock")) as is_held:
+            images = _map_cached(file, shape)  # another process may have made it meanwhile
+            if images is None:
+                if is_held:
+                    remove_parts(file.parent, file.name, IN_USE_S)
+                _decode(dataset, split, file, shape, progress)
+                images = _map_cached(file, shape)
+    if images is None:
+        raise DataError(f"{file} can't be read back as it was written; name another --cache")
+    return images, labels
+
+
+def _map_cached(file: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The images of a file in the cache; None where it is missing, torn, or of another kind."""
+    try:
+        images = np.load(file, mmap_mode="r")
+    except MemoryError:
+        raise
+    except Exception as error:  # which one depends on where it is torn
+        if isinstance(error, OSError) and error.errno in SHORT:
+            raise  # this machine's fault, not the file's
+        return None
+    return images if isinstance(images, np.memmap) and images.dtype == np.uint8 and images.shape == shape else None
+
+
+def calibration_images(dataset: Dataset, count: int, seed: int) -> np.ndarray:
+    """Sorted indices of `count` training images (all, if there are fewer), the classes in equal parts."""
+    labels = np.array(dataset.splits[TRAIN].labels)
+    order = np.random.default_rng([seed, 1]).permutation(len(labels))
+    by_class = [order[labels[order] == label] for label in np.unique(labels)]
+    in_turn = [int(i) for i in chain(*zip_longest(*by_class)) if i is not None]
+    return np.sort(np.array(in_turn[:count]))
+
+
+def _decode(dataset: Dataset, split: str, file: Path, shape: tuple[int, ...], progress: Progress | None) -> None:
+    """Write the file whole or not at all. Its room is taken first: a map that the disk has no room for kills."""
+    sources = dataset.splits[split].sources
+    load = _loader(dataset, shape[1])
+    with replace_file(file) as part:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        with part.open("wb") as start:
+            np.lib.format.write_array_header_1_0(start, header)
+            begin = start.tell()
+        reserve(part, begin + math.prod(shape))
+        images = np.memmap(part, dtype=np.uint8, mode="r+", offset=begin, shape=shape)
+        with ThreadPoolExecutor(decoding_threads()) as threads:
+            for at in range(0, len(sources), 64):  # a few at a time: a big set need not fit into memory
+                for i, pixels in enumerate(threads.map(load, sources[at : at + 64]), at):
+                    images[i] = pixels
+                if progress:
+                    progress(min(at + 64, len(sources)), len(sources))
+        images.flush()
+
+
+def _loader(dataset: Dataset, image_px: int) -> Callable[[str], np.ndarray]:
+    """What turns a source into uint8 (image_px, image_px, 3)."""
+    if dataset.kind == "folder":
+        return lambda source: _load_file(dataset, source, image_px)
+    picture: Callable[[str], Image.Image]
+    if dataset.kind == "digits":
+        from evaluators.data.digits import DigitPictures
+
+        picture = DigitPictures(dataset.seed)
+    else:
+        from evaluators.data.cifar import CifarPictures
+
+        assert dataset.root is not None  # open_cifar gives one
+        picture = CifarPictures(dataset.kind, dataset.root)
+    return lambda source: fit(picture(source), image_px, dataset.resize)
+
+
+def _load_file(dataset: Dataset, source: str, image_px: int) -> np.ndarray:
+    assert dataset.root is not None  # open_folder gives one
+    try:
+        return load_image(dataset.root / source, image_px, dataset.resize)
+    except MemoryError:
+        raise
+    except Exception as error:  # which one a broken file raises is up to the plugin of its format
+        raise DataError(
+            f"{dataset.root / source} could be read when the run began but not now ({error}); "
+            f"put it back, or start the run again to leave it out"
+        ) from error

@@ -1,0 +1,483 @@
+"""The evaluator that measures: networks built and trained here, timed and scored on the device."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+from evaluators.data.dataset import TEST, VALIDATION, Dataset
+from evaluators.export.runtime_formats import for_runtime, needs
+from evaluators.fault_attribution import WorkerError
+from evaluators.layer_precision import LayerPrecision, summarise
+from evaluators.measurement import TOP1, Accuracy, Agreement, Block, Failure, Latency, Structure
+from evaluators.stages.accuracy import score
+from evaluators.timing.latency import TimingRules, TimingTarget, time_model
+from evaluators.timing.reference_pace import ReferencePace
+from evaluators.timing.sample_log import SAMPLES, SampleLog
+from evaluators.timing.stopwatch import Stopwatch
+from evaluators.training.jobs import (
+    CandidateJob,
+    ExportedGraph,
+    FineTuneJob,
+    GraphJob,
+    LadderConfig,
+    TrainedNetwork,
+    TrainingFailedError,
+    beside,
+    graph_from_json,
+    recipe_for,
+)
+from evaluators.training.onnx_teacher import PARENT, OnnxClassifier
+from evaluators.training.parent_networks import ParentConfig, ParentNetwork, ParentNetworks
+from evaluators.training.time_allowance import TimeAllowance
+from evaluators.training.worker_process import Worker
+from remote.device import Capabilities
+from remote.errors import CandidateError
+from remote.link.retrying_session import RetryingSession
+from remote.link.session import Job
+from spaces.candidate import Candidate, UnbuildableError
+
+STRUCTURE_S_MAX = 900.0  # the slowest family is cut and exported in under a minute
+TRAINING_S_MAX = 12 * 3600.0
+CONFIRM_BLOCKS = 6  # of a finalist, where two are the least of a candidate
+PROFILE_S = 1.0  # that a finalist's layers are timed for
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluatorConfig:
+    """What stays the same for a whole run."""
+
+    folder: Path
+    cache: Path
+    able: Capabilities
+    versions: Mapping[str, str]  # of the runtimes of the space
+    workspace_mb: int  # for builders of engines
+    references: Mapping[str, str]  # by runtime: digest of the reference model
+    yardstick: ReferencePace  # time of the reference on the calm device
+    percentile: float
+    rules: TimingRules
+    rungs: tuple[int, ...]
+    weights: Path | None
+    download: bool
+    parent_epochs: int | None
+    parent_px: dict[str, int]  # family -> its largest input size
+    variants: Mapping[str, tuple[str, ...]]  # family -> those that are trained anyway, the best of which may teach
+    teacher: str  # whose logits candidates learn from: parent, best, a network's name, or a file
+    distillation: float | None  # weight of them in the loss; None: the recipe's
+    temperature: float | None
+    seed: int
+    augment: tuple[str, ...] | None = None  # how training images are varied; None: the recipe's
+    opset: int = 13  # what the oldest boards read
+    calibration_images: int = 64
+    simulated: bool = False
+    metric: str = TOP1  # what accuracies are compared by
+    ladder: LadderConfig = field(default_factory=LadderConfig)  # of int8
+    given: Mapping[str, OnnxClassifier] = field(default_factory=dict)  # by family, the user's own classifiers
+    allowance: TimeAllowance = field(default_factory=TimeAllowance)  # in which trainings must end
+
+
+class DeviceEvaluator:
+    """The Evaluator of a device and a data set. Files it makes are named by what they depend on."""
+
+    def __init__(
+        self,
+        setup: EvaluatorConfig,
+        session: RetryingSession,
+        worker: Worker,
+        dataset: Dataset,
+        watch: Stopwatch,
+        doing: Callable[[str, float | None], None],
+    ) -> None:
+        self._setup, self._session, self._worker = setup, session, worker
+        self._dataset, self._watch, self._doing = dataset, watch, doing
+        self._recipe = recipe_for(
+            dataset,
+            setup.seed,
+            parent_epochs=setup.parent_epochs,
+            distillation=setup.distillation,
+            temperature=setup.temperature,
+            augment=setup.augment,
+        )
+        self._graphs, self._nets = setup.folder / "graphs", setup.folder / "nets"
+        self._images = setup.cache / "images"
+        for folder in (self._graphs, self._nets, self._images, setup.cache / "parents"):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._normalisations: dict[tuple[str, str], tuple[tuple[float, ...], tuple[float, ...]]] = {}
+        self._progress = setup.folder / "progress.json"
+        self._samples = SampleLog(setup.folder / SAMPLES)
+        # its parent's input size, None for the family's largest; who decides it times networks by this very board
+        self.start_px: Callable[[Candidate], int | None] = lambda candidate: None
+        school = ParentConfig(
+            dataset=dataset,
+            images=self._images,
+            folder=setup.cache / "parents",
+            recipe=self._recipe,
+            weights=setup.weights,
+            download=setup.download,
+            variants=setup.variants,
+            parent_px=setup.parent_px,
+            teacher=setup.teacher,
+            progress=self._progress,
+            record=setup.folder / "teacher.json",
+            allowance=setup.allowance,
+            shortened=setup.folder / "short_parents.json",
+        )
+        self.parents = ParentNetworks(
+            school, worker, lambda function, job, what: self._train(function, job, what, True)
+        )
+        self.parents.check()
+
+    def structure(self, candidate: Candidate) -> Structure | Failure:
+        """Size and parity of the network with random weights; its graph is kept for timing."""
+        try:
+            with self._watch("structure"):
+                given = self._given(candidate)
+                structure, _ = self._worker.call(
+                    f"evaluators.stages.structure:{'measure_given' if given else 'measure'}",
+                    candidate,
+                    given or len(self._dataset.classes),
+                    self._setup.able.int8,
+                    self._graphs,
+                    self._opset(candidate),
+                    self._setup.seed,
+                    self._setup.able.runtimes,
+                    timeout_s=STRUCTURE_S_MAX,
+                )
+        except (UnbuildableError, WorkerError) as error:
+            return _failure("structure", error)
+        return structure
+
+    def latency(self, candidate: Candidate, limit_ms: float | None) -> Latency | Failure:
+        """Timing with random weights, which take as long as trained ones."""
+        graph = self._random(candidate)
+        if not graph.exists() and isinstance(failed := self.structure(candidate), Failure):
+            return failed
+        return self._time(candidate, graph, limit_ms, self._setup.rules.blocks_min)
+
+    def confirm(self, candidate: Candidate, epochs: int) -> Latency | Failure:
+        """Timing of the trained file, three times as long."""
+        graph = self._graph(candidate, epochs)
+        return graph if isinstance(graph, Failure) else self._time(candidate, graph.path, None, CONFIRM_BLOCKS)
+
+    def accuracy(self, candidate: Candidate, epochs: int) -> Accuracy | Failure:
+        """Validation accuracy of the exported graph."""
+        return self._score(candidate, epochs, VALIDATION)
+
+    def test(self, candidate: Candidate, epochs: int) -> Accuracy | Failure:
+        """Test accuracy of the same file."""
+        return self._score(candidate, epochs, TEST)
+
+    def teaching(self) -> str:
+        """How candidates were taught, for people."""
+        recipe, own = self._recipe, "each candidate's own parent"
+        teacher = self.parents.note or (own if self._setup.teacher == PARENT else "none was needed")
+        return f"{teacher}; weight {recipe.distillation:g} at temperature {recipe.temperature:g}"
+
+    def coverage(self, candidate: Candidate, epochs: int) -> LayerPrecision | Failure:
+        """What the runtime says of the layers of that file."""
+        graph = self._graph(candidate, epochs)
+        if isinstance(graph, Failure):
+            return graph
+        try:
+            with self._watch("timing"):
+                sent = self._session.put(self._convert(candidate, graph.path))
+                layers, untold = self._session.layers(sent, self._job(candidate), PROFILE_S)
+        except (CandidateError, UnbuildableError) as error:
+            return _failure("coverage", error)
+        return summarise(candidate.precision, layers, untold)
+
+    def agreement(self, candidate: Candidate, epochs: int) -> Agreement | Failure:
+        """The device's answers to the validation images, kept when it was scored, against ONNX Runtime's here."""
+        answers = self._answers(candidate, epochs)
+        if not answers.exists() and isinstance(failed := self._score(candidate, epochs, VALIDATION), Failure):
+            return failed
+        graph = self._graph(candidate, epochs)
+        if isinstance(graph, Failure):
+            return graph
+        try:
+            with self._watch("scoring"):
+                ours, host = self._worker.call(
+                    "evaluators.stages.host_agreement:host_classes",
+                    graph.path,
+                    self._seen(candidate),
+                    VALIDATION,
+                    candidate.image_px,
+                    self._normalisation(candidate),
+                    self._images,
+                    timeout_s=STRUCTURE_S_MAX,
+                )
+        except WorkerError as error:
+            return _failure("agreement", error)
+        theirs, labels = numpy.load(answers), numpy.array(self._dataset.splits[VALIDATION].labels)
+        same = int((ours == theirs).sum())
+        return Agreement(
+            same=same,
+            count=len(labels),
+            device_top1=float((theirs == labels).mean()),
+            host_top1=float((ours == labels).mean()),
+            host=str(host),
+        )
+
+    def model_path(self, candidate: Candidate, epochs: int) -> str:
+        """`graphs/<key>-<epochs>.onnx`."""
+        return str(self._graph_path(candidate, epochs).relative_to(self._setup.folder))
+
+    def remade(self, candidate: Candidate, epochs: int, sha256: str) -> bool:
+        """Make a trained candidate's file again if it is gone or is not the one of that SHA-256.
+
+        Returns:
+            True if what is there now, or could not be made, is another: it is to be measured again.
+        """
+        out, key = self._graph_path(candidate, epochs), candidate.structure_key()
+        graphs = [out, beside(out), self._graphs / f"{key}-{_fidelity(candidate, epochs)}-fp32.onnx"]
+        for doubtful in ([], graphs, [*graphs, *self._nets.glob(f"{key}-*.pt")]):  # nets may be damaged, too
+            for file in doubtful:
+                file.unlink(missing_ok=True)
+            graph = self._graph(candidate, epochs)
+            if isinstance(graph, ExportedGraph) and self._digest(candidate, graph.path) == sha256:
+                return False
+        self._answers(candidate, epochs).unlink(missing_ok=True)
+        return True
+
+    def _digest(self, candidate: Candidate, graph: Path) -> str:
+        """SHA-256 of the file that the candidate's runtime reads, converted anew."""
+        if needs(candidate.runtime) != "onnx":
+            for old in self._graphs.glob(f"{graph.stem}.{needs(candidate.runtime)}*"):
+                old.unlink()
+        return hashlib.sha256(self._convert(candidate, graph).read_bytes()).hexdigest()
+
+    def preprocessing(self, candidate: Candidate) -> dict[str, Any]:
+        """What turns a picture into this candidate's input."""
+        mean, std = self._normalisation(candidate)
+        return {
+            "image_px": candidate.image_px,
+            "mean": list(mean),
+            "std": list(std),
+            "resize": self._seen(candidate).resize,
+        }
+
+    def _given(self, candidate: Candidate) -> OnnxClassifier | None:
+        """Return the user's classifier, None for a network that is trained here."""
+        return self._setup.given[candidate.family] if candidate.fixed else None
+
+    def _seen(self, candidate: Candidate) -> Dataset:
+        """Return the data as the candidate sees them: the user's classifiers have their own way to a square."""
+        given = self._given(candidate)
+        return replace(self._dataset, resize=given.resize) if given else self._dataset
+
+    def _opset(self, candidate: Candidate) -> int:
+        """Return the newest opset of a candidate's graphs: what old boards read, where it can be chosen."""
+        opset_max = self._setup.able.opset_max
+        return opset_max if candidate.fixed else min(self._setup.opset, opset_max)
+
+    def _normalisation(self, candidate: Candidate) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        if given := self._given(candidate):
+            return given.mean, given.std
+        network = candidate.family, candidate.variant
+        if network not in self._normalisations:
+            self._normalisations[network] = self._worker.call("spaces.network:normalisation", *network)
+        return self._normalisations[network]
+
+    def _time(self, candidate: Candidate, graph: Path, limit_ms: float | None, blocks_min: int) -> Latency | Failure:
+        setup = self._setup
+        try:
+            with self._watch("timing"):
+                target = TimingTarget(
+                    model_sha256=self._session.put(self._convert(candidate, graph)),
+                    reference_sha256=setup.references[candidate.runtime],
+                    job=self._job(candidate),
+                    runtime_version=setup.versions[candidate.runtime],
+                    percentile=setup.percentile,
+                    reference_ms=setup.yardstick.of(candidate.runtime),
+                    simulated=setup.simulated,
+                )
+                return time_model(
+                    self._session,
+                    target,
+                    rules=setup.rules,
+                    limit_ms=limit_ms,
+                    blocks_min=blocks_min,
+                    keep=self._keep(candidate),
+                )
+        except (CandidateError, UnbuildableError) as error:
+            return _failure("latency", error)
+
+    def _score(self, candidate: Candidate, epochs: int, split: str) -> Accuracy | Failure:
+        graph = self._graph(candidate, epochs)
+        if isinstance(graph, Failure):
+            return graph
+        try:
+            with self._watch("scoring"):
+                accuracy = score(
+                    self._session,
+                    self._convert(candidate, graph.path),
+                    dataset=self._seen(candidate),
+                    split=split,
+                    image_px=candidate.image_px,
+                    normalisation=self._normalisation(candidate),
+                    job=self._job(candidate),
+                    epochs=epochs,
+                    cache=self._images,
+                    answers=self._answers(candidate, epochs) if split == VALIDATION else None,
+                    metric=self._setup.metric,
+                )
+                trained = _fidelity(candidate, epochs)
+                made = replace(accuracy, rungs=graph.rungs, relaid=graph.relaid, unfolded=graph.unfolded)
+                return replace(made, epochs=trained)
+        except (CandidateError, UnbuildableError) as error:
+            return _failure("accuracy", error)
+
+    def _job(self, candidate: Candidate) -> Job:
+        return Job(
+            runtime=candidate.runtime,
+            threads=candidate.threads,
+            precision=candidate.precision,
+            workspace_mb=self._setup.workspace_mb,
+        )
+
+    def _convert(self, candidate: Candidate, graph: Path) -> Path:
+        """The file in the format that the candidate's runtime reads."""
+        return for_runtime(graph, needs(candidate.runtime), candidate.image_px, self._graphs)
+
+    def _keep(self, candidate: Candidate) -> Callable[[Block], None]:
+        def keep(block: Block) -> None:
+            self._setup.yardstick.watch(candidate.runtime, block)
+            keep_block(self._samples, candidate.key(), block)
+
+        return keep
+
+    def _answers(self, candidate: Candidate, epochs: int) -> Path:
+        """The classes that the device gave the validation images."""
+        return self._graphs / f"{candidate.key()}-{_fidelity(candidate, epochs)}-answers.npy"
+
+    def _graph_path(self, candidate: Candidate, epochs: int) -> Path:
+        return self._graphs / f"{candidate.graph_key()}-{_fidelity(candidate, epochs)}.onnx"
+
+    def _random(self, candidate: Candidate) -> Path:
+        """The graph with random weights, which `structure` makes and which is timed."""
+        return self._graphs / f"{candidate.graph_key()}-random.onnx"
+
+    def _graph(self, candidate: Candidate, epochs: int) -> ExportedGraph | Failure:
+        """The exported trained network, made where it is not there yet."""
+        out = self._graph_path(candidate, epochs)
+        if out.exists() and beside(out).exists():
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # damaged, and as good as none
+                return graph_from_json(out)
+        try:
+            given, net, ladder = self._given(candidate), Path(), self._setup.ladder
+            if not given and not self._net_path(candidate, epochs).exists():
+                with self._watch("parents"):  # counted apart: the next candidate of the network has it already
+                    self._parent(candidate)
+            if not given:
+                with self._watch("training"):
+                    net = self._net(candidate, epochs)
+            with self._watch("scoring"):
+                job = GraphJob(
+                    candidate=candidate,
+                    dataset=self._seen(candidate),
+                    cache=self._images,
+                    net=net,
+                    plain=self._graphs / f"{candidate.structure_key()}-{_fidelity(candidate, epochs)}-fp32.onnx",
+                    out=out,
+                    timed=self._random(candidate),
+                    int8=self._setup.able.int8,
+                    opset=self._opset(candidate),
+                    runtimes=self._setup.able.runtimes,
+                    calibration_images=self._setup.calibration_images,
+                    ladder=replace(ladder, qat_epochs=0) if given else ladder.at(epochs, self._setup.rungs[-1]),
+                    recipe=self._recipe,
+                    given=given,
+                    seconds_max=self._setup.allowance.left_s(),
+                )
+                tick = partial(self._doing, f"exporting {candidate.describe()}", None)
+                return self._worker.call(
+                    "evaluators.stages.trained_graph:make_graph", job, timeout_s=TRAINING_S_MAX, tick=tick
+                )
+        except (UnbuildableError, TrainingFailedError, WorkerError) as error:
+            return _failure("accuracy", error)
+
+    def _net(self, candidate: Candidate, epochs: int) -> Path:
+        """The network after `epochs` of fine-tuning; one training serves every precision and runtime."""
+        out = self._net_path(candidate, epochs)
+        if out.exists():
+            return out
+        parent = self._parent(candidate)
+        common: dict[str, Any] = {
+            "dataset": self._dataset,
+            "cache": self._images,
+            "family": candidate.family,
+            "variant": candidate.variant,
+            "image_px": candidate.image_px,
+            "recipe": self._recipe,
+            "out": out,
+        }
+        if epochs == 0:
+            cutting = CandidateJob(**common, steps=candidate.steps, options=candidate.options, parent=parent.path)
+            self._train("start_candidate", cutting, "cutting", False)
+            return out
+        before = max((rung for rung in (0, *self._setup.rungs) if rung < epochs), default=0)
+        net = self._net(candidate, before)
+        teacher = self.parents.logits_for(candidate, parent.image_px)
+        tuning = FineTuneJob(
+            **common,
+            epochs=epochs - before,
+            teacher=teacher,
+            net=net,
+            progress=self._progress,
+            seconds_max=self._setup.allowance.left_s(),
+        )
+        self._train("fine_tune", tuning, f"fine-tuning {candidate.describe()}", True)
+        return out
+
+    def _net_path(self, candidate: Candidate, epochs: int) -> Path:
+        return self._nets / f"{candidate.structure_key()}-{epochs}.pt"
+
+    def _parent(self, candidate: Candidate) -> ParentNetwork:
+        """Return the trained network that a candidate is made from."""
+        return self.parents.of(candidate.family, candidate.variant, self.start_px(candidate))
+
+    def _train(self, function: str, job: Any, what: str, tells: bool) -> TrainedNetwork:
+        def tick() -> None:
+            self._doing(what, share_done(self._progress) if tells else None)
+
+        self._progress.unlink(missing_ok=True)
+        return self._worker.call(f"evaluators.training.trainer:{function}", job, timeout_s=TRAINING_S_MAX, tick=tick)
+
+
+def keep_block(samples: SampleLog, name: str, block: Block) -> None:
+    """Add a block, raw, to a run's samples: one line a block, read by pandas with `lines=True`.
+
+    Args:
+        samples: Of the run.
+        name: Key of the candidate, or `reference RUNTIME`.
+        block: What was timed.
+    """
+    samples.add({"candidate": name, **asdict(block)})
+
+
+def share_done(progress: Path) -> float | None:
+    """How much of a training is done, 0..1; None where it has not said yet."""
+    try:
+        now = json.loads(progress.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return now["step"] / now["steps"] if now else None
+
+
+def _fidelity(candidate: Candidate, epochs: int) -> int:
+    """Return the epochs that a candidate's file was trained for here: a fixed one is the same whatever is asked."""
+    return 0 if candidate.fixed else epochs
+
+
+def _failure(stage: str, error: Exception) -> Failure:
+    """The candidate's own failure as a value."""
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return Failure(stage, getattr(error, "kind", "crashed"), reason)

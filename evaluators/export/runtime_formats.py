@@ -1,0 +1,174 @@
+"""The file a runtime is sent: the graph itself, or what it is converted to here, where torch and onnx are."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto, numpy_helper
+
+from evaluators.fault_attribution import (
+    SUSPECTS,
+    HostMemoryError,
+    WorkerCrashedError,
+    WorkerTimeoutError,
+    death,
+    hosts_fault,
+)
+from spaces.candidate import UnbuildableError
+from spaces.memory import is_lack_of_memory
+
+RUNTIMES = Path(__file__).parents[2] / "remote" / "runtimes"
+PNNX_S_MAX = 600.0  # a mobilenet takes 5 s on one core
+FIXED_DATE = (1980, 1, 1, 0, 0, 0)
+
+
+def needs(runtime: str) -> str:
+    """Format that a runtime is sent, `onnx` or `ncnn`, read from its file's text.
+
+    `runtime` may have an option, as in `onnxruntime:cuda`. Raises ValueError where there is no such runtime.
+    """
+    name = runtime.partition(":")[0]
+    known = {path.stem: path for path in sorted(RUNTIMES.glob("[a-z]*.py"))}
+    if name not in known:
+        raise ValueError(f"no runtime {runtime!r}; there are {', '.join(known)}")
+    for node in ast.parse(known[name].read_text("utf-8")).body:
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["NEEDS"]:
+            return str(ast.literal_eval(node.value))
+    raise ValueError(f"{known[name]} does not say what it NEEDS")
+
+
+def for_runtime(graph: Path, needs: str, image_px: int, folder: Path) -> Path:
+    """The file to send where an ONNX `graph` is to run: itself, or its conversion, kept in `folder`.
+
+    Raises Unbuildable where there is none.
+    """
+    if needs == "onnx":
+        return graph
+    if needs == "ncnn":
+        return _to_ncnn(graph, image_px, folder)
+    raise ValueError(f"no format {needs!r}; there are onnx, ncnn")
+
+
+def _to_ncnn(graph: Path, image_px: int, folder: Path) -> Path:
+    """`<stem>.ncnn.zip` with model.param and model.bin; made once, and equal graphs give equal files."""
+    out = folder / f"{graph.stem}.ncnn.zip"
+    if out.exists():
+        return out
+    folder.mkdir(parents=True, exist_ok=True)
+    model = onnx.load(graph)
+    if any("QuantizeLinear" in node.op_type or node.op_type.startswith("QLinear") for node in model.graph.node):
+        raise UnbuildableError("ncnn does not take int8 graphs with Q/DQ operators: choose fp32 or fp16 for it")
+    half = _widen_to_fp32(model)
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        onnx.save(model, Path(work) / "model.onnx")
+        _run_pnnx(Path(work), image_px, half)
+        part = _pack_ncnn(Path(work), image_px)
+        part.replace(out)
+    return out
+
+
+def _widen_to_fp32(model: onnx.ModelProto) -> bool:
+    """True if the graph was fp16; it is then made fp32 of the same values.
+
+    ncnn computes in half precision by an option of its own and reads graphs in single precision only.
+    """
+    half = False
+    for tensor in _tensors(model.graph):
+        if tensor.data_type == TensorProto.FLOAT16:
+            half = True
+            values = numpy_helper.to_array(tensor).astype("float32")
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT16:
+                half, attribute.i = True, TensorProto.FLOAT
+    for value in [*model.graph.input, *model.graph.output, *model.graph.value_info]:
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
+    return half
+
+
+def _tensors(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
+    constants = [attribute.t for node in graph.node for attribute in node.attribute if attribute.HasField("t")]
+    return [*graph.initializer, *constants]
+
+
+def _run_pnnx(work: Path, image_px: int, half: bool) -> None:
+    """Make model.ncnn.param and model.ncnn.bin beside model.onnx; a death is tried once more, as a worker's is.
+
+    Raises:
+        Unbuildable: pnnx can't convert the graph.
+        HostError: This machine has no memory or no disk. Nothing is to be recorded of the candidate.
+    """
+    try:
+        _try_pnnx(work, image_px, half)
+    except SUSPECTS:
+        try:
+            _try_pnnx(work, image_px, half)
+        except SUSPECTS as error:
+            raise hosts_fault("pnnx", error) or UnbuildableError(str(error)) from None
+
+
+def _try_pnnx(work: Path, image_px: int, half: bool) -> None:
+    options = [f"inputshape=[1,3,{image_px},{image_px}]", f"fp16={int(half)}"]
+    try:
+        done = subprocess.run(
+            [_pnnx(), "model.onnx", *options],
+            cwd=work,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=PNNX_S_MAX,
+        )
+    except subprocess.TimeoutExpired:
+        raise WorkerTimeoutError(f"pnnx was not done after {PNNX_S_MAX:g} s") from None
+    files = [work / "model.ncnn.param", work / "model.ncnn.bin"]
+    if done.returncode or not all(file.exists() for file in files):
+        said = re.sub(r"\x1b\[[\d;]*m", "", done.stdout.decode(errors="replace")).split("\n")
+        last = next((line.strip() for line in reversed(said) if line.strip()), "none")
+        if is_lack_of_memory(RuntimeError("\n".join(said))):
+            raise HostMemoryError(f"pnnx: {last}"[:500])
+        if done.returncode < 0:
+            raise WorkerCrashedError(f"pnnx {death(done.returncode)}; last words: {last}"[:500], done.returncode)
+        raise UnbuildableError(f"pnnx ended with {done.returncode}; last words: {last}"[:500])
+
+
+def _pnnx() -> str:
+    """The program that the pnnx package brings; the package itself would import torch."""
+    spec = importlib.util.find_spec("pnnx")
+    places = [Path(sys.executable).parent / "pnnx"]
+    if spec is not None and spec.origin:
+        places = [*sorted(Path(spec.origin).parent.rglob("pnnx")), *places]
+    for place in places:
+        if place.is_file() and os.access(place, os.X_OK):
+            return str(place)
+    found = shutil.which("pnnx")
+    if found is None:
+        raise UnbuildableError("a graph becomes an ncnn net by pnnx, which is not here: pip install pnnx")
+    return found
+
+
+def _pack_ncnn(work: Path, image_px: int) -> Path:
+    """The zip, with the input's size written into the net's text: pnnx leaves it out, and the device needs it."""
+    part = work / "part.zip"
+    lines = (work / "model.ncnn.param").read_text("utf-8").splitlines()
+    for index, line in enumerate(lines):
+        if line.split()[:1] == ["Input"]:
+            lines[index] = f"{line} 0={image_px} 1={image_px} 2=3"
+    with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as packed:
+        for name, data in (
+            ("model.param", "\n".join(lines).encode() + b"\n"),
+            ("model.bin", (work / "model.ncnn.bin").read_bytes()),
+        ):
+            packed.writestr(zipfile.ZipInfo(name, FIXED_DATE), data)
+    return part

@@ -1,0 +1,114 @@
+"""In which precision a model's layers really ran, and what changing formats between them costs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from remote.device import Layer
+
+# Nodes that compute nothing, in the runtimes' own words: what changes a tensor's format, and what only renames it.
+REFORMATS = frozenset({
+    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Cast", "ReorderInput", "ReorderOutput", "Transpose",
+    "MemcpyFromHost", "MemcpyToHost",  # ONNX Runtime
+    "Quantize", "FakeQuantize", "Convert", "Reorder",  # OpenVINO
+    "Reformat", "Quantization", "Dequantization",  # TensorRT
+})  # fmt: skip
+IDLE = frozenset({
+    "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Constant", "Shape", "Gather", "Slice", "Concat", "Pad",
+    "Input", "Output", "Const", "Parameter", "Result", "Shuffle", "NoOp", "Signal", "Wait",
+})  # fmt: skip
+EVEN = 0.02  # as ratios of latencies go: nearer to 1 than that is no faster and no slower
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerPrecision:
+    """What became of a graph's layers in a runtime on a device.
+
+    A layer is a node that computes, after the runtime's own fusing: convolutions, products, sums, poolings and
+    activations that stand alone. Times are of a profiled run: their shares hold, their sum is above the latency.
+    """
+
+    precision: str  # that was asked for
+    layers: tuple[tuple[str, int], ...]  # (precision, how many), most first; "" for those that do not tell
+    others: tuple[tuple[str, int], ...]  # (type, how many) of those in another precision than was asked for
+    reformats: int  # nodes that only change a format
+    reformat_share: float | None  # of the time of all nodes; None where the runtime tells no times
+    other_share: float | None  # of the layers in another precision than was asked for
+    untold: str = ""  # why nothing is known
+    fp32_ratio: float | None = None  # rank latency against the same candidate in fp32, where that was timed
+
+    @property
+    def asked(self) -> int:
+        """Layers in the precision that was asked for."""
+        return dict(self.layers).get(self.precision, 0)
+
+    @property
+    def count(self) -> int:
+        """All layers."""
+        return sum(number for _, number in self.layers)
+
+    @property
+    def known(self) -> bool:
+        """True if the runtime says of its layers in which precision they run."""
+        return not self.untold and any(precision for precision, _ in self.layers)
+
+
+def summarise(precision: str, layers: Sequence[Layer], untold: str) -> LayerPrecision:
+    """The coverage that a runtime's layers amount to."""
+    work = [layer for layer in layers if layer.type not in REFORMATS | IDLE]
+    reformats = [layer for layer in layers if layer.type in REFORMATS]
+    others = [layer for layer in work if layer.precision != precision]
+    whole_ms = sum(layer.ms for layer in layers)
+    share = lambda some: sum(layer.ms for layer in some) / whole_ms if whole_ms else None  # noqa: E731
+    if not untold and not any(layer.precision for layer in work):
+        untold = "the runtime does not tell the precision of its layers"
+    return LayerPrecision(
+        precision=precision,
+        layers=tuple(Counter(layer.precision for layer in work).most_common()),
+        others=tuple(Counter(layer.type for layer in others).most_common()),
+        reformats=len(reformats),
+        reformat_share=share(reformats),
+        other_share=share(others),
+        untold=untold,
+    )
+
+
+def sentence(coverage: LayerPrecision) -> str:
+    """Why this precision is or is not faster here, in one plain sentence without a name."""
+    name, ratio = coverage.precision, coverage.fp32_ratio
+    if not coverage.known:
+        return f"which layers ran in {name} is not known: {coverage.untold}"
+    parts = [f"{coverage.asked} of {coverage.count} layers ran in {name}"]
+    if coverage.asked < coverage.count:
+        parts.append(f"the others, {_most(coverage.others)}, took {_percent(coverage.other_share)}")
+    if coverage.reformats:
+        many = "node takes" if coverage.reformats == 1 else "nodes take"
+        share = _percent(coverage.reformat_share)
+        parts.append(f"{coverage.reformats} {many} {share} for changing formats between them")
+    said = "; ".join(parts)
+    if ratio is None:
+        return said
+    if abs(1 - ratio) < EVEN:
+        return f"{name} is as fast as fp32 here: {said}"
+    if ratio < 1:
+        return f"{name} pays, taking {ratio:.2f} of fp32's time: {said}"
+    return f"{name} does not pay, taking {ratio:.2f} times as long as fp32: {said}"
+
+
+def from_dict(data: dict[str, Any]) -> LayerPrecision:
+    """The Coverage whose `asdict` was `data`."""
+    pairs = {name: tuple((str(key), int(count)) for key, count in data[name]) for name in ("layers", "others")}
+    return LayerPrecision(**(data | pairs))
+
+
+def _most(types: Sequence[tuple[str, int]]) -> str:
+    named = [f"{count} {kind}" for kind, count in types[:3]]
+    rest = sum(count for _, count in types[3:])
+    return ", ".join(named) + (f" and {rest} more" if rest else "")
+
+
+def _percent(share: float | None) -> str:
+    return "time that is not told" if share is None else f"{100 * share:.0f} % of the time"

@@ -1,0 +1,291 @@
+"""What makes an int8 graph of a trained network: rung by rung, until little enough accuracy is lost against fp32.
+
+1. the calibration method that scores best; 2. cross-layer equalisation and bias correction, each where it scores
+better; 3. the most sensitive layers back in floating point, the fewest that do, up to a share of the work;
+4. quantization-aware fine-tuning; 5. as many layers in floating point as it takes, of the tuned network or, if that
+will not do, of the untuned: the last of these is fp32 itself, so that the ladder always ends where it should.
+Every rung is measured on the same images: of two that differ by less than the standard error of their difference, the
+one is better whose logits are nearer to fp32's, since a few hundred right or wrong answers tell less than they do. Of
+many rungs one will do well on a few hundred images by luck, so that what will do is looked at once more on others.
+Only 3 and 5 change which operators there are, and so the latency.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from evaluators.measurement import LadderStep, standard_error_of_difference
+from evaluators.quantization.calibration import Histogram, extremes, histograms, ranges
+from evaluators.quantization.host_scoring import EvaluationSet, decibels, logits
+from evaluators.quantization.qdq import QuantizationPlan, Ranges, layers, macs
+from evaluators.quantization.range_search import fit_ranges
+from evaluators.quantization.torch_graph import UnknownOperatorError
+from evaluators.quantization.weight_correction import bias_corrected, equalise
+from evaluators.training.jobs import FITTED, LadderConfig
+from evaluators.training.time_allowance import OutOfTimeError
+from remote.device import Int8Recipe
+
+CORRECTION_IMAGES = 32  # their means are of thousands of values each
+FITTING_IMAGES = 32
+SENSITIVITY_IMAGES = 16
+
+Histograms = dict[str, Histogram]
+Tune = Callable[
+    [QuantizationPlan], QuantizationPlan
+]  # the plan with weights fine-tuned for it; raises NoSuchOperator where it can't
+
+
+@dataclass(frozen=True)
+class LadderResult:
+    """The plan that was kept, its graph, and every rung that was tried."""
+
+    plan: QuantizationPlan
+    graph: Any  # ModelProto
+    rungs: tuple[LadderStep, ...]
+
+
+def climb(
+    plain: Any,
+    recipe: Int8Recipe,
+    exam: EvaluationSet,
+    calibration: np.ndarray,
+    ladder: LadderConfig,
+    tune: Tune | None,
+    second: Callable[[], EvaluationSet] | None = None,
+    is_late: Callable[[], bool] = lambda: False,
+) -> LadderResult:
+    """The int8 form of `plain` (from `prepared`). `calibration` are normalised images, none of the exam's.
+
+    What loses little enough there is asked again on the `second` exam, and is good if it does there, too. Once
+    `is_late` no further level is begun: what was best until then is kept.
+    """
+    way = _LadderState(exam, recipe, ladder=ladder, plain=plain, second=second, is_late=is_late)
+    method = _choose_calibration(way, calibration)
+    calibrated = even = way.require_best().plan
+    if ladder.correct and not way.ended:
+        even = _correct_biases(way, calibration, method)
+    whole = way.require_best().plan  # fine-tuning goes on from here: it keeps the layout that was timed
+    order: list[str] = []
+    if ladder.floating_macs and not way.ended:
+        order = sensitivity(even, calibration[:SENSITIVITY_IMAGES])
+        _float_layers(way, even, order, ladder.floating_macs)
+    learned = _tune(way, whole, tune) if ladder.qat_epochs and tune is not None and not way.ended else None
+    for base, of in ((learned, ", fine-tuned"), (calibrated, "")):
+        if order and base is not None and not way.ended:
+            _float_layers(way, base, order, 1.0, of)
+    best = way.require_best()
+    return LadderResult(best.plan, best.graph, tuple(way.rungs))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredPlan:
+    """A plan, its graph (a ModelProto) and how it does."""
+
+    plan: QuantizationPlan
+    graph: Any
+    right: list[bool]  # by image
+    near_db: float  # its logits to fp32's: signal to noise
+    good: bool  # it loses little enough
+
+    @property
+    def top1(self) -> float:
+        return sum(self.right) / len(self.right)
+
+    def better(self, other: ScoredPlan) -> bool:
+        """By accuracy where that tells them apart."""
+        if self.good != other.good:
+            return self.good
+        if abs(self.top1 - other.top1) > standard_error_of_difference(self.right, other.right):
+            return self.top1 > other.top1
+        return self.near_db > other.near_db
+
+
+class _LadderState:
+    """The rungs so far and the best of them."""
+
+    def __init__(
+        self,
+        exam: EvaluationSet,
+        recipe: Int8Recipe,
+        ladder: LadderConfig,
+        plain: Any,
+        second: Callable[[], EvaluationSet] | None,
+        is_late: Callable[[], bool],
+    ) -> None:
+        self.exam, self.recipe, self.ladder, self.plain = exam, recipe, ladder, plain
+        self.rungs: list[LadderStep] = []
+        self.is_late = is_late
+        self.began = time.monotonic()
+        self.macs = macs(plain)
+        self.logits = logits(plain, exam.images)
+        self.right: list[bool] = exam.graded(self.logits).tolist()
+        self.fp32 = sum(self.right) / len(self.right)
+        self.second = second if ladder.second else None
+        self.others: tuple[EvaluationSet, list[bool]] | None = (
+            None  # the second exam and fp32's answers, once asked for
+        )
+        self.best: ScoredPlan | None = None
+        self.tell("fp32", self.fp32, False)
+
+    @property
+    def good(self) -> bool:
+        return self.best is not None and self.best.good
+
+    @property
+    def ended(self) -> bool:
+        """True if what there is will do, or must."""
+        return self.good or self.is_late()
+
+    def require_best(self) -> ScoredPlan:
+        assert self.best is not None  # calibration comes first and finds something
+        return self.best
+
+    def tell(self, name: str, top1: float, kept: bool, note: str = "", plan: QuantizationPlan | None = None) -> None:
+        now = time.monotonic()
+        floating = (plan.floating if plan else frozenset()) & self.macs.keys()
+        share = sum(self.macs[name] for name in floating) / max(1, sum(self.macs.values()))
+        self.rungs.append(
+            LadderStep(
+                name=name,
+                top1=top1,
+                seconds=round(now - self.began, 3),
+                kept=kept,
+                note=note,
+                floating=len(floating),
+                floating_macs=round(share, 4),
+            )
+        )
+        self.began = now
+
+    def trial(self, name: str, plan: QuantizationPlan, note: str = "", leaner: bool = False) -> ScoredPlan:
+        """A plan and how it does; it is kept if it is the best so far, a `leaner` one if it is good enough."""
+        graph = plan.graph()
+        out = logits(graph, self.exam.images)
+        right: list[bool] = self.exam.graded(out).tolist()
+        good = self.close(self.right, right)
+        if good and (lost := self.describe_second_loss(graph)):
+            good, note = False, "; ".join(filter(None, [note, lost]))
+        found = ScoredPlan(plan=plan, graph=graph, right=right, near_db=decibels(self.logits, out), good=good)
+        better = self.best is None or (found.good if leaner else found.better(self.best))
+        if better:
+            self.best = found
+        self.tell(name, found.top1, better, "; ".join([*filter(None, [note]), f"{found.near_db:.0f} dB"]), plan)
+        return found
+
+    def close(self, whole: list[bool], right: list[bool]) -> bool:
+        """True if little enough of what was right is lost."""
+        allowed = max(self.ladder.allowed_drop, standard_error_of_difference(whole, right))
+        return (sum(whole) - sum(right)) / len(right) <= allowed + 1e-9
+
+    def describe_second_loss(self, graph: Any) -> str:
+        """How much too much is lost on the second exam; empty if it is not."""
+        if self.second is None:
+            return ""
+        if self.others is None:
+            exam = self.second()
+            self.others = exam, exam.grade(logits(self.plain, exam.images)).tolist() if len(exam.labels) else []
+        exam, whole = self.others
+        if not whole or self.close(whole, right := exam.grade(logits(graph, exam.images)).tolist()):
+            return ""
+        points = 100 * (sum(whole) - sum(right)) / len(whole)
+        return f"loses {points:.1f} points on {len(whole)} training images"
+
+
+def _choose_calibration(way: _LadderState, images: np.ndarray) -> str:
+    """The best method. Every one is tried in turn, but none after the first if that loses nothing.
+
+    Where the best is not asked for, none after one that will do.
+    """
+    counts, best = None, ""
+    for method in way.ladder.methods:
+        if best and way.is_late():
+            break
+        if method == FITTED and way.good:
+            continue  # it takes as long as all the others
+        if method not in ("min-max", FITTED):
+            counts = counts or histograms(way.plain, images)
+        before = way.best
+        try:
+            cut = _cut(way, way.plain, images, method, counts)
+        except UnknownOperatorError as error:
+            way.tell(f"int8 {method}", way.require_best().top1, False, f"not done: {error}")
+            continue
+        top1 = way.trial(f"int8 {method}", QuantizationPlan(way.plain, way.recipe, cut)).top1
+        best = best if way.best is before else method
+        if (method == way.ladder.methods[0] and top1 >= way.fp32) or (way.good and not way.ladder.best):
+            break
+    return best
+
+
+def _cut(way: _LadderState, plain: Any, images: np.ndarray, method: str, counts: Histograms | None = None) -> Ranges:
+    if method == "min-max":
+        return extremes(plain, images)
+    if method == FITTED:
+        return fit_ranges(plain, images[:FITTING_IMAGES], extremes(plain, images), way.recipe)
+    return ranges(counts or histograms(plain, images), method, way.recipe.symmetric)
+
+
+def _correct_biases(way: _LadderState, images: np.ndarray, method: str) -> QuantizationPlan:
+    """The best plan whose biases are fp32's: corrected ones make up for errors that a layer in floating point, or one
+    behind it, does not have."""
+    plain, pairs = equalise(way.plain)
+    if pairs:
+        plan = QuantizationPlan(plain, way.recipe, _cut(way, plain, images, method))
+        way.trial("equalised", plan, f"{pairs} pairs of convolutions")
+    even = way.require_best().plan
+    if way.ended:
+        return even
+    try:
+        way.trial("bias corrected", bias_corrected(even, images[:CORRECTION_IMAGES]))
+    except UnknownOperatorError as error:
+        way.tell("bias corrected", way.require_best().top1, False, f"not done: {error}")
+    return even
+
+
+def _float_layers(way: _LadderState, base: QuantizationPlan, order: list[str], share: float, of: str = "") -> None:
+    """The fewest of the first layers in floating point that do, by bisection; all that may be if none do."""
+    groups, counted, allowed = layers(base.plain), way.macs, []
+    whole = max(1, sum(counted.values()))
+    room = share * whole
+    for name in order:
+        if counted[name] <= room + 1e-9 * whole:
+            allowed.append(name)
+            room -= counted[name]
+
+    def tried(count: int, leaner: bool) -> bool:
+        names = allowed[:count]
+        plan = replace(base, floating=frozenset(node for name in names for node in groups[name]))
+        layers_ = "layer" if count == 1 else "layers"
+        return way.trial(f"{count} {layers_} in floating point{of}", plan, f"{names[0]} first", leaner).good
+
+    fewest, most = 0, len(allowed)
+    if not most or not tried(most, False):
+        return
+    while most - fewest > 1 and not way.is_late():
+        middle = (fewest + most) // 2
+        fewest, most = (fewest, middle) if tried(middle, True) else (middle, most)
+
+
+def sensitivity(plan: QuantizationPlan, images: np.ndarray) -> list[str]:
+    """Layers, the one first that alone in int8 disturbs the logits most."""
+    whole, groups = logits(plan.plain, images), layers(plan.plain)
+    every = frozenset(node.name for node in plan.plain.graph.node)
+    heard = {}
+    for name, nodes in groups.items():
+        alone = replace(plan, floating=every - frozenset(nodes))
+        heard[name] = decibels(whole, logits(alone.graph(), images))
+    return sorted(heard, key=lambda name: heard[name])
+
+
+def _tune(way: _LadderState, whole: QuantizationPlan, tune: Tune) -> QuantizationPlan | None:
+    name = f"fine-tuned {way.ladder.qat_epochs} epochs in int8"
+    try:
+        return way.trial(name, tune(whole), "all layers in int8").plan
+    except (UnknownOperatorError, OutOfTimeError) as error:
+        way.tell(name, way.require_best().top1, False, f"not done: {error}")
+        return None

@@ -1,0 +1,98 @@
+"""Ranges fitted tensor by tensor: each is cut where what reads it errs least.
+
+One method for all cuts a squeeze's few values as hard as a feature map's millions, and keeps what a saturating
+activation throws away. Judged by its readers, a tensor is cut for what they make of it: a depthwise convolution makes
+small channels of its input large again, a hard swish makes nothing of what is far below 0. (Local errors as a stand-in
+for the network's: Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization", 2020.)
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from evaluators.quantization.qdq import QuantizationPlan, Ranges, list_quantized
+from evaluators.quantization.torch_graph import Again, TorchGraph
+from remote.device import Int8Recipe
+
+CUTS = (1.0, 0.85, 0.7, 0.58, 0.48, 0.4, 0.33, 0.25, 0.18, 0.12, 0.08, 0.05)  # of the extremes
+SLIGHT = 0.04  # of the other end
+BATCH = 8
+
+Ends = tuple[float, float]
+
+
+def fit_ranges(plain: Any, images: np.ndarray, whole: Ranges, recipe: Int8Recipe) -> Ranges:
+    """By tensor, a range within `whole`'s. Raises NoSuchOperator where the graph can't be replayed."""
+    replay, found = TorchGraph(plain, torch.device("cpu")), dict(whole)
+    names = [name for name in list_quantized(QuantizationPlan(plain, recipe, whole).graph()) if name in whole]
+    for choices in (_both,) if recipe.symmetric else (_highs, _lows):
+        tried = {name: choices(found[name], whole[name]) for name in names}
+        found |= _best(replay, images, recipe, tried)
+    return found
+
+
+def _both(now: Ends, whole: Ends) -> list[Ends]:
+    top = max(-whole[0], whole[1])
+    return [(max(whole[0], -cut * top), min(whole[1], cut * top)) for cut in CUTS]
+
+
+def _highs(now: Ends, whole: Ends) -> list[Ends]:
+    return [(now[0], cut * whole[1]) for cut in CUTS]
+
+
+def _lows(now: Ends, whole: Ends) -> list[Ends]:
+    if -whole[0] < SLIGHT * now[1]:
+        return [now] * len(CUTS)  # fewer steps than a cut could win: a hard swish ends at -0.375
+    return [(cut * whole[0], now[1]) for cut in CUTS]
+
+
+@torch.inference_mode()
+def _best(replay: TorchGraph, images: np.ndarray, recipe: Int8Recipe, tried: Mapping[str, list[Ends]]) -> Ranges:
+    """Of each tensor's ranges the one its readers err least with, relative to their results; of equal ones the first"""
+    errors: defaultdict[str, np.ndarray] = defaultdict(lambda: np.zeros(len(CUTS)))
+    values: dict[str, torch.Tensor] = {}
+
+    def seen(node: Any, out: torch.Tensor, again: Again) -> torch.Tensor:
+        power = max(float(out.square().sum()), 1e-30)
+        for name in {*node.input} & tried.keys():
+            known: dict[Ends, float] = {}
+            for i, ends in enumerate(tried[name]):
+                if ends not in known:
+                    off = again({name: round_to_int8(values[name], ends, recipe)}) - out
+                    known[ends] = float(off.square().sum()) / power
+                errors[name][i] += known[ends]
+        values[node.output[0]] = out
+        for name in gone[node.name]:
+            values.pop(name, None)
+        return out
+
+    gone = _last_readers(replay)
+    for start in range(0, len(images), BATCH):
+        values[replay.input] = torch.from_numpy(images[start : start + BATCH])
+        replay(values[replay.input], seen)
+    return {name: tried[name][int(error.argmin())] for name, error in errors.items()}
+
+
+def round_to_int8(x: torch.Tensor, ends: Ends, recipe: Int8Recipe) -> torch.Tensor:
+    """What is left of `x` in int8 of this range."""
+    low, high = min(ends[0], 0.0), max(ends[1], 0.0)
+    if recipe.symmetric:
+        scale, zero, least, most = max(-low, high) / 127, 0, -128, 127
+    else:
+        scale = (high - low) / 255
+        zero, least, most = round(-low / scale) if scale else 0, 0, 255
+    return torch.fake_quantize_per_tensor_affine(x, scale, zero, least, most) if scale else torch.zeros_like(x)
+
+
+def _last_readers(replay: TorchGraph) -> dict[str, list[str]]:
+    """By node, the tensors that no later node reads."""
+    last = {name: node.name for node in replay.nodes for name in node.input}
+    gone: dict[str, list[str]] = {node.name: [] for node in replay.nodes}
+    for name, reader in last.items():
+        gone[reader].append(name)
+    return gone

@@ -1,0 +1,257 @@
+"""An ONNX graph as a torch computation: what a correction or a training needs, values in between and gradients.
+
+It knows the operators of convolutional classifiers at opset 13. QuantizeLinear and DequantizeLinear compute what they
+do in the graph, in floating point and with straight-through gradients (Jacob et al. 2018), so a graph trained here is
+the graph that is written. Needs torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from onnx import helper, numpy_helper
+from torch.nn import functional
+
+Tensor = torch.Tensor
+Values = dict[str, Tensor]
+Again = Callable[[Mapping[str, Tensor]], Tensor]  # a node's result for other values of some of its inputs
+Seen = Callable[[Any, Tensor, Again], Tensor]
+WEIGHT_SUFFIX = "_quantized"  # of an int8 initializer made of a float32 one of the name before it
+
+
+class UnknownOperatorError(ValueError):
+    """An operator that is not known here; one line."""
+
+
+class TorchGraph:
+    """A graph's nodes and constants, to be run on batches of any size.
+
+    `free` are float tensors by the name of their initializer in the graph without Q/DQ: they stand for it, and for its
+    int8 form too, so that gradients reach them. Their scales follow them: the largest of a channel is `steps`.
+    `ends` are the ends of activations' ranges, scalars by the tensor's name, which then have gradients too.
+    """
+
+    ends: Mapping[str, tuple[Tensor, Tensor]] = {}
+
+    def __init__(
+        self, model: Any, device: torch.device, free: Mapping[str, Tensor] | None = None, steps: int = 127
+    ) -> None:
+        self.nodes = list(model.graph.node)
+        for node in self.nodes:
+            if node.op_type not in OPERATORS and node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+                raise UnknownOperatorError(f"{node.op_type} is not known to the replay of graphs")
+        self.attributes = [{a.name: helper.get_attribute_value(a) for a in node.attribute} for node in self.nodes]
+        self.constants = {
+            t.name: torch.from_numpy(numpy_helper.to_array(t).copy()).to(device) for t in model.graph.initializer
+        }
+        self.free, self.steps = dict(free or {}), steps
+        self.input, self.output = model.graph.input[0].name, model.graph.output[0].name
+
+    def __call__(self, images: Tensor, seen: Seen | None = None) -> Tensor:
+        """(N, 3, H, W) -> (N, classes). `seen` gets each node and its result, and returns what goes on from there."""
+        values: Values = self.constants | self.free | {self.input: images}
+        last = {name: i for i, node in enumerate(self.nodes) for name in node.input}
+        for i, (node, attributes) in enumerate(zip(self.nodes, self.attributes, strict=True)):
+            out = self._result(node, attributes, values)
+            if seen:
+
+                def again(others: Mapping[str, Tensor], node: Any = node, a: dict[str, Any] = attributes) -> Tensor:
+                    return self._result(node, a, values | dict(others))
+
+                out = seen(node, out, again)
+            values[node.output[0]] = out
+            for name in node.input:
+                if last[name] == i and name not in self.constants and name not in self.free:
+                    values.pop(name, None)
+        return values[self.output]
+
+    def _result(self, node: Any, attributes: dict[str, Any], values: Values) -> Tensor:
+        if node.op_type == "QuantizeLinear":
+            x, scale, zero = (values[name] for name in node.input)
+            if node.input[0] in self.ends:
+                low, high = self.ends[node.input[0]]
+                return FakeQuantize.apply(x, low, high, zero.dtype == torch.uint8)
+            return fake_quantized(x, scale, zero)
+        if node.op_type == "DequantizeLinear":
+            return self._dequantize(node, attributes, values)
+        return OPERATORS[node.op_type]([values[name] if name else None for name in node.input], attributes)
+
+    def _dequantize(self, node: Any, attributes: dict[str, Any], values: Values) -> Tensor:
+        name, scale = node.input[0], values[node.input[1]]
+        if name not in self.constants:
+            return values[name]  # fake-quantized: it has its real value already
+        whole, axis = self.constants[name], attributes.get("axis", 1)
+        shape = [-1 if i == axis else 1 for i in range(whole.ndim)] if scale.ndim and whole.ndim else []
+        spread = scale.reshape(shape) if shape else scale
+        trained = self.free.get(name.removesuffix(WEIGHT_SUFFIX))
+        if trained is None:
+            return (whole.float() - values[node.input[2]].reshape(shape or []).float()) * spread
+        if whole.dtype != torch.int8:
+            return trained  # an int32 bias: finer than what it is added to
+        others = [d for d in range(whole.ndim) if d != axis or not scale.ndim]
+        spread = trained.detach().abs().amax(others, keepdim=True) / self.steps
+        spread = spread.clamp(min=1e-12)
+        real = trained / spread
+        return (real + (real.round() - real).detach()) * spread
+
+
+def fake_quantized(x: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
+    """What is left of `x` after int8; its gradient is 1 inside the range and 0 outside."""
+    low, high = (0, 255) if zero.dtype == torch.uint8 else (-128, 127)
+    return torch.fake_quantize_per_tensor_affine(x, scale, zero.int(), low, high)
+
+
+class FakeQuantize(torch.autograd.Function):
+    """int8 between two ends that learn (Esser et al. 2019, Bhalgat et al. 2020): unsigned from `low` to `high`, or
+    signed around 0 as far as the further of both."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, low: Tensor, high: Tensor, unsigned: bool) -> Tensor:
+        if not unsigned:
+            high = torch.maximum(-low, high)
+            low = -high
+        scale = ((high - low) / (255 if unsigned else 254)).clamp(min=1e-12)
+        zero = (-low / scale).round() if unsigned else torch.zeros_like(scale)
+        out = torch.fake_quantize_per_tensor_affine(x, scale, zero.int(), *((0, 255) if unsigned else (-128, 127)))
+        ctx.save_for_backward(x, out, low, high)
+        ctx.unsigned = unsigned
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
+        x, out, low, high = ctx.saved_tensors
+        below, above = x < low, x > high
+        inside = gradient.masked_fill(below | above, 0.0)
+        # inside, y - x is what rounding adds, and it grows with the step
+        step = (inside * (out - x)).sum() / (high - low).clamp(min=1e-12)
+        upper, lower = (gradient * above).sum() + step, (gradient * below).sum() - step
+        if ctx.unsigned:
+            return inside, lower, upper, None
+        return inside, -(upper - lower) / 2, (upper - lower) / 2, None
+
+
+def _ints(tensor: Tensor | None) -> list[int]:
+    return [] if tensor is None else [int(v) for v in tensor.flatten().tolist()]
+
+
+def _pad(x: Tensor, attributes: dict[str, Any], value: float) -> tuple[Tensor, list[int]]:
+    """`x` padded where the two sides differ, and the padding that is left to the operator."""
+    pads = list(attributes.get("pads", [0] * (2 * (x.ndim - 2))))
+    half = len(pads) // 2
+    if pads[:half] == pads[half:]:
+        return x, pads[:half]
+    sides = [side for i in reversed(range(half)) for side in (pads[i], pads[half + i])]
+    return functional.pad(x, sides, value=value), [0] * half
+
+
+def _conv(inputs: list[Any], a: dict[str, Any]) -> Tensor:
+    x, pads = _pad(inputs[0], a, 0.0)
+    bias = inputs[2] if len(inputs) > 2 else None
+    strides, dilations = a.get("strides", [1, 1]), a.get("dilations", [1, 1])
+    return functional.conv2d(x, inputs[1], bias, tuple(strides), tuple(pads), tuple(dilations), a.get("group", 1))
+
+
+def _gemm(inputs: list[Any], a: dict[str, Any]) -> Tensor:
+    left = inputs[0].T if a.get("transA") else inputs[0]
+    right = inputs[1].T if a.get("transB") else inputs[1]
+    out = a.get("alpha", 1.0) * (left @ right)
+    return out + a.get("beta", 1.0) * inputs[2] if len(inputs) > 2 else out
+
+
+def _max_pool(inputs: list[Any], a: dict[str, Any]) -> Tensor:
+    x, pads = _pad(inputs[0], a, float("-inf"))
+    strides = a.get("strides", [1, 1])
+    return functional.max_pool2d(x, a["kernel_shape"], strides, pads, ceil_mode=bool(a.get("ceil_mode")))
+
+
+def _average_pool(inputs: list[Any], a: dict[str, Any]) -> Tensor:
+    x, pads = _pad(inputs[0], a, 0.0)
+    counted = bool(a.get("count_include_pad")) or x is not inputs[0]
+    strides = a.get("strides", [1, 1])
+    return functional.avg_pool2d(x, a["kernel_shape"], strides, pads, bool(a.get("ceil_mode")), counted)
+
+
+def _reshape(inputs: list[Any], a: dict[str, Any]) -> Tensor:
+    x, shape = inputs[0], _ints(inputs[1])
+    shape = [x.shape[i] if size == 0 else size for i, size in enumerate(shape)]
+    if shape[0] == 1:  # the batch of the graph as it is written
+        shape[0] = x.shape[0]
+    return x.reshape(shape)
+
+
+def _clip(inputs: list[Any], a: dict[str, Any]) -> Tensor:
+    low, high = (inputs[i] if len(inputs) > i else None for i in (1, 2))
+    return inputs[0].clamp(None if low is None else float(low), None if high is None else float(high))
+
+
+def _pad(inputs: list[Any], a: dict[str, Any]) -> Tensor:
+    pads = _ints(inputs[1])
+    half = len(pads) // 2
+    sides = [side for i in reversed(range(half)) for side in (pads[i], pads[half + i])]
+    value = float(inputs[2]) if len(inputs) > 2 and inputs[2] is not None else 0.0
+    return functional.pad(inputs[0], sides, mode=a.get("mode", b"constant").decode(), value=value)
+
+
+def _slice(inputs: list[Any], a: dict[str, Any]) -> Tensor:
+    x, starts, ends = inputs[0], _ints(inputs[1]), _ints(inputs[2])
+    axes = _ints(inputs[3]) if len(inputs) > 3 else list(range(len(starts)))
+    steps = _ints(inputs[4]) if len(inputs) > 4 else [1] * len(starts)
+    cuts = [slice(None)] * x.ndim
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        cuts[axis] = slice(start, min(end, x.shape[axis]), step)
+    return x[tuple(cuts)]
+
+
+def _axes(inputs: list[Any], a: dict[str, Any]) -> list[int]:
+    return _ints(inputs[1]) if len(inputs) > 1 else list(a.get("axes", []))
+
+
+def _unsqueeze(inputs: list[Any], a: dict[str, Any]) -> Tensor:
+    x = inputs[0]
+    for axis in sorted(_axes(inputs, a)):
+        x = x.unsqueeze(axis)
+    return x
+
+
+def _batch_norm(inputs: list[Any], a: dict[str, Any]) -> Tensor:
+    x, scale, bias, mean, variance = inputs
+    return functional.batch_norm(x, mean, variance, scale, bias, False, 0.0, a.get("epsilon", 1e-5))
+
+
+OPERATORS: dict[str, Callable[[list[Any], dict[str, Any]], Tensor]] = {
+    "Add": lambda i, a: i[0] + i[1],
+    "AveragePool": _average_pool,
+    "BatchNormalization": _batch_norm,
+    "Clip": _clip,
+    "Concat": lambda i, a: torch.cat(i, a["axis"]),
+    "Conv": _conv,
+    "Div": lambda i, a: i[0] / i[1],
+    "Erf": lambda i, a: torch.erf(i[0]),
+    "Flatten": lambda i, a: i[0].flatten(a.get("axis", 1)),
+    "Gemm": _gemm,
+    "GlobalAveragePool": lambda i, a: i[0].mean((2, 3), keepdim=True),
+    "HardSigmoid": lambda i, a: (a.get("alpha", 0.2) * i[0] + a.get("beta", 0.5)).clamp(0, 1),
+    "HardSwish": lambda i, a: functional.hardswish(i[0]),
+    "Identity": lambda i, a: i[0],
+    "LeakyRelu": lambda i, a: functional.leaky_relu(i[0], a.get("alpha", 0.01)),
+    "MatMul": lambda i, a: i[0] @ i[1],
+    "MaxPool": _max_pool,
+    "Mul": lambda i, a: i[0] * i[1],
+    "Pad": _pad,
+    "Pow": lambda i, a: i[0] ** i[1],
+    "ReduceMean": lambda i, a: i[0].mean(_axes(i, a), keepdim=bool(a.get("keepdims", 1))),
+    "Relu": lambda i, a: functional.relu(i[0]),
+    "Reshape": _reshape,
+    "Sigmoid": lambda i, a: torch.sigmoid(i[0]),
+    "Slice": _slice,
+    "Softmax": lambda i, a: torch.softmax(i[0], a.get("axis", -1)),
+    "Sqrt": lambda i, a: torch.sqrt(i[0]),
+    "Squeeze": lambda i, a: i[0].squeeze(_axes(i, a) or [d for d in range(i[0].ndim) if i[0].shape[d] == 1]),
+    "Sub": lambda i, a: i[0] - i[1],
+    "Tanh": lambda i, a: torch.tanh(i[0]),
+    "Transpose": lambda i, a: i[0].permute(a["perm"]),
+    "Unsqueeze": _unsqueeze,
+}

@@ -1,0 +1,79 @@
+"""Accuracy of an exported graph, run by the device's own runtime on prepared images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy
+
+from evaluators.class_scores import Error
+from evaluators.data.dataset import Dataset
+from evaluators.data.loading import arrays
+from evaluators.data.preprocessing import normalise
+from evaluators.measurement import TOP1, Accuracy
+from remote.link.session import Job
+
+
+class PredictsOnDevice(Protocol):
+    """The part of a patient device session that scoring needs."""
+
+    def put(self, data: bytes | Path) -> str: ...
+
+    def predict(self, model: str, data: bytes, shape: tuple[int, ...], job: Job) -> bytes: ...
+
+
+def score(
+    session: PredictsOnDevice,
+    model: Path,
+    dataset: Dataset,
+    split: str,
+    image_px: int,
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]],
+    job: Job,
+    epochs: int,
+    cache: Path,
+    answers: Path | None = None,
+    metric: str = TOP1,
+) -> Accuracy:
+    """Return the accuracy of the file `model` on one split, image by image at batch 1, with what was wrong by class.
+
+    The classes it gave go to `answers` (.npy). `metric`, one of METRICS, is what the search compares.
+    Raises what the session raises: CandidateError, DeviceError.
+    """
+    images, labels = arrays(dataset, split, image_px, cache)
+    batch = normalise(images, *normalisation)  # (N, 3, image_px, image_px)
+    sha256 = session.put(model)
+    logits = session.predict(sha256, batch.tobytes(), batch.shape, job)
+    predicted = numpy.frombuffer(logits, dtype=numpy.float32).reshape(len(labels), -1).argmax(axis=1)
+    correct = int((predicted == labels).sum())
+    if answers is not None:
+        part = answers.with_suffix(".part.npy")
+        numpy.save(part, predicted)
+        part.replace(answers)
+    counts, errors = count_errors(labels, predicted, len(dataset.classes))
+    return Accuracy(
+        top1=correct / len(labels),
+        correct=correct,
+        count=len(labels),
+        epochs=epochs,
+        split=split,
+        model_sha256=sha256,
+        class_counts=counts,
+        errors=tuple(errors),
+        metric=metric,
+    )
+
+
+def count_errors(labels: numpy.ndarray, predicted: numpy.ndarray, classes: int) -> tuple[tuple[int, ...], list[Error]]:
+    """Return (images by class, errors) of two integer arrays of shape (N,).
+
+    Args:
+        labels: Right class of each image, 0 to `classes` - 1.
+        predicted: Class given to each image; may lie beyond `classes` where a network has more outputs.
+        classes: Number of classes of the data set.
+    """
+    wrong = numpy.stack([labels, predicted])[:, labels != predicted]  # (2, errors)
+    pairs, counts = numpy.unique(wrong, axis=1, return_counts=True)
+    errors = [(int(label), int(taken), int(count)) for label, taken, count in zip(*pairs, counts, strict=True)]
+    return tuple(int(count) for count in numpy.bincount(labels, minlength=classes)), errors

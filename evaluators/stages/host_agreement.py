@@ -1,0 +1,34 @@
+"""Does the engine on the device answer as the same graph does on the host? Runs in a worker process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from evaluators.data.dataset import Dataset
+from evaluators.data.loading import arrays
+from evaluators.data.preprocessing import normalise
+
+HOST = f"onnxruntime {onnxruntime.__version__}"
+
+
+def host_classes(
+    graph: Path,
+    dataset: Dataset,
+    split: str,
+    image_px: int,
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]],
+    cache: Path,
+) -> tuple[np.ndarray, str]:
+    """(int64 classes (N,), who says so): the most probable by ONNX Runtime's CPU provider, image by image."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    images, _ = arrays(dataset, split, image_px, cache)
+    classes = [
+        session.run(None, {name: normalise(images[i : i + 1], *normalisation)})[0].argmax() for i in range(len(images))
+    ]
+    return np.array(classes, dtype=np.int64), HOST

@@ -1,0 +1,210 @@
+"""The first and cheapest stage: can the candidate be built, exported and run, and how large is it?
+
+No training and no device. Weights are random, as latency does not depend on them. Runs in a worker process.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import nn
+
+from evaluators.export.onnx_export import INPUT, export, opset_of, quiet
+from evaluators.export.operator_support import UnsupportedOperatorError, check
+from evaluators.given import parity as given_parity
+from evaluators.given import size_of, write_plain
+from evaluators.measurement import Structure
+from evaluators.quantization.precision import to_precision
+from evaluators.rounding_evaluator import AXIS
+from evaluators.training.onnx_teacher import OnnxClassifier
+from remote.device import Int8Recipe
+from spaces.candidate import Candidate, UnbuildableError
+from spaces.channel_rounding import granularity
+from spaces.folding import fold_for_export
+from spaces.network import NetworkPlan, build_from_plan, count_macs, head_name
+
+PARITY_MAX_ABS = 1e-4  # of the logits, torch against the exported fp32 graph
+ROUNDING_FACTOR = 10  # or so many times what rounding to float32 does to torch's own logits, if that is more,
+ROUNDING_MAX_ABS = 1e-2  # up to here
+NORM_GAIN = 0.3
+OPSET = 13
+CALIBRATION_IMAGES = 4  # random ones: their range is all that a timing needs
+SETTLING_PIXELS = 2**15  # of noise that batch statistics are taken from: 32 images of 32 px, 8 of 64 px, at least 4
+
+
+class ParityError(UnbuildableError):
+    """An exported graph that does not compute what torch does."""
+
+    kind = "parity"
+
+
+def measure(
+    candidate: Candidate,
+    classes: int,
+    int8: Int8Recipe | None,
+    folder: Path,
+    opset_max: int,
+    seed: int,
+    runtimes: tuple[str, ...] = (),
+) -> tuple[Structure, Path]:
+    """The structure, and the graph to time: `folder/<graph key>-random.onnx`.
+
+    Raises Unbuildable, or its Unsupported or ParityLost, each one line with a `kind`, for a candidate that ends here.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = random_net(candidate, classes)
+    path, image_px = folder / f"{candidate.graph_key()}-random.onnx", candidate.image_px
+    as_deployed, unfolded = fold_for_export(net, image_px, bool(candidate.steps))
+    with tempfile.TemporaryDirectory() as scratch:
+        fp32 = Path(scratch) / "fp32.onnx"
+        exporter = _export(as_deployed, candidate, fp32, min(OPSET, opset_max))
+        opset = opset_of(fp32)
+        if opset > opset_max:
+            raise UnsupportedOperatorError(
+                f"{candidate.describe()}: needs ONNX opset {opset}, the device reads up to {opset_max}"
+            )
+        difference = _check_parity(as_deployed, fp32, candidate, seed)
+        _convert(candidate, fp32, path, int8, seed)
+        check(path, opset_max, runtimes, candidate.describe())
+    structure = Structure(
+        parameters=sum(parameter.numel() for parameter in as_deployed.parameters()),
+        macs=count_macs(as_deployed, torch.zeros(1, 3, image_px, image_px)),
+        onnx_bytes=path.stat().st_size,
+        parity_max_abs=difference,
+        exporter=exporter,
+        opset=opset_of(path),
+        granularity=granularity(net),
+        rounded_to=dict(candidate.options).get(AXIS, ""),
+        unfolded=unfolded,
+    )
+    return structure, path
+
+
+def measure_given(
+    candidate: Candidate,
+    given: OnnxClassifier,
+    int8: Int8Recipe | None,
+    folder: Path,
+    opset_max: int,
+    seed: int,
+    runtimes: tuple[str, ...] = (),
+) -> tuple[Structure, Path]:
+    """The same of a classifier that is given as ONNX. Raises DataError, too, where its file is not what it was."""
+    path = folder / f"{candidate.graph_key()}-random.onnx"
+    with tempfile.TemporaryDirectory() as scratch:
+        fp32 = Path(scratch) / "fp32.onnx"
+        write_plain(given, fp32, opset_max)
+        difference = given_parity(given, fp32)
+        parameters, macs = size_of(fp32)
+        _convert(candidate, fp32, path, int8, seed)
+        check(path, opset_max, runtimes, candidate.describe())
+    return Structure(
+        parameters=parameters,
+        macs=macs,
+        onnx_bytes=path.stat().st_size,
+        parity_max_abs=difference,
+        exporter="given",
+        opset=opset_of(path),
+    ), path
+
+
+def random_net(candidate: Candidate, classes: int) -> nn.Module:
+    """The candidate's compressed network, untrained, in eval mode. Raises Unbuildable.
+
+    Batch statistics are set from a batch of noise and the classifier is scaled to give logits of unit spread. With
+    the initial ones activations grow with depth beyond what fp16 holds, or shrink to denormals, which are slow:
+    either would make a timing of random weights a lie. Gains below 1 keep gates and swishes where they are smooth,
+    as a random net is chaotic: it blows rounding up a thousandfold on the way to the logits.
+    """
+    px = candidate.image_px
+    plan = NetworkPlan(
+        family=candidate.family,
+        variant=candidate.variant,
+        classes=classes,
+        image_px=px,
+        steps=candidate.steps,
+        options=candidate.options,
+    )
+    net = build_from_plan(plan).eval()
+    norms = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
+    momenta = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.train().momentum = 1.0  # the batch's own statistics, nothing of the initial ones
+        nn.init.constant_(layer.weight, NORM_GAIN)
+    try:
+        with torch.no_grad():
+            logits = net(torch.randn(max(4, SETTLING_PIXELS // px**2), 3, px, px))
+            for parameter in net.get_submodule(head_name(net)).parameters():
+                parameter.div_(logits.std().clamp(min=1e-6))
+    except (RuntimeError, ValueError) as error:
+        raise UnbuildableError(f"{candidate.describe()}: {str(error).splitlines()[0][:200]}") from error
+    for layer, momentum in zip(norms, momenta, strict=True):
+        layer.momentum = momentum
+    return net.eval()
+
+
+def parity(net: nn.Module, onnx_path: Path, image_px: int, seed: int = 0) -> float:
+    """Largest difference of a logit between `net` (in eval mode) and the graph, for one image of noise."""
+    image = _noise(1, image_px, seed)
+    with torch.no_grad():
+        expected = net(torch.from_numpy(image)).numpy()
+    return float(np.abs(run(onnx_path, image) - expected).max())
+
+
+def rounding(net: nn.Module, image_px: int, seed: int = 0) -> float:
+    """Largest difference of a logit between `net` and itself in double precision, for the image `parity` takes.
+
+    Over a hundred random layers it passes 1e-4, and no other float32 program comes nearer than that.
+    """
+    image = torch.from_numpy(_noise(1, image_px, seed))
+    with torch.no_grad():
+        return float((net(image) - copy.deepcopy(net).double()(image.double())).abs().max())
+
+
+def run(onnx_path: Path, image: np.ndarray) -> np.ndarray:
+    """(1, 3, H, W) -> (1, classes) by ONNX Runtime on this machine, with its default optimizations."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(onnx_path, options, providers=["CPUExecutionProvider"])
+    return session.run(None, {INPUT: image})[0]
+
+
+def _export(net: nn.Module, candidate: Candidate, path: Path, opset: int) -> str:
+    try:
+        return export(net, candidate.image_px, path, opset)
+    except Exception as error:  # exporters raise whatever an operator they lack makes them stumble over
+        reason = " ".join(str(error).split())[:200]
+        raise UnsupportedOperatorError(
+            f"{candidate.describe()}: can't be exported at opset {opset}: {reason}"
+        ) from error
+
+
+def _check_parity(net: nn.Module, path: Path, candidate: Candidate, seed: int) -> float:
+    difference, allowed = parity(net, path, candidate.image_px, seed), PARITY_MAX_ABS
+    if not difference <= allowed:
+        allowed = min(ROUNDING_MAX_ABS, ROUNDING_FACTOR * rounding(net, candidate.image_px, seed))
+    if not difference <= allowed:
+        raise ParityError(f"{candidate.describe()}: the exported graph is off by {difference:.2g} in a logit")
+    return difference
+
+
+def _convert(candidate: Candidate, fp32: Path, path: Path, int8: Int8Recipe | None, seed: int) -> None:
+    if candidate.precision == "int8" and int8 is None:
+        raise UnsupportedOperatorError(f"{candidate.describe()}: the device has no int8")
+    if candidate.precision == "int8" and opset_of(fp32) < OPSET:
+        raise UnsupportedOperatorError(f"{candidate.describe()}: int8 per channel needs ONNX opset {OPSET}")
+    noise = _noise(CALIBRATION_IMAGES, candidate.image_px, seed)
+    with quiet():
+        to_precision(fp32, path, candidate.precision, int8, noise)
+
+
+def _noise(count: int, image_px: int, seed: int) -> np.ndarray:
+    shape = (count, 3, image_px, image_px)
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)

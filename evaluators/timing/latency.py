@@ -1,0 +1,253 @@
+"""Timing one graph on one device: blocks in fresh processes, repeated while disturbed, until sure enough."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Any, Protocol
+
+import numpy
+
+from evaluators.measurement import Block, Interval, Latency
+from evaluators.timing.confidence import pool_medians, quantile_interval, samples_needed, scale_interval
+from evaluators.timing.throttling import cool_down, describe_throttling
+from remote.device import ON_GPU
+from remote.link.reply_parsing import parse_sensors
+from remote.link.session import Job
+
+OTHER_LOAD, UNSTEADY = "other load", "unsteady"  # how a block's disturbance begins
+
+
+class TimesOnDevice(Protocol):
+    """The part of a device session that timing needs."""
+
+    def time_block(self, model: str, reference: str, job: Job, pairs: int, seconds_max: float) -> dict[str, Any]: ...
+
+    def state(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimingRules:
+    """When a block is disturbed and when there are enough. Defaults from measured noise on shared machines."""
+
+    pairs: int = 40
+    blocks_min: int = 2  # processes differ by more than samples within one do
+    blocks_max: int = 8
+    repeats_max: int = 3
+    block_seconds_max: float = 20.0
+    narrow: float = 0.05  # relative half width at which the percentile's interval is narrow enough
+    wall_over_cpu_max: float = 1.3  # above it the process waited for a core
+    foreign_cores_max: float = 0.5  # busy with others' work: they take cache, memory and clock, if no time
+    ratio_spread_max: float = 0.10  # quartiles of the pair ratios, relative to their median
+    reference_drift_max: float = 0.15  # of the reference against the calm device
+    repeat_seconds_max: float = math.inf  # after which a look has no further block repeated
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimingTarget:
+    """What is timed, and how."""
+
+    model_sha256: str
+    reference_sha256: str
+    job: Job
+    runtime_version: str
+    percentile: float
+    reference_ms: float  # wall median of the reference on the calm device
+    simulated: bool = False
+
+    @property
+    def by_cpu_time(self) -> bool:
+        """True where CPU time stands for latency: one thread, and no GPU that it waits for."""
+        return self.job.threads == 1 and self.job.runtime not in ON_GPU
+
+
+def time_model(
+    session: TimesOnDevice,
+    target: TimingTarget,
+    rules: TimingRules,
+    limit_ms: float | None,
+    blocks_min: int | None = None,
+    keep: Callable[[Block], None] = lambda block: None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Latency:
+    """Return the latency of one graph.
+
+    Blocks are added until the percentile has a confidence bound, that is narrow or on one side of the limit.
+
+    Args:
+        session: The device.
+        target: What is timed.
+        rules: When a block is disturbed and when there are enough.
+        limit_ms: The budget; timing stops at once when the graph is surely above it.
+        blocks_min: Blocks to take at least, by the rules if None.
+        keep: Given every block, raw.
+        clock: Tells seconds.
+
+    Raises:
+        CandidateError: The graph can't be run.
+        DeviceError: The device or the link failed.
+    """
+    blocks: list[Block] = []
+    repeated, began_s = 0, clock()
+    while not _enough(blocks, target, rules, limit_ms, blocks_min or rules.blocks_min):
+        block = time_block(session, target, rules)
+        keep(block)
+        if limit_ms is not None and min(samples_ms(block, target)) > limit_ms:
+            blocks.append(block)  # other load only ever adds time: not even its fastest run keeps the limit
+            break
+        in_time = clock() - began_s < rules.repeat_seconds_max
+        if block.disturbed and repeated < rules.repeats_max and in_time:
+            repeated += 1
+            if describe_throttling(block.during):
+                cool_down(session, block.during.get("temperature_c_start"))
+            continue
+        blocks.append(block)
+    return reduce_blocks(blocks, target, repeated)
+
+
+def time_block(session: TimesOnDevice, target: TimingTarget, rules: TimingRules) -> Block:
+    """One block, judged: `disturbed` says why it is not to be trusted."""
+    before = session.state()
+    raw = session.time_block(
+        target.model_sha256,
+        target.reference_sha256,
+        target.job,
+        rules.pairs,
+        rules.block_seconds_max,
+    )
+    block = Block(**raw)
+    if held_back := describe_throttling(block.during):
+        return replace(block, disturbed=held_back)
+    foreign = foreign_cores(before, session.state(), target.job.threads)
+    if foreign is not None and foreign > rules.foreign_cores_max:
+        return replace(block, disturbed=f"{OTHER_LOAD}: {foreign:.1f} cores were busy with something else")
+    return replace(block, disturbed=disturbance(block, target, rules))
+
+
+def foreign_cores(before: dict[str, Any], after: dict[str, Any], threads: int) -> float | None:
+    """Cores of the device busy with others' work between two of its states; None where it does not say.
+
+    A block itself keeps `threads` cores busy from beginning to end.
+    """
+    names, before, after = ("cpu_busy_s", "at_s"), parse_sensors(before), parse_sensors(after)
+    if any(name not in state for state in (before, after) for name in names):
+        return None
+    busy_s, wall_s = (float(after[name]) - float(before[name]) for name in names)
+    return max(0.0, busy_s / wall_s - threads) if wall_s > 0 else None
+
+
+def disturbance(block: Block, target: TimingTarget, rules: TimingRules) -> str:
+    """Why a block is not to be trusted, one line; empty if it is."""
+    wall, cpu = sum(block.reference_wall_ms), sum(block.reference_cpu_ms)
+    if target.by_cpu_time:  # at more threads CPU time adds up and says nothing of waiting
+        wall, cpu = wall + sum(block.wall_ms), cpu + sum(block.cpu_ms)
+    if target.job.runtime not in ON_GPU and wall > rules.wall_over_cpu_max * cpu:
+        return f"{OTHER_LOAD}: runs took {wall / cpu:.2f}x the CPU time they had"
+    low, middle, high = numpy.percentile(pair_ratios(block, target), [25, 50, 75])
+    if (high - low) / middle > rules.ratio_spread_max:
+        return f"{UNSTEADY}: quartiles of the pair ratio {100 * (high - low) / middle:.0f} % apart"
+    drift = median(block.reference_wall_ms) / target.reference_ms
+    if drift - 1 > rules.reference_drift_max:  # a device that is faster than it was is calm
+        return f"drift: the reference took {drift:.2f}x its calm time"
+    return ""
+
+
+def samples_ms(block: Block, target: TimingTarget) -> Sequence[float]:
+    """Return what a block says of latency in ms: wall time.
+
+    Where other load kept the runs waiting for a core it is the CPU time they had, if that stands for latency: what a
+    run waits for is no property of the candidate. The block stays marked as disturbed.
+    """
+    waited = block.disturbed.startswith((OTHER_LOAD, UNSTEADY)) and target.by_cpu_time
+    return block.cpu_ms if waited else block.wall_ms
+
+
+def pair_ratios(block: Block, target: TimingTarget) -> list[float]:
+    """Candidate over reference, pair by pair: by GPU events, in CPU time where it stands for latency, else wall."""
+    if block.gpu_ms:
+        ours, theirs = block.gpu_ms, block.reference_gpu_ms
+    elif target.by_cpu_time:
+        ours, theirs = block.cpu_ms, block.reference_cpu_ms
+    else:
+        ours, theirs = block.wall_ms, block.reference_wall_ms
+    return [a / b for a, b in zip(ours, theirs, strict=True)]
+
+
+def reduce_blocks(blocks: Sequence[Block], target: TimingTarget, repeated: int) -> Latency:
+    """The numbers of all blocks together."""
+    ratio = pool_medians([pair_ratios(block, target) for block in blocks])
+    taken = [samples_ms(block, target) for block in blocks]
+    wall = [value for samples in taken for value in samples]
+    energies = [block.energy_mj for block in blocks if block.energy_mj is not None]
+    return Latency(
+        percentile=target.percentile,
+        percentile_ms=quantile_interval(wall, target.percentile),
+        median_ms=pool_medians(taken),
+        rank_ms=scale_interval(ratio, target.reference_ms),
+        peak_mb=max(block.peak_mb + (block.device_mb or 0.0) for block in blocks),
+        runtime_mb=min(block.runtime_mb for block in blocks),
+        load_ms=median(block.load_ms for block in blocks),
+        samples=len(wall),
+        blocks=len(blocks),
+        repeated=repeated,
+        disturbed=next((block.disturbed for block in blocks if block.disturbed), ""),
+        model_sha256=target.model_sha256,
+        runtime_version=target.runtime_version,
+        simulated=target.simulated,
+        runtime=target.job.runtime,
+        reference_ms=target.reference_ms,
+        gpu_ms=pool_medians([block.gpu_ms for block in blocks]) if all(block.gpu_ms for block in blocks) else None,
+        build_s=max(block.build_s for block in blocks),
+        energy_mj=median(energies) if energies else None,
+    )
+
+
+def calibrate(
+    session: TimesOnDevice,
+    reference_sha256: str,
+    job: Job,
+    rules: TimingRules,
+    keep: Callable[[Block], None] = lambda block: None,
+) -> tuple[float, str]:
+    """Return the wall median in ms of the reference on the calm device, and why it may not have been calm.
+
+    The calmest of several blocks: other load only ever adds time. `keep` is given every block, raw.
+    """
+    target = TimingTarget(
+        model_sha256=reference_sha256,
+        reference_sha256=reference_sha256,
+        job=job,
+        runtime_version="",
+        percentile=50.0,
+        reference_ms=1.0,
+    )
+    blocks = []
+    for _ in range(5):
+        blocks.append(time_block(session, target, replace(rules, reference_drift_max=float("inf"))))
+        keep(blocks[-1])
+    calm = min(blocks, key=lambda block: median(block.reference_wall_ms))
+    disturbed = [block.disturbed for block in blocks if block.disturbed]
+    return median(calm.reference_wall_ms), disturbed[0] if len(disturbed) > len(blocks) / 2 else ""
+
+
+def _enough(
+    blocks: Sequence[Block], target: TimingTarget, rules: TimingRules, limit_ms: float | None, blocks_min: int
+) -> bool:
+    if not blocks:
+        return False
+    wall = [value for block in blocks for value in samples_ms(block, target)]
+    interval = quantile_interval(wall, target.percentile)
+    if limit_ms is not None and interval.low > limit_ms:
+        return True
+    if len(blocks) >= rules.blocks_max:
+        return True
+    if len(blocks) < blocks_min or len(wall) < samples_needed(target.percentile):
+        return False
+    return _narrow(interval, rules) or (limit_ms is not None and interval.high < 0.8 * limit_ms)
+
+
+def _narrow(interval: Interval, rules: TimingRules) -> bool:
+    return (interval.high - interval.low) / 2 <= rules.narrow * interval.value

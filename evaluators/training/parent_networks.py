@@ -1,0 +1,249 @@
+"""The networks that candidates come from and learn from: trained once, kept in a cache, chosen by accuracy."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from evaluators.data.dataset import DataError, Dataset
+from evaluators.fault_attribution import WorkerError
+from evaluators.training.augmentation import views
+from evaluators.training.jobs import ParentJob, TeacherJob, TrainedNetwork, TrainingFailedError, TrainingRecipe
+from evaluators.training.onnx_teacher import BEST, PARENT, OnnxClassifier, is_file, open_teacher
+from evaluators.training.time_allowance import OutOfTimeError, TimeAllowance
+from evaluators.training.worker_process import Worker
+from remote.files import read_or_none, write_file
+from spaces import family_files
+from spaces.candidate import Candidate, UnbuildableError
+
+Train = Callable[
+    [str, Any, str], TrainedNetwork
+]  # name of a function of evaluators.training.trainer, its job, what it is for people
+SHORT_EPOCHS = 1  # that a parent is trained for where time allows no more
+TEACHING_S_MAX = 3600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParentConfig:
+    """What parents depend on."""
+
+    dataset: Dataset
+    images: Path  # cache of decoded images
+    folder: Path  # of trained parents
+    recipe: TrainingRecipe
+    weights: Path | None
+    download: bool
+    variants: Mapping[str, tuple[str, ...]]  # whose best may teach, by family
+    parent_px: Mapping[str, int]  # family -> the largest input size, at which the best and a named teacher are trained
+    teacher: str  # parent, best, a network's name, or a file's
+    progress: Path
+    record: Path  # where it is written which parent was best: a run that is gone on with keeps its teacher
+    allowance: TimeAllowance = field(default_factory=TimeAllowance)  # in which a training must end
+    shortened: Path | None = None  # where it is written which networks there was time for one epoch of
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParentNetwork:
+    """A trained network on disk."""
+
+    variant: str
+    path: Path
+    image_px: int
+    start: str  # which weights it began with
+    job: ParentJob
+
+
+class ParentNetworks:
+    """Trains what is not in the cache. All of a run learn from the same teacher: which parent is best is decided once,
+    over all of them, so neither the order of trials nor a restart changes it."""
+
+    def __init__(self, school: ParentConfig, worker: Worker, train: Train) -> None:
+        self._school, self._worker, self._train = school, worker, train
+        self._known: dict[tuple[str, str, int], ParentNetwork] = {}
+        self._weights: dict[str, str | None] = {}  # variant -> content of the file it starts from
+        self._taught: Path | None = None
+        self.note = ""  # who taught, for people
+
+    @property
+    def starts(self) -> dict[str, str]:
+        """Variant -> where its weights came from, of those asked for so far."""
+        return {parent.variant: parent.start for parent in self._known.values()}
+
+    def weights_used(self, variants: Iterable[str]) -> dict[str, str | None]:
+        """Return by variant what the file of its pretrained weights contains, None without one.
+
+        Raises WeightsError, as a WorkerError, for a folder that can't be used.
+        """
+        return {variant: self._weights_of(variant) for variant in variants}
+
+    def check(self) -> None:
+        """Raises DataError where the teacher that was asked for is not to be had."""
+        name = self._school.teacher
+        if is_file(name) or name.endswith(".onnx"):
+            open_teacher(name, self._school.dataset.classes)
+        elif name not in (PARENT, BEST) and self._family_of(name) is None:
+            raise DataError(
+                f"no teacher {name!r}: there are parent (a candidate's own), best (the most accurate parent), the name "
+                "of a network, and an ONNX classifier's file"
+            )
+
+    def of(self, family: str, variant: str, px: int | None = None) -> ParentNetwork:
+        """Return a network trained at an input size, its family's largest if none is given.
+
+        Raises:
+            TrainingFailed, WorkerError, Unbuildable: It can't be trained.
+            OutOfTime: Not in the time that is left.
+        """
+        px = px or self._school.parent_px.get(family, max(self._school.parent_px.values()))
+        if (family, variant, px) not in self._known:
+            self._known[family, variant, px] = self._train(family, variant, px)
+        return self._known[family, variant, px]
+
+    def logits_for(self, candidate: Candidate, px: int | None = None) -> Path:
+        """Return the file with the logits that a candidate learns from; `px` is its parent's size.
+
+        Raises what `of` raises.
+        """
+        name = self._school.teacher
+        if name == PARENT:
+            return self.of(candidate.family, candidate.variant, px).path
+        if self._taught is None:
+            self._taught = self._teacher(name)
+        return self._taught
+
+    def _teacher(self, name: str) -> Path:
+        if is_file(name):
+            return self._from_file(open_teacher(name, self._school.dataset.classes))
+        family = self._family_of(name)
+        teacher = self._best() if name == BEST or family is None else self.of(family, name)
+        share = f"{100 * self.top1(teacher):.1f} % of the validation images"
+        self.note = f"{teacher.variant} at {teacher.image_px} px, {share}"
+        return teacher.path
+
+    def _best(self) -> ParentNetwork:
+        """The most accurate of all parents; of equals the first. One that can't be trained is left out."""
+        record = self._school.record
+        known = read_or_none(record, json.loads)
+        if isinstance(known, list) and len(known) == 2:
+            return self.of(*known)
+        found, failed = [], ""
+        for family, variants in self._school.variants.items():
+            for variant in variants:
+                try:
+                    found.append(self.of(family, variant))
+                except (TrainingFailedError, WorkerError, UnbuildableError) as error:
+                    failed = str(error)
+        if not found:
+            raise TrainingFailedError(f"no parent could be trained: {failed}")
+        best = max(found, key=self.top1)
+        write_file(record, json.dumps([best.job.family, best.variant]))
+        return best
+
+    def top1(self, parent: ParentNetwork) -> float:
+        """Its accuracy on the validation images, by torch; worked out once."""
+        note = parent.path.with_suffix(".json")
+        told = _read_note(note) or {"start": parent.start}
+        if "top1" not in told:
+            told["top1"] = self._worker.call(
+                "evaluators.training.teacher_logits:parent_top1", parent.job, timeout_s=TEACHING_S_MAX
+            )
+            write_file(note, json.dumps(told))
+        return float(told["top1"])
+
+    def _family_of(self, variant: str) -> str | None:
+        own = [family for family in self._school.parent_px if family_files.is_file(family)]
+        family: str | None = self._worker.call("evaluators.training.teacher_logits:family_of", variant, own)
+        return family
+
+    def _from_file(self, teacher: OnnxClassifier) -> Path:
+        school = self._school
+        made = [school.dataset.digest, teacher.sha256, teacher.image_px, teacher.mean, teacher.std]
+        made += [teacher.resize, views(school.recipe.augment)]
+        out = school.folder / f"taught-{teacher.file.stem}-{_digest(made)}.pt"
+        note = out.with_suffix(".json")
+        if not out.exists() or "top1" not in (_read_note(note) or {}):
+            job = TeacherJob(
+                dataset=replace(school.dataset, resize=teacher.resize),
+                cache=school.images,
+                file=teacher.file.resolve(),
+                image_px=teacher.image_px,
+                mean=teacher.mean,
+                std=teacher.std,
+                views=views(school.recipe.augment),
+                out=out,
+            )
+            top1 = self._worker.call("evaluators.training.teacher_logits:teach", job, timeout_s=TEACHING_S_MAX)
+            write_file(note, json.dumps({"top1": top1}))
+        top1 = (_read_note(note) or {})["top1"]
+        self.note = f"{teacher.describe()}, {100 * top1:.1f} % of the validation images"
+        return out
+
+    def _train(self, family: str, variant: str, px: int) -> ParentNetwork:
+        """Return the network trained as the recipe says, or for one epoch where there is no time for more.
+
+        Which it was is written down: a run that is gone on with keeps its parents.
+        """
+        school, name = self._school, f"{variant}-{px}"
+        short = (_read_note(school.shortened) if school.shortened else None) or {}
+        try:
+            return self._train_epochs(family, variant, px, short.get(name, school.recipe.parent_epochs))
+        except OutOfTimeError:
+            if school.shortened is None or name in short or school.recipe.parent_epochs <= SHORT_EPOCHS:
+                raise
+        parent = self._train_epochs(family, variant, px, SHORT_EPOCHS)
+        write_file(school.shortened, json.dumps(short | {name: SHORT_EPOCHS}))
+        return parent
+
+    def _train_epochs(self, family: str, variant: str, px: int, epochs: int) -> ParentNetwork:
+        school = replace(self._school, recipe=replace(self._school.recipe, parent_epochs=epochs))
+        out = school.folder / f"{variant}-{px}-{self._identity(family, variant, px, school.recipe)}.pt"
+        note = out.with_suffix(".json")
+        job = ParentJob(
+            dataset=school.dataset,
+            cache=school.images,
+            family=family,
+            variant=variant,
+            image_px=px,
+            recipe=school.recipe,
+            out=out,
+            weights=school.weights,
+            download=school.download,
+            progress=school.progress,
+        )
+        told = _read_note(note) if out.exists() else None
+        if told is None or "start" not in told:  # a note that a full disk or a kill left unreadable is none
+            timed = replace(job, seconds_max=school.allowance.left_s())
+            told = {"start": self._train("train_parent", timed, f"training parent {variant} at {px} px").start}
+            write_file(note, json.dumps(told))
+        return ParentNetwork(variant=variant, path=out, image_px=px, start=told["start"], job=job)
+
+    def _identity(self, family: str, variant: str, px: int, trained: TrainingRecipe) -> str:
+        school, own = self._school, family_files.identity(family)
+        weights = self._weights_of(variant)
+        # how candidates are taught changes no parent
+        recipe = {k: v for k, v in asdict(trained).items() if k not in ("distillation", "temperature")}
+        return _digest([school.dataset.digest, own, variant, px, weights, school.download, recipe])
+
+    def _weights_of(self, variant: str) -> str | None:
+        """Return what the file of its weights contains, so that one that is added or replaced makes another parent."""
+        if self._school.weights is None:
+            return None
+        if variant not in self._weights:
+            self._weights[variant] = self._worker.call(
+                "evaluators.training.trainer:weights_identity", variant, self._school.weights, timeout_s=TEACHING_S_MAX
+            )
+        return self._weights[variant]
+
+
+def _read_note(note: Path) -> dict[str, Any] | None:
+    """Return what stands in a note of the cache; None where it is missing or damaged."""
+    found = read_or_none(note, json.loads)
+    return found if isinstance(found, dict) else None
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:12]

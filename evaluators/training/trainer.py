@@ -1,0 +1,291 @@
+"""Trains networks. Runs in a worker process, which may crash; every file appears whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from evaluators.data.dataset import TRAIN
+from evaluators.data.loading import arrays, calibration_images
+from evaluators.training.augmentation import views
+from evaluators.training.batches import Batch, BatchSource, apply_view, device, logits, renew_batchnorm, tensor
+from evaluators.training.jobs import (
+    CandidateJob,
+    FineTuneJob,
+    ParentJob,
+    TrainedNetwork,
+    TrainingFailedError,
+    TrainingRecipe,
+)
+from evaluators.training.time_allowance import OutOfTimeError
+from remote.files import write_file
+from spaces import network, weights
+
+# Gradients of nearly dead channels are denormal numbers, which make a step ten times slower. Set before
+# OpenMP has threads, which inherit it.
+torch.set_flush_denormal(True)
+
+GRADIENT_IMAGES = 256  # that criteria rank channels by which want gradients
+Loss = Callable[[torch.Tensor, Batch], torch.Tensor]
+
+
+def train_parent(job: ParentJob) -> TrainedNetwork:
+    """The parent, trained. Its file holds the weights and its logits of every training image in every exact view of
+    the recipe's augmentation, which its candidates learn from."""
+    began = time.monotonic()
+    feed = _begin(job)
+    net = network.build(job.family, job.variant, len(job.dataset.classes), job.image_px)
+    start = weights.start(net, job.family, job.variant, job.weights, job.download)
+    _to_channels_last(net.to(device()))
+    recipe = job.recipe
+    # its logits afterwards take a forward pass an image and view, about a third of a training step each
+    after = len(views(recipe.augment)) * len(feed.images) // (3 * recipe.batch)
+    steps, loss = train(
+        net,
+        feed,
+        loss_of=lambda out, batch: functional.cross_entropy(out, batch.labels, label_smoothing=recipe.label_smoothing),
+        epochs=recipe.parent_epochs,
+        lr=recipe.lr if weights.is_trained(start) else recipe.lr_scratch,
+        random=np.random.default_rng(recipe.seed),
+        progress=_Progress(job.progress, recipe.parent_epochs, len(feed), Deadline(began, job.seconds_max, after)),
+    )
+    seen = (apply_view(feed.images, view) for view in views(recipe.augment))
+    taught = torch.stack([logits(net, images, feed.normalisation) for images in seen], dim=1)  # (N, views, C)
+    _save({"state": net.cpu().state_dict(), "image_px": job.image_px, "logits": taught}, job.out)
+    return TrainedNetwork(
+        path=job.out, steps=steps, epochs=recipe.parent_epochs, loss=loss, seconds=time.monotonic() - began, start=start
+    )
+
+
+def start_candidate(job: CandidateJob) -> TrainedNetwork:
+    """The candidate with what it has from its parent: weights, cut, BatchNorm statistics of its own."""
+    began = time.monotonic()
+    feed = _begin(job)
+    parent = torch.load(job.parent, weights_only=True)
+    classes = len(job.dataset.classes)
+    plan = network.NetworkPlan(
+        family=job.family,
+        variant=job.variant,
+        classes=classes,
+        image_px=job.image_px,
+        steps=job.steps,
+        options=job.options,
+    )
+    net = network.build(job.family, job.variant, classes, job.image_px)
+    net.load_state_dict(parent["state"])
+    net.to(device()).eval()
+    net = network.apply_steps(
+        net, job.steps, image_px=job.image_px, classes=classes, options=job.options, gradients=_gradients(job, feed)
+    )
+    if job.steps or job.image_px != parent["image_px"]:
+        chosen = calibration_images(job.dataset, job.recipe.batchnorm_images, job.recipe.seed)
+        renew_batchnorm(net, feed.images[chosen], feed.normalisation)
+    _save(network.pack(net.cpu(), plan) | {"epochs": 0}, job.out)
+    return TrainedNetwork(path=job.out, steps=0, epochs=0, loss=0.0, seconds=time.monotonic() - began, start="parent")
+
+
+def fine_tune(job: FineTuneJob) -> TrainedNetwork:
+    """The saved network after `job.epochs` more epochs of learning from labels and from its teacher."""
+    began = time.monotonic()
+    feed = _begin(job)
+    saved = torch.load(job.net, weights_only=True)
+    taught = torch.load(job.teacher, weights_only=True)["logits"].to(device())
+    net, before = _to_channels_last(network.unpack(saved).to(device())), saved["epochs"]
+    recipe = job.recipe
+
+    def loss_of(out: torch.Tensor, batch: Batch) -> torch.Tensor:
+        hard = functional.cross_entropy(out, batch.labels, label_smoothing=recipe.label_smoothing)
+        soft = distillation(out, taught[batch.index, batch.view], recipe.temperature)
+        return (1 - recipe.distillation) * hard + recipe.distillation * soft
+
+    random = np.random.default_rng([recipe.seed, before])  # another order than in the epochs before
+    progress = _Progress(job.progress, job.epochs, len(feed), Deadline(began, job.seconds_max))
+    steps, loss = train(
+        net, feed, loss_of=loss_of, epochs=job.epochs, lr=recipe.lr_candidate, random=random, progress=progress
+    )
+    _save(saved | {"state": net.cpu().state_dict(), "epochs": before + job.epochs}, job.out)
+    return TrainedNetwork(
+        path=job.out,
+        steps=steps,
+        epochs=before + job.epochs,
+        loss=loss,
+        seconds=time.monotonic() - began,
+        start="parent",
+    )
+
+
+def _to_channels_last(net: torch.nn.Module) -> torch.nn.Module:
+    """The net with its weights channels-last, which its convolutions then compute in: on CPUs a step takes less time,
+    most of all with depthwise ones. Not where a 1x1 convolution has a stride: oneDNN's backward pass of it crashes."""
+    convs = [module for module in net.modules() if isinstance(module, torch.nn.Conv2d)]
+    strided = any(max(conv.kernel_size) == 1 and max(conv.stride) > 1 for conv in convs)
+    return net if strided or device().type != "cpu" else net.to(memory_format=torch.channels_last)
+
+
+def weights_identity(variant: str, folder: Path) -> str | None:
+    """Return 16 hex digits of the content of the weights that a network starts from; None if the folder has none.
+
+    Args:
+        variant: Name of the network.
+        folder: Folder of weight files.
+
+    Raises:
+        WeightsError: The folder can't be used.
+    """
+    path = weights.find(variant, folder)
+    if path is None:
+        return None
+    hashed = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            hashed.update(part)
+    return hashed.hexdigest()[:16]
+
+
+def load_net(path: Path) -> torch.nn.Module:
+    """The network a candidate's file holds, in eval mode on the CPU."""
+    return network.unpack(torch.load(path, map_location="cpu", weights_only=True))
+
+
+def distillation(out: torch.Tensor, taught: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Divergence of softened logits, (B, C) each, scaled so that its gradients keep their size."""
+    soft = functional.log_softmax(out / temperature, dim=1)
+    return temperature**2 * functional.kl_div(
+        soft, functional.log_softmax(taught / temperature, dim=1), reduction="batchmean", log_target=True
+    )
+
+
+def _gradients(job: CandidateJob, feed: BatchSource) -> network.Gradients:
+    """Of the loss on some training images, batch by batch, in eval mode."""
+
+    def batches(net: torch.nn.Module) -> Iterator[None]:
+        chosen = calibration_images(job.dataset, GRADIENT_IMAGES, job.recipe.seed)
+        for at in range(0, len(chosen), job.recipe.batch):
+            index = chosen[at : at + job.recipe.batch]
+            labels = torch.from_numpy(feed.labels[index]).to(device())
+            net.zero_grad()
+            functional.cross_entropy(net(tensor(feed.images[index], feed.normalisation)), labels).backward()
+            yield
+
+    return batches
+
+
+def _begin(job: ParentJob | CandidateJob | FineTuneJob) -> BatchSource:
+    """The training images; torch seeded and held to the recipe's threads."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(job.recipe.threads or cores)
+    torch.manual_seed(job.recipe.seed)
+    images, labels = arrays(job.dataset, TRAIN, job.image_px, job.cache)
+    return BatchSource(images, labels, network.normalisation(job.family, job.variant), job.recipe)
+
+
+def train(
+    net: torch.nn.Module,
+    feed: BatchSource,
+    loss_of: Loss,
+    epochs: int,
+    lr: float,
+    random: np.random.Generator,
+    progress: Callable[[int, int, float], None],
+) -> tuple[int, float]:
+    """Gradient steps done and the mean loss of the last epoch."""
+    if not epochs:  # weights that know these very classes
+        net.eval()
+        return 0, 0.0
+    recipe = feed.recipe
+    optimizer = torch.optim.AdamW(_groups(net, recipe), lr=lr)
+    total = epochs * len(feed)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: one_cycle(step, total))
+    losses: list[float] = []
+    net.train()
+    for epoch in range(epochs):
+        for batch in feed.epoch(random):
+            loss = loss_of(net(batch.pixels), batch)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(net.parameters(), recipe.clip)
+            optimizer.step()
+            schedule.step()
+            losses.append(loss.item())
+            if not math.isfinite(losses[-1]):
+                raise TrainingFailedError(f"the loss became {losses[-1]} in step {len(losses)} of {total}")
+            progress(epoch, len(losses), losses[-1])
+    net.eval()
+    return len(losses), float(np.mean(losses[-len(feed) :])) if losses else 0.0
+
+
+def one_cycle(step: int, steps: int) -> float:
+    """Share of the peak learning rate. torch's OneCycleLR divides by zero where the rise is a single step."""
+    at, rise = (step + 0.5) / steps, 0.25
+    return at / rise if at < rise else 0.5 * (1 + math.cos(math.pi * min(1.0, (at - rise) / (1 - rise))))
+
+
+def _groups(net: torch.nn.Module, recipe: TrainingRecipe) -> list[dict[str, Any]]:
+    parameters = [p for p in net.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _save(content: dict[str, Any], path: Path) -> None:
+    packed = io.BytesIO()  # torch's own writer hides what the disk says
+    torch.save(content, packed)
+    write_file(path, packed.getvalue())
+
+
+class Deadline:
+    """Ends a training that can't be over in time, as soon as its pace shows that."""
+
+    UNTIMED, LEAST_S = 2, 1.0  # first steps, which are slower than those that follow; seconds that a pace rests on
+
+    def __init__(
+        self, began_s: float, seconds_max: float, after: int = 0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Allow `seconds_max` from `began_s` on, a time of `clock`, with `after` steps' worth of work at the end."""
+        self._end_s, self._after, self._clock, self._from_s = began_s + seconds_max, after, clock, 0.0
+
+    def check(self, step: int, steps: int) -> None:
+        """Raise OutOfTime if the steps left of `steps` take longer than the time left; to be called after each step."""
+        now_s = self._clock()
+        if step <= self.UNTIMED:
+            self._from_s = now_s
+        elif now_s - self._from_s >= self.LEAST_S:
+            left_s = (steps - step + self._after) * (now_s - self._from_s) / (step - self.UNTIMED)
+            if now_s + left_s > self._end_s:
+                raise OutOfTimeError(
+                    f"training it would take {left_s:.0f} s more, {max(self._end_s - now_s, 0):.0f} s are left"
+                )
+        if now_s > self._end_s:
+            raise OutOfTimeError(f"the time for its training was over after {step} of {steps} steps")
+
+
+class _Progress:
+    """Tells another process how far a training is, at most four times a second, and ends it when time is over."""
+
+    def __init__(self, path: Path | None, epochs: int, steps_an_epoch: int, deadline: Deadline) -> None:
+        self.path, self.epochs, self.steps, self.deadline = path, epochs, epochs * steps_an_epoch, deadline
+        self.last = 0.0
+
+    def __call__(self, epoch: int, step: int, loss: float) -> None:
+        self.deadline.check(step, self.steps)
+        if self.path is None or (time.monotonic() - self.last < 0.25 and step < self.steps):
+            return
+        self.last = time.monotonic()
+        now = {"epoch": epoch + 1, "epochs": self.epochs, "step": step, "steps": self.steps, "loss": loss}
+        with contextlib.suppress(OSError):  # a disk without room must not end a training for its progress bar
+            part = self.path.with_name(f".{self.path.name}.part")
+            part.write_text(json.dumps(now), encoding="utf-8")
+            part.replace(self.path)

@@ -1,0 +1,179 @@
+"""Checked values from a device's replies. A reply is data from a stranger until it has passed here."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Any
+
+from remote.device import Facts, Gpu, Layer
+from remote.errors import CANDIDATE_KINDS, CancelledError, CandidateError, DeviceError
+
+LISTS = ("wall_ms", "cpu_ms", "reference_wall_ms", "reference_cpu_ms")
+GPU_LISTS = ("gpu_ms", "reference_gpu_ms")
+LAYERS_MAX = 20_000
+# What a device's own failures mean, and what to do, where a device can only name them.
+PLAIN = {
+    "no_space": "the device's disk is full: {}; make room there, or remove ~/.cache/edgefront on it",
+    "memory_taken": "others have the device's memory: {}; `python -m remote.doctor` shows what takes it",
+    "wrong_hash": "a file was damaged on its way to the device: {}",
+    "moved": "an upload can't be gone on with: {}",
+    "reference": "the device can't run the reference model now: {}",
+    "no_lock": "the device's lock can't be had: {}",
+    "bad_cache": "the device's cache can't be used: {}",
+    "busy": "the device has too much to do for us already: {}",
+    "failed": "the device failed: {}",
+}
+
+
+def facts(reply: dict[str, Any]) -> Facts:
+    """The device's answer to `hello`."""
+    return Facts(
+        machine=text(reply, "machine"),
+        cpu=text(reply, "cpu"),
+        cpu_flags=tuple(clean(flag) for flag in _field(reply, "cpu_flags", list)[:2000]),
+        cores=int(number(reply, "cores", 1, 4096)),
+        memory_mb=int(number(reply, "memory_mb", 0, 1 << 30)),
+        python=text(reply, "python"),
+        boot_id=text(reply, "boot_id"),
+        kernel=text(reply, "kernel"),
+        runtimes={clean(name): clean(version) for name, version in _field(reply, "runtimes", dict).items()},
+        board=clean(reply.get("board", "")),
+        compatible=tuple(clean(name) for name in _field({"compatible": []} | reply, "compatible", list)[:50]),
+        release=clean(reply.get("release", "")),
+        gpu=_gpu(reply.get("gpu")),
+        simulated=reply.get("simulated") is True,
+    )
+
+
+def _gpu(value: Any) -> Gpu | None:
+    if not isinstance(value, dict):
+        return None
+    memory_mb = int(number(value, "memory_mb", 0, 1 << 30))
+    return Gpu(text(value, "name"), text(value, "sm", 10), memory_mb, value.get("unified") is True)
+
+
+def block(reply: dict[str, Any], pairs: int) -> dict[str, Any]:
+    """One timing: tuples of equal length, 1 to `pairs` entries each, and what was seen beside them."""
+    rows: dict[str, Any] = {name: numbers(reply, name) for name in LISTS}
+    rows |= {name: numbers(reply, name) for name in GPU_LISTS if reply.get(name)}
+    lengths = {len(row) for row in rows.values()}
+    if len(lengths) != 1 or not 1 <= lengths.pop() <= pairs:
+        raise DeviceError("the device sent a timing whose lists do not match")
+    if min(min(row) for name, row in rows.items() if "cpu" not in name) <= 0:
+        raise DeviceError("the device sent a timing that took no time")
+    return rows | {
+        "peak_mb": number(reply, "peak_mb", 0, 1e8),
+        "runtime_mb": number(reply, "runtime_mb", 0, 1e8),
+        "device_mb": _maybe(reply, "device_mb", 0, 1e8),
+        "load_ms": number(reply, "load_ms", 0, 1e8),
+        "build_s": number({"build_s": 0.0} | reply, "build_s", 0, 1e8),
+        "energy_mj": _maybe(reply, "energy_mj", 0, 1e9),
+        "warmup_runs": int(number(reply, "warmup_runs", 0, 1e9)),
+        "load_average": number(reply, "load_average", 0, 1e6),
+        "during": parse_sensors(reply.get("during")),
+    }
+
+
+def layers(reply: dict[str, Any]) -> tuple[tuple[Layer, ...], str]:
+    """(the nodes that a runtime ran, or none and why it does not tell)."""
+    rows = _field(reply, "layers", list)
+    if len(rows) > LAYERS_MAX or not all(isinstance(row, dict) for row in rows):
+        raise DeviceError(f"the device sent {len(rows)} layers, or some that are none")
+    found = [
+        Layer(text(row, "name"), text(row, "type", 60), text(row, "precision", 10), number(row, "ms", 0, 1e8))
+        for row in rows
+    ]
+    return tuple(found), text(reply, "why") or ("" if found else "the device tells of no layers")
+
+
+def parse_sensors(value: Any) -> dict[str, float]:
+    """The finite numbers among what sensors saw, `throttled_bits` read from its hex digits; the rest is left out."""
+    found = dict(value) if isinstance(value, dict) else {}
+    bits = found.get("throttled_bits")
+    if isinstance(bits, str) and re.fullmatch(r"[0-9a-f]{1,8}", bits):
+        found["throttled_bits"] = int(bits, 16)
+    return {
+        clean(name): float(reading)
+        for name, reading in found.items()
+        if isinstance(reading, int | float) and not isinstance(reading, bool) and abs(reading) < 1e15
+    }
+
+
+def _maybe(reply: dict[str, Any], name: str, low: float, high: float) -> float | None:
+    return None if reply.get(name) is None else number(reply, name, low, high)
+
+
+def error(reply: dict[str, Any]) -> Exception:
+    """The exception an error reply stands for: the candidate's only for the kinds that are."""
+    kind, reason = text(reply, "kind", 50), text(reply, "reason", 600)
+    if kind in CANDIDATE_KINDS:
+        return CandidateError(kind, reason)
+    if kind == "cancelled":
+        return CancelledError(reason)
+    if kind == "no_runtime":
+        return DeviceError(f"{reason}; install the runtime for the Python that the device is used with", kind)
+    return DeviceError(PLAIN.get(kind, kind + ": {}").format(reason), kind)
+
+
+def clean(value: Any, length: int = 300) -> str:
+    """Printable text, cut short: nothing a device says can move a terminal's cursor."""
+    if not isinstance(value, str):
+        raise DeviceError("the device sent something that is not text where text is due")
+    return "".join(letter for letter in value[:length] if letter.isprintable())
+
+
+def printable(text: str) -> str:
+    """Return text as it may be shown: what would move a cursor, turn the direction of writing, break the line, or is no
+    Unicode at all stands there as an escape, such as `\\x1b`. Letters of every script, and spaces, stay as they are."""
+    return "".join(letter if _is_shown(letter) else ascii(letter)[1:-1] for letter in text)
+
+
+def _is_shown(letter: str) -> bool:
+    # joiners are a part of words in Persian and Hindi, and of emoji
+    return letter.isprintable() or letter in "\u200c\u200d" or unicodedata.category(letter) == "Zs"
+
+
+def text(reply: dict[str, Any], name: str, length: int = 300) -> str:
+    """The text called `name`."""
+    return clean(reply.get(name), length)
+
+
+def number(reply: dict[str, Any], name: str, low: float, high: float) -> float:
+    """The finite number called `name`, within its limits."""
+    return _number(reply.get(name), name, low, high)
+
+
+def numbers(reply: dict[str, Any], name: str) -> tuple[float, ...]:
+    """The list of finite times called `name`, none negative."""
+    return tuple(_number(value, name, 0, 1e9) for value in _field(reply, name, list))
+
+
+def _number(value: Any, name: str, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise DeviceError(f"the device sent {name} = {ascii(value)[:40]}, not a number from {low:g} to {high:g}")
+    return float(value)  # NaN is not between any two numbers
+
+
+def _field(reply: dict[str, Any], name: str, kind: type) -> Any:
+    value = reply.get(name)
+    if not isinstance(value, kind):
+        raise DeviceError(f"the device sent no {kind.__name__} called {name}")
+    return value
+
+
+def parse_upload_state(reply: dict[str, Any], size: int) -> tuple[bool, int]:
+    """(whether the device has the blob, how many of its `size` bytes it has from an upload cut short)."""
+    partial = int(number({"partial": 0} | reply, "partial", 0, 1 << 60))
+    return reply.get("have") is True, partial if partial <= size else 0
+
+
+def logits(raw: bytes, reply: dict[str, Any], rows: int) -> bytes:
+    """float32 (rows, classes), as long as the reply says."""
+    shape = _field(reply, "shape", list)
+    if len(shape) != 2 or shape[0] != rows or reply.get("bytes") != len(raw):
+        raise DeviceError(f"the device sent logits of shape {ascii(shape)[:40]} for {rows} rows")
+    classes = number({"classes": shape[1]}, "classes", 1, 1e7)
+    if len(raw) != 4 * rows * int(classes):
+        raise DeviceError(f"the device sent {len(raw)} bytes of logits for {rows} x {classes:g}")
+    return raw

@@ -1,0 +1,486 @@
+"""Frames to and from one agent process. What comes back is data from a stranger: sized, parsed, checked."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import queue
+import re
+import select
+import subprocess
+import threading
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from remote.agent import BLOB, BOOT, ERROR, EVENT, FRAME, JSON_MAX, PROTOCOL, REQUEST, RESPONSE
+from remote.errors import DeviceError
+from remote.ssh import why_too_old
+
+CHUNK = 1 << 18
+NOISE_MAX = 1 << 20  # a login shell may print this much before the agent speaks
+READY = re.compile(rb"AGENT-READY (\d{1,9})\n")
+BOOTED = b"AGENT-BOOT\n"  # of a Python that now waits for the source
+BOOT_SHARE = 0.6  # of the time for connecting that this line is waited for; then the source is sent all the same
+SENDING_S = 60.0  # that a device may take nothing of what is sent; and that it may take for all of it,
+SLOWEST_BYTES_S = 4000.0  # beside a second for so many bytes
+PARTING_S = 2.0  # for the last words to a device that may not read any more
+EVENTS_WAITING_MAX = 1000  # of one call; what a device tells beyond them is dropped
+HERE = Path(__file__).parents[1]  # remote/, where what is sent to a device lies
+
+
+class ReadsBytes(Protocol):
+    """Anything to read from, such as a pipe; may return fewer bytes than asked for."""
+
+    def read(self, size: int, /) -> bytes | None: ...
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One message: a dict, or raw bytes for a BLOB."""
+
+    kind: int
+    request: int
+    body: Any
+
+
+@lru_cache
+def texts() -> dict[str, str]:
+    """Every text that runs on a device, by the name its parts know it by."""
+    files = {"agent": HERE / "agent.py"}
+    files |= {path.stem: path for path in sorted((HERE / "onboard").glob("[a-z]*.py"))}
+    files |= {f"runtimes/{path.stem}": path for path in sorted((HERE / "runtimes").glob("[a-z]*.py"))}
+    return {name: path.read_text("utf-8") for name, path in files.items()}
+
+
+@lru_cache
+def bundle() -> bytes:
+    """What is sent to a device: the agent's source and, inside it, every text that it may hand to a child."""
+    return zlib.compress(f"{texts()['agent']}\nPARTS = {texts()!a}\nmain()\n".encode(), 9)
+
+
+def builds(runtime: str) -> bool:
+    """Return whether a runtime, by its text, builds engines before it runs a model."""
+    text = texts().get(f"runtimes/{runtime.partition(':')[0]}", "")
+    return re.search(r"^BUILDS = True$", text, re.M) is not None
+
+
+def local_argv(python: str) -> list[str]:
+    """Command line of an agent on this machine."""
+    return [python, "-u", "-c", BOOT, str(len(bundle()))]
+
+
+def explain_exit(status: int | None, said: str) -> str:
+    """Why the process at this end of the line ended."""
+    if old := why_too_old(said):
+        return old
+    return f"exit status {status}{_format_printed(said)}"
+
+
+def _format_printed(said: str) -> str:
+    clean = "".join(letter for letter in " ".join(said.split()) if letter.isprintable())
+    return f"; it printed: {clean[-300:]}" if clean else ""
+
+
+def read_exactly(stream: ReadsBytes, size: int) -> bytes:
+    """`size` bytes. Raises EOFError where the stream ends before."""
+    data = bytearray()
+    while len(data) < size:
+        part = stream.read(min(size - len(data), CHUNK))
+        if not part:
+            raise EOFError
+        data += part
+    return bytes(data)
+
+
+def read_frame(stream: ReadsBytes, blob_max: Callable[[int], int]) -> Frame:
+    """The next frame. `blob_max(request)` is how long a blob may be.
+
+    Raises EOFError at the end and DeviceError for what no agent of ours would send.
+    """
+    kind, request, length = FRAME.unpack(read_exactly(stream, FRAME.size))
+    if kind not in (RESPONSE, ERROR, EVENT, BLOB):
+        raise DeviceError(f"the device sent a frame of unknown type {kind}; it is not running our agent")
+    limit = blob_max(request) if kind == BLOB else JSON_MAX
+    if length > limit:
+        raise DeviceError(f"the device announced {length} bytes where at most {limit} are due")
+    data = read_exactly(stream, length)
+    return Frame(kind, request, data if kind == BLOB else parse_json(data))
+
+
+def parse_json(data: bytes) -> dict[str, Any]:
+    """The JSON object in `data`. Raises DeviceError for anything else, NaN and Infinity among it."""
+
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is not JSON")
+
+    try:
+        value = json.loads(data.decode(), parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise DeviceError(f"the device sent broken JSON: {str(error)[:200]}") from None
+    if not isinstance(value, dict):
+        raise DeviceError("the device sent JSON that is not an object")
+    return value
+
+
+class TimestampedStream:
+    """A stream that notes when bytes last came: those of a long frame, on a slow line, count as they come."""
+
+    def __init__(self, stream: ReadsBytes | None) -> None:
+        self.stream, self.at_s = stream, time.monotonic()
+
+    def read(self, size: int, /) -> bytes | None:
+        """Return up to `size` bytes."""
+        data = self.stream.read(size) if self.stream else b""
+        self.at_s = time.monotonic()
+        return data
+
+
+@dataclass
+class PendingCall:
+    """A request that waits for its answer."""
+
+    blob_max: int
+    answers: queue.SimpleQueue[Frame | DeviceError] = field(default_factory=queue.SimpleQueue)
+
+
+class Transport:
+    """An agent process behind its pipes. Any thread may call; one thread reads, one keeps it alive.
+
+    The first failure ends the transport: whatever is waiting then, or called later, raises that DeviceError.
+    """
+
+    def __init__(
+        self,
+        argv: list[str],
+        *,
+        ping_s: float = 5.0,
+        silence_s: float = 20.0,
+        connect_s: float = 20.0,
+        explain: Callable[[int | None, str], str] = explain_exit,
+    ) -> None:
+        self._explain = explain
+        self.ping_s = ping_s
+        self.silence_s = silence_s
+        self._calls: dict[int, PendingCall] = {}
+        self._ids = itertools.count(1)
+        self._sending = threading.Lock()
+        self._failing = threading.Lock()
+        self._failure: DeviceError | None = None
+        self._noise: deque[bytes] = deque(maxlen=300)
+        self._heard = TimestampedStream(None)
+        self._closed = threading.Event()
+        self._booted = threading.Event()
+        self._ready = False
+        self._process = self._start(argv)
+        self._draining = threading.Thread(target=self._drain_stderr, daemon=True)
+        self._draining.start()
+        self._connect(connect_s)
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _start(self, argv: list[str]) -> subprocess.Popen[bytes]:
+        try:
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+                start_new_session=True,  # Ctrl-C is for us; the agent is told, or sees us go
+            )
+            if process.stdin:
+                os.set_blocking(process.stdin.fileno(), False)  # a device that never reads must not hold us
+            return process
+        except OSError as error:
+            raise DeviceError(f"cannot start {argv[0]}: {error.strerror}") from None
+
+    def _connect(self, connect_s: float) -> None:
+        """Sends the source once the device's Python asks for it, and waits for the agent's first words.
+
+        Both go on in threads of their own: a peer that never reads, or never speaks, must not hold us up.
+        """
+        ready: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        threading.Thread(target=self._read, args=(ready,), daemon=True).start()
+        threading.Thread(target=self._send_source, args=(BOOT_SHARE * connect_s,), daemon=True).start()
+        try:
+            ready.get(timeout=connect_s)
+        except queue.Empty:
+            why = f"no answer from the device in {connect_s:g} s"
+            if not self._booted.is_set():
+                why += (
+                    "; its Python did not start: does a start-up file of its login shell (.bashrc, .profile) wait for "
+                    "input, or take that long?"
+                )
+            self._fail(DeviceError(f"{why}{self._last_words()}", "silent"))
+        if self._failure:
+            raise self._failure
+
+    def _send_source(self, patience_s: float) -> None:
+        self._booted.wait(patience_s)
+        with contextlib.suppress(OSError, ValueError, DeviceError), self._sending:
+            self._write(bundle(), time.monotonic() + SENDING_S)
+
+    @property
+    def pid(self) -> int:
+        """Of the process at this end of the line."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """False once anything has failed."""
+        return self._failure is None
+
+    def call(
+        self,
+        op: str,
+        fields: dict[str, Any] | None = None,
+        *,
+        blob: bytes | Path | None = None,
+        offset: int = 0,
+        blob_max: int = 0,
+        silence_s: float = 30.0,
+        sending_s: float = SENDING_S,
+        on_event: Callable[[dict[str, Any]], None] = lambda event: None,
+    ) -> tuple[int, dict[str, Any], bytes]:
+        """(type, value, blob) of the answer, type RESPONSE or ERROR; `blob_max` > 0 awaits a blob with it.
+
+        Of `blob` what follows its first `offset` bytes is sent.
+
+        Raises DeviceError when the connection is lost, or no answer has come `silence_s` after the request was sent.
+        What the device tells meanwhile does not make that longer, but for two things: that others have the device,
+        which is shown for as long as it lasts, and that more of the blob has come.
+        """
+        request, call = next(self._ids), PendingCall(blob_max)
+        self._calls[request] = call
+        try:
+            if self._failure:
+                raise self._failure
+            self._send(request, {"op": op} | (fields or {}), blob, offset, sending_s)
+            return self._answer(call, op, silence_s, on_event, 0 if blob is None else size_of(blob))
+        except BaseException as error:  # Ctrl-C too: the device must not go on for nobody
+            if not isinstance(error, DeviceError):
+                self.cancel(request)
+            raise
+        finally:
+            del self._calls[request]
+
+    def _answer(
+        self, call: PendingCall, op: str, silence_s: float, on_event: Callable[[dict[str, Any]], None], blob_size: int
+    ) -> tuple[int, dict[str, Any], bytes]:
+        value: dict[str, Any] | None = None
+        end_s, received = time.monotonic() + silence_s, 0
+        while True:
+            left_s = end_s - time.monotonic()
+            try:
+                if left_s <= 0:  # a flood of events leaves something in the queue at any time
+                    raise queue.Empty
+                frame = call.answers.get(timeout=left_s)
+            except queue.Empty:
+                raise self._fail(DeviceError(f"no answer to {op} in {silence_s:g} s", "silent")) from None
+            if isinstance(frame, DeviceError):
+                raise frame
+            if frame.kind == EVENT:
+                there = frame.body.get("bytes")
+                grew = type(there) is int and received < there <= blob_size
+                received = there if grew else received
+                if grew or frame.body.get("event") == "waiting":
+                    end_s = time.monotonic() + silence_s
+                on_event(frame.body)
+            elif frame.kind == BLOB and value is not None:
+                return RESPONSE, value, frame.body
+            elif frame.kind == RESPONSE and call.blob_max and value is None:
+                value = frame.body
+            elif frame.kind != BLOB and value is None:
+                return frame.kind, frame.body, b""
+            else:
+                raise self._fail(DeviceError(f"the device answered {op} out of order"))
+
+    def cancel(self, request: int | None = None) -> None:
+        """Asks the device to stop one job, or all of ours; their calls then end."""
+        for waiting in [request] if request is not None else list(self._calls):
+            with contextlib.suppress(DeviceError):
+                self._send(next(self._ids), {"op": "cancel", "request": waiting}, None, sending_s=PARTING_S)
+
+    def close(self) -> None:
+        """Ends the agent."""
+        if self.alive:
+            with contextlib.suppress(DeviceError):
+                self._send(next(self._ids), {"op": "quit"}, None, sending_s=PARTING_S)
+                self._hang_up()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(2.0)
+        self._fail(DeviceError("the connection is closed", "closed"))
+
+    def _send(
+        self,
+        request: int,
+        fields: dict[str, Any],
+        blob: bytes | Path | None,
+        offset: int = 0,
+        sending_s: float = SENDING_S,
+    ) -> None:
+        body = json.dumps(fields, allow_nan=False).encode()
+        size = 0 if blob is None else size_of(blob) - offset
+        try:
+            with self._sending:
+                end_s = time.monotonic() + sending_s + size / SLOWEST_BYTES_S
+                self._write(FRAME.pack(REQUEST, request, len(body)) + body, end_s)
+                if blob is not None:
+                    self._write(FRAME.pack(BLOB, request, size), end_s)
+                    for part in pieces(blob, offset):
+                        self._write(part, end_s)
+                        size -= len(part)
+                    if size:
+                        raise DeviceError(f"{blob!r} changed while it was sent")
+        except DeviceError as error:
+            self._fail(error)
+            raise
+        except (OSError, ValueError):
+            raise self._lost_error() from None
+        except BaseException:  # a frame cut short: nothing sent after it would be understood
+            self._fail(DeviceError("interrupted while sending"))
+            raise
+
+    def _write(self, data: bytes, end_s: float) -> None:
+        """Sends bytes, by `end_s` of the monotonic clock. Raises DeviceError for a device that takes none of them."""
+        view, stdin = memoryview(data), self._process.stdin
+        if stdin is None:
+            return
+        ready = select.poll()
+        ready.register(stdin.fileno(), select.POLLOUT)
+        stalled_s = time.monotonic() + SENDING_S
+        while view:
+            if self._failure:
+                raise self._failure
+            if ready.poll(250.0):
+                with contextlib.suppress(BlockingIOError):
+                    view = view[os.write(stdin.fileno(), view[:CHUNK]) :]
+                    stalled_s = time.monotonic() + SENDING_S
+            if time.monotonic() > min(stalled_s, end_s):
+                raise DeviceError("the device does not take what is sent", "silent")
+
+    def _read(self, ready: queue.SimpleQueue[bool]) -> None:
+        stdout = self._process.stdout
+        assert stdout is not None
+        heard = TimestampedStream(stdout)
+        try:
+            self._skip_to_ready(heard)
+            self._heard, self._ready = heard, True
+            ready.put(True)
+            while True:
+                frame = read_frame(heard, self._blob_max)
+                call = self._calls.get(frame.request)
+                if call:
+                    if frame.kind != EVENT or call.answers.qsize() < EVENTS_WAITING_MAX:
+                        call.answers.put(frame)
+                elif frame.request == 0:
+                    raise DeviceError(f"the device gave up: {str(frame.body)[:200]}")
+        except DeviceError as error:
+            self._fail(error)
+        except (EOFError, OSError, ValueError):
+            self._lost_error()
+        finally:
+            ready.put(False)
+            stdout.close()
+
+    def _skip_to_ready(self, stdout: ReadsBytes) -> None:
+        """Reads up to the end of the agent's first line; a login shell may have printed before it."""
+        line, seen = bytearray(), 0
+        while not (ready := READY.fullmatch(line)):
+            if line.endswith(b"\n"):
+                if line == BOOTED:
+                    self._booted.set()
+                    self._noise.clear()  # of start-up files
+                line.clear()
+            line += read_exactly(stdout, 1)  # never more: the next byte may be a frame's
+            self._noise.append(bytes(line[-1:]))
+            seen += 1
+            if seen > NOISE_MAX:
+                raise DeviceError(f"the device prints but does not answer{self._last_words()}")
+        if int(ready[1]) != PROTOCOL:
+            raise DeviceError(
+                f"the device answers in version {int(ready[1])} of the protocol, not {PROTOCOL}", "protocol"
+            )
+        self._noise.clear()
+
+    def _blob_max(self, request: int) -> int:
+        call = self._calls.get(request)
+        return call.blob_max if call else 0
+
+    def _drain_stderr(self) -> None:
+        stderr = self._process.stderr
+        assert stderr is not None
+        with contextlib.suppress(OSError, ValueError), stderr:
+            while part := stderr.read(4096):
+                self._noise.append(part)
+
+    def _watch(self) -> None:
+        """Pings, and gives the device up when it has been silent for too long."""
+        while not self._closed.wait(self.ping_s):
+            if time.monotonic() - self._heard.at_s > self.silence_s:
+                self._fail(DeviceError(f"the device has been silent for {self.silence_s:g} s", "silent"))
+            elif not self._sending.locked():  # else bytes are on their way anyhow
+                with contextlib.suppress(DeviceError):
+                    self._send(next(self._ids), {"op": "ping"}, None)
+
+    def _lost_error(self) -> DeviceError:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(1.0)
+        status = self._process.poll()
+        self._draining.join(0.5)  # its last words say why
+        how = self._explain(status, self._read_stderr())
+        return self._fail(
+            DeviceError(f"{'connection to the device lost' if self._ready else 'no connection'}: {how}", "link")
+        )
+
+    def _read_stderr(self) -> str:
+        """What it printed beside the frames, lines and all."""
+        return b"".join(list(self._noise)).decode("utf-8", "replace")
+
+    def _last_words(self) -> str:
+        return _format_printed(self._read_stderr())
+
+    def _fail(self, error: DeviceError) -> DeviceError:
+        """The failure that ended the transport: this one, unless another was first."""
+        with self._failing:
+            self._failure = self._failure or error
+        self._closed.set()
+        self._booted.set()  # nothing is to be sent any more
+        self._process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(2.0)
+        for call in list(self._calls.values()):
+            call.answers.put(self._failure)
+        self._hang_up()
+        return self._failure
+
+    def _hang_up(self) -> None:
+        # never under a write: by then the descriptor's number may be another file's
+        if self._process.stdin and self._sending.acquire(timeout=2.0):
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+            self._sending.release()
+
+
+def size_of(blob: bytes | Path) -> int:
+    """Return the bytes of a blob."""
+    return blob.stat().st_size if isinstance(blob, Path) else len(blob)
+
+
+def pieces(blob: bytes | Path, offset: int = 0) -> Iterator[bytes]:
+    """The blob's content from `offset` on, a bit at a time."""
+    if isinstance(blob, bytes):
+        for start in range(offset, len(blob), CHUNK):
+            yield blob[start : start + CHUNK]
+        return
+    with blob.open("rb") as file:
+        file.seek(offset)
+        while part := file.read(CHUNK):
+            yield part

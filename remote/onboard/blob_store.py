@@ -1,0 +1,168 @@
+# mypy: ignore-errors
+"""Files on the device, named by their content.
+
+Sent to the device as text: Python 3.6, standard library only. The agent gives it `Refused`.
+"""
+
+import hashlib
+import os
+import re
+import time
+
+CHUNK = 1 << 18
+DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+DISK_SPARE = 64 << 20  # bytes never taken from the device's disk
+
+
+class Store(object):
+    """Files named by their SHA-256, the least recently used ones removed beyond `limit` bytes.
+
+    A file in use is held with a shared lock, by whichever agent; one that is held is never removed.
+    """
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.limit = 2 << 30
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def has(self, name):
+        """True if the blob is there; it then counts as used now."""
+        try:
+            os.utime(self.path(name), None)  # explicit, since many boards mount noatime
+            return True
+        except OSError:
+            return False
+
+    def hold(self, name):
+        """An open file descriptor that keeps the blob from being removed."""
+        if self.has(name):
+            try:
+                fd = os.open(self.path(name), os.O_RDONLY | os.O_NOFOLLOW)
+            except OSError:
+                raise Refused("missing", name)
+            part("device_lock").share(fd)
+            if os.fstat(fd).st_nlink:
+                return fd
+            os.close(fd)
+        raise Refused("missing", name)
+
+    def make_room(self, size):
+        """Removes blobs, oldest use first, until `size` more bytes fit the limit and the disk."""
+        found = []
+        for name in os.listdir(self.folder):
+            try:
+                entry = os.lstat(self.path(name))
+            except OSError:
+                continue  # another agent was faster
+            if DIGEST.match(name):
+                found.append((entry.st_mtime, entry.st_size, name))
+            elif time.time() - entry.st_mtime > 86400:  # left by an agent that was killed
+                os.unlink(self.path(name))
+        total = sum(entry[1] for entry in found)
+        for _, bytes_, name in sorted(found):
+            if total + size <= self.limit and self.free() >= size + DISK_SPARE:
+                return
+            total -= bytes_ if self.remove(name) else 0
+        if self.free() < size + DISK_SPARE:
+            raise Refused("no_space", "%d MB free, %d MB needed" % (self.free() >> 20, (size + DISK_SPARE) >> 20))
+
+    def free(self):
+        found = os.statvfs(self.folder)
+        return found.f_bavail * found.f_frsize
+
+    def remove(self, name):
+        """True unless somebody holds it, or has removed it already. Where there are no locks it is taken to be held
+        by those who used it within the hour."""
+        try:
+            fd = os.open(self.path(name), os.O_RDWR | os.O_NOFOLLOW)  # NFS locks what is open for writing
+        except OSError:
+            return False
+        try:
+            try:
+                free = part("device_lock").try_lock(fd, True)
+            except part("device_lock").NoLocks:
+                free = time.time() - os.fstat(fd).st_mtime > 3600
+            if free:
+                os.unlink(self.path(name))
+            return free
+        except OSError:
+            return False
+        finally:
+            os.close(fd)
+
+    def part(self, name):
+        """Where a blob grows; it stays there when the line breaks, so that the next agent goes on with it."""
+        return self.path("part-" + name)
+
+    def partial(self, name):
+        """Bytes of the blob that an earlier agent received before its line broke; 0 if one receives it now."""
+        try:
+            fd = os.open(self.part(name), os.O_RDONLY | os.O_NOFOLLOW)
+        except OSError:
+            return 0
+        try:
+            return os.fstat(fd).st_size if part("device_lock").try_lock(fd, False) else 0
+        except part("device_lock").NoLocks:
+            return 0  # it may be growing just now
+        except OSError:
+            return 0
+        finally:
+            os.close(fd)
+
+    def open_part(self, name, offset):
+        """(descriptor, path) of a locked file that holds the blob's first `offset` bytes."""
+        path = self.part(name)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            ours = part("device_lock").try_lock(fd, True)
+            if ours and os.fstat(fd).st_size < offset:
+                raise Refused("moved", "the first %d bytes of %s are not here any more" % (offset, name))
+            if ours:
+                os.ftruncate(fd, offset)
+                return fd, path
+        except part("device_lock").NoLocks:
+            pass
+        except (OSError, Refused):
+            os.close(fd)
+            raise
+        os.close(fd)  # another agent receives it just now, or none can tell
+        if offset:
+            raise Refused("moved", "another session receives %s" % name)
+        path = self.path("part-%d-%s" % (os.getpid(), name))
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), path
+
+    def receive(self, wire, name, size, offset, progress):
+        """Stores the bytes from `offset` to `size` off the wire; the file has its name once it is whole and right."""
+        try:
+            fd, path = self.open_part(name, offset)
+        except Refused:
+            wire.skip(size - offset)
+            raise
+        try:
+            hashed, done, failure = hashlib.sha256(), 0, None
+            while done < offset:
+                data = os.read(fd, min(CHUNK, offset - done))
+                hashed.update(data)
+                done += len(data)
+            while done < size:
+                data = wire.some(size - done)
+                done += len(data)
+                hashed.update(data)
+                progress(done)
+                try:
+                    while data and not failure:
+                        data = data[os.write(fd, data) :]
+                except OSError as error:  # a full disk: the rest is still taken off the wire
+                    failure = error
+            if failure:
+                os.unlink(path)
+                raise Refused("no_space", str(failure))
+            if hashed.hexdigest() != name:
+                os.unlink(path)
+                raise Refused("wrong_hash", "the bytes received hash to %s, not %s" % (hashed.hexdigest(), name))
+            os.fsync(fd)
+            os.rename(path, self.path(name))
+        finally:
+            os.close(fd)

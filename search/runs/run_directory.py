@@ -1,0 +1,227 @@
+"""A run's folder: held by one process, its settings recorded, what made it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from evaluators.cache_lock import hold_lock
+from evaluators.data.dataset import DataError
+from remote.errors import DeviceConfigError
+from remote.files import FULL, host_error, remove_parts
+from search import settings as settings_files
+from search.settings import Settings, SettingsError
+from spaces.space import SpaceError, presets
+
+LOCK = ".lock"
+DAY_S = 86400.0
+BEFORE_TRIALS = ("state", "calibration", "incident")  # stages of entries that a run begins with
+REFUSALS = (SettingsError, DataError, SpaceError, DeviceConfigError)  # what the user has to mend
+
+
+def command(settings: Settings) -> str:
+    """Return the command that asks for these settings, quoted for a shell; defaults are left out."""
+    default = asdict(Settings(budget_ms=settings.budget_ms))
+    words = ["python", "-m", "search.run"]
+    for name, value in asdict(settings).items():
+        if name == "budget_ms" or value != default[name]:
+            option = f"--{name.removesuffix('_s').replace('_', '-')}"
+            several = isinstance(value, tuple) and all(isinstance(one, str) for one in value)
+            for shown in value if several else (_format_setting(value),):
+                words += [f"{option}={shown}"] if shown.startswith("-") else [option, shown]
+    return shlex.join(words)
+
+
+def _format_setting(value: Any) -> str:
+    """Return a setting as the command line takes it; no number is rounded."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return str(value)
+
+
+def cache_folder(settings: Settings) -> Path:
+    """Return the folder of the cache, made where it is missing.
+
+    Raises:
+        SettingsError: It can't be made or written; one line says why.
+        HostError: The disk is full.
+    """
+    folder = _cache_path(settings)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise _unwritable("--cache", folder, error) from None
+    return folder
+
+
+def _cache_path(settings: Settings) -> Path:
+    try:
+        return Path(settings.cache).expanduser()
+    except RuntimeError:
+        raise SettingsError(f"--cache {settings.cache}: there is no home directory; name a folder") from None
+
+
+def _unwritable(option: str, folder: Path, error: OSError) -> Exception:
+    """Return what to raise where a folder that the user named can't be written."""
+    if error.errno in FULL and (found := host_error(error, f"writing {folder}")):
+        return found
+    return SettingsError(f"{option} {folder} can't be written: {error.strerror}; name another folder")
+
+
+def code_version() -> str:
+    """Commit of this checkout, with `+` if the tree was changed; the package's version outside one."""
+    here = Path(__file__).parents[1]
+    try:
+        commit = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return version("edgefront")
+    return commit.stdout.strip()
+
+
+def located(settings: Settings) -> Settings:
+    """Return the settings with space, families and models by where they lie, to be found from any folder."""
+    try:
+        families, models = (
+            tuple(str(Path(file).expanduser().resolve()) for file in files)
+            for files in (settings.family, settings.model)
+        )
+        space = Path(settings.space).resolve() if settings.space is not None else None
+    except RuntimeError as error:
+        raise SettingsError(f"{', '.join([*settings.family, *settings.model])}: {error}") from None
+    is_file = space is not None and settings.space not in presets() and space.is_file()
+    return replace(settings, family=families, model=models, space=str(space) if is_file else settings.space)
+
+
+def new_folders(folder: Path) -> tuple[Path, ...]:
+    """Return the folders that are not there yet of a path, the innermost first; none where that can't be told."""
+    try:
+        return tuple(path for path in (folder, *folder.parents) if not path.exists())
+    except OSError:  # a name that is too long, a folder that may not be looked into: making it says so
+        return ()
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove folders that are empty."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+@contextmanager
+def open_cache(settings: Settings) -> Iterator[Path]:
+    """Context manager that yields the folder of the cache. A new one that nothing came into is removed.
+
+    What killed runs left of files there is removed first, where nothing was written to it for a day.
+
+    Raises:
+        SettingsError: It can't be made or written; one line says why.
+        HostError: The disk is full.
+    """
+    new = new_folders(_cache_path(settings))
+    folder = cache_folder(settings)
+    with hold_lock(folder / ".sweep.lock") as is_held:
+        if is_held:
+            for below in (folder, *folder.glob("*/"), *folder.glob("*/*/")):
+                remove_parts(below, older_s=DAY_S)
+    try:
+        yield folder
+    finally:
+        remove_empty(new)
+
+
+@contextmanager
+def lock_run_directory(folder: Path, settings: Settings) -> Iterator[Settings]:
+    """Context manager that yields the settings to run with, while no other process may use the run folder.
+
+    A start that is refused leaves no trace: what it made is removed again.
+
+    Raises:
+        SettingsError: The folder can't be written, is another's, or holds another run.
+    """
+    settings = located(settings)
+    new = new_folders(folder)
+    try:
+        with _locked_folder(folder) as is_own:
+            recorded = folder / "config.toml"
+            is_new = not recorded.exists()
+            try:
+                if not is_new:
+                    settings = settings_files.go_on(located(settings_files.from_toml(recorded)), settings, folder)
+                elif any(path.name != LOCK for path in folder.iterdir()):
+                    is_new = False
+                    raise SettingsError(f"--out {folder} holds other files and no run: name an empty or new folder")
+                for below in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+                    remove_parts(below)  # nobody else writes here
+                settings_files.write(replace(settings, out=str(folder)), recorded)
+                yield settings
+            except REFUSALS:
+                if is_new and not _has_begun(folder):
+                    _empty(folder)
+                if is_own:
+                    (folder / LOCK).unlink(missing_ok=True)
+                raise
+    except REFUSALS:
+        remove_empty(new)
+        raise
+
+
+@contextmanager
+def _locked_folder(folder: Path) -> Iterator[bool]:
+    """Context manager that holds the lock of a run folder, and yields whether it made the lock's file."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        is_own = not (folder / LOCK).exists()
+        lock = (folder / LOCK).open("w")
+    except OSError as error:
+        raise _unwritable("--out", folder, error) from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise SettingsError(f"another search is running in {folder}: name another --out") from None
+        except OSError as error:
+            print(
+                f"note: {folder} can't be locked ({error.strerror}): start no second search in it meanwhile",
+                file=sys.stderr,
+            )
+        yield is_own
+
+
+def _has_begun(folder: Path) -> bool:
+    """Return True if a run measured anything but the device itself."""
+    try:
+        lines = (folder / "ledger.jsonl").read_bytes().splitlines()
+        return any(json.loads(line)["stage"] not in BEFORE_TRIALS for line in lines)
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
+
+
+def _empty(folder: Path) -> None:
+    """Remove all that is in a run folder but its lock."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != LOCK:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,98 @@
+"""What everything a run measures depends on: written down once, compared each time the run is gone on with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from remote.device import Facts
+from search.settings import SettingsError
+from search.storage.ledger import Ledger
+
+STAGE = "state"
+WORDS = {
+    "data": "the data",
+    "device": "the device",
+    "runtimes": "the runtime",
+    "recipe": "the training recipe",
+    "weights": "the pretrained weights",
+    "families": "the family file",
+    "models": "the model file or its preprocessing",
+}
+
+
+def describe_device(facts: Facts, runtimes: dict[str, str]) -> dict[str, Any]:
+    """Return what timings depend on, by name.
+
+    Args:
+        facts: What the device says of itself.
+        runtimes: Those of the space, with their versions: another that is installed beside them changes nothing.
+    """
+    return {
+        "device": {
+            "machine": facts.machine,
+            "cpu": facts.cpu,
+            "cores": facts.cores,
+            "kernel": facts.kernel,
+            "board": facts.board,
+            "gpu": [facts.gpu.name, facts.gpu.sm] if facts.gpu else None,
+            "system": facts.release,
+            "simulated": facts.simulated,
+        },
+        "runtimes": runtimes,
+    }
+
+
+def hold_to_state(ledger: Ledger, state: dict[str, Any], now_s: float) -> bool:
+    """Compare what a run depends on with what it depended on so far, and have each further entry name it.
+
+    May be called again with more, as that becomes known.
+
+    Args:
+        ledger: The run's.
+        state: Plain JSON values by the names of `WORDS`; what a mapping holds is told one by one.
+        now_s: Seconds since the session began.
+
+    Returns:
+        False if the run was begun by a version that did not write its state down, and is taken to be the same.
+
+    Raises:
+        SettingsError: Something changed. The line says what, and how to go on.
+    """
+    state = json.loads(json.dumps(state))
+    is_old = any(True for _ in ledger.entries()) and not any(True for _ in ledger.entries(STAGE))
+    before = {name: known.value for name in state if (known := ledger.get(STAGE, name)) is not None}
+    if changed := _changes(before, {name: state[name] for name in before}):
+        raise SettingsError(
+            f"this run was measured with something else: {'; '.join(changed)}. Numbers of both are never mixed: name a "
+            "new --out, and --warm-start this folder to start from what it knows"
+        )
+    for name in state.keys() - before.keys():
+        ledger.put(STAGE, name, state[name], {}, now_s)
+    whole = {entry.key: entry.value for entry in ledger.entries(STAGE)}
+    ledger.state = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:12]
+    return not is_old
+
+
+def _changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Return a line for each difference."""
+    found = []
+    for name in before.keys() | after.keys():
+        old, new = before.get(name), after.get(name)
+        if old == new:
+            continue
+        what = WORDS.get(name, name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+            found += [
+                f"{what} changed, {key} was {_format_value(old.get(key))}, now {_format_value(new.get(key))}"
+                for key in keys
+            ]
+        else:
+            found.append(f"{what} changed, was {_format_value(old)}, now {_format_value(new)}")
+    return sorted(found)
+
+
+def _format_value(value: Any) -> str:
+    return "none" if value is None else str(value)

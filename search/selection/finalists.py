@@ -1,0 +1,132 @@
+"""The end of a search: finalists are timed again, and only then is the test set looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from evaluators.evaluator import DeviceInspector
+from evaluators.measurement import FAILED, OVER_BUDGET, Accuracy, Failure, Latency, Measurement
+from evaluators.timing.confidence import scale_interval
+from search.budget import Budget
+from search.pipeline.stages import over
+from search.result import NearestMiss
+from search.selection.device_checks import look
+from search.selection.pareto import front
+from search.selection.ranking import baseline, nearest_miss, rank_feasible
+from search.storage.cached_evaluator import CachedEvaluator
+from spaces.candidate import Candidate
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOutcome:
+    """What a search found."""
+
+    measurements: tuple[Measurement, ...]
+    front: tuple[Measurement, ...]
+    choice: Measurement | None
+    baseline: Measurement | None
+    miss: NearestMiss | None
+
+
+def finish(
+    measurements: Sequence[Measurement],
+    evaluator: CachedEvaluator,
+    budget: Budget,
+    plain: frozenset[Candidate],
+    tell: Callable[[str], None],
+    sees: DeviceInspector | None = None,
+    looks: Sequence[Measurement] = (),
+    has_time: Callable[[], bool] = lambda: True,
+) -> SearchOutcome:
+    """Return choice, baseline and front, confirmed and tested.
+
+    The best within the budget is timed again with its trained weights; if that takes it over, the next one is.
+
+    Args:
+        measurements: Every trial.
+        evaluator: Who measures.
+        budget: The limits.
+        plain: The uncompressed networks, one of which is the baseline.
+        tell: Called with a line before each step.
+        sees: Who shows what the device runs for choice and front; None of a table.
+        looks: What was timed and nothing else: where nothing keeps the budget, one of them may come nearest.
+        has_time: Asked before each step that can be left out: what choice and baseline don't need.
+    """
+    known = {m.trial: m for m in measurements}
+    greedy = baseline(measurements, plain)
+    if greedy is not None and has_time():
+        tell(f"timing the greedy baseline again: {greedy.candidate.describe()}")
+        greedy = known[greedy.trial] = _confirm(greedy, evaluator, budget)
+    choice = None
+    for best in rank_feasible(measurements, budget, greedy):
+        tell(f"timing a finalist again: {best.candidate.describe()}")
+        again = known[best.trial] = (
+            known[best.trial] if known[best.trial].confirmed else _confirm(best, evaluator, budget)
+        )
+        if again.is_scored and again.latency and budget.keeps(again.latency):
+            choice = again
+            break
+    found = front(list(known.values()))
+    for measurement in [*(m for m in (choice, greedy) if m), *found]:
+        if measurement.trial not in {m.trial for m in (choice, greedy) if m} and not has_time():
+            continue
+        tell(f"test accuracy of {measurement.candidate.describe()}")
+        known[measurement.trial] = _score_on_test(known[measurement.trial], evaluator)
+    if sees is not None:
+        finalists = [known[m.trial] for m in (*([choice] if choice else []), *found)]
+        known |= {
+            m.trial: m
+            for m in look(
+                list(known.values()),
+                finalists,
+                choice=choice,
+                evaluator=evaluator,
+                sees=sees,
+                tell=tell,
+                has_time=has_time,
+            )
+        }
+    return SearchOutcome(
+        measurements=tuple(known[number] for number in sorted(known)),
+        front=tuple(known[m.trial] for m in found),
+        choice=known[choice.trial] if choice else None,
+        baseline=known[greedy.trial] if greedy else None,
+        miss=None if choice else nearest_miss([*known.values(), *looks], budget, greedy),
+    )
+
+
+def _confirm(measurement: Measurement, evaluator: CachedEvaluator, budget: Budget) -> Measurement:
+    assert measurement.accuracy is not None
+    before, candidate, epochs = measurement.latency, measurement.candidate, measurement.accuracy.epochs
+    latency = evaluator.confirm(candidate, epochs)
+    if _refutes_by_noise(before, latency, budget):
+        latency = evaluator.confirm_again(candidate, epochs)
+    if isinstance(latency, Failure):
+        return replace(measurement, outcome=FAILED, reason=f"{latency.kind}: {latency.reason}")
+    if _refutes_by_noise(before, latency, budget):  # a leader is not dropped on disturbed samples alone
+        return measurement
+    again = replace(measurement, latency=latency, confirmed=True)
+    if budget.keeps(latency):
+        return again
+    return replace(again, outcome=OVER_BUDGET, reason=over(budget, latency))
+
+
+def _refutes_by_noise(before: Latency | None, latency: Latency | Failure, budget: Budget) -> bool:
+    """Return True if a disturbed timing takes over the budget what, by its rank, still keeps it.
+
+    A rank rests on pairs timed side by side. The upper bound that was within the budget, and as many times longer as
+    the rank is, is within it: so it is other load that the disturbed samples show.
+    """
+    if before is None or isinstance(latency, Failure) or not latency.disturbed:
+        return False
+    by_rank = scale_interval(before.percentile_ms, max(1.0, latency.rank_ms.value / before.rank_ms.value))
+    as_calm = replace(latency, percentile_ms=by_rank)
+    return budget.keeps(before) and not budget.keeps(latency) and budget.keeps(as_calm)
+
+
+def _score_on_test(measurement: Measurement, evaluator: CachedEvaluator) -> Measurement:
+    if measurement.test is not None or measurement.accuracy is None:
+        return measurement
+    test = evaluator.test(measurement.candidate, measurement.accuracy.epochs)
+    return replace(measurement, test=test) if isinstance(test, Accuracy) else measurement

@@ -1,0 +1,74 @@
+"""What is taken from a front: the choice, the greedy baseline, the nearest miss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from evaluators.measurement import Measurement
+from search.budget import Budget
+from search.pipeline.stages import over
+from search.result import NearestMiss
+from spaces.candidate import Candidate
+
+
+def rank_feasible(
+    measurements: Sequence[Measurement], budget: Budget, baseline: Measurement | None
+) -> list[Measurement]:
+    """Those that keep the whole budget, best first: most accurate, then fastest, then smallest."""
+    keep = [
+        m
+        for m in measurements
+        if m.latency and m.accuracy and budget.keeps(m.latency) and budget.keeps_accuracy(m, baseline)
+    ]
+    return sorted(keep, key=_merit)
+
+
+def baseline(measurements: Sequence[Measurement], plain: frozenset[Candidate]) -> Measurement | None:
+    """The greedy choice: the most accurate of the plain networks, whatever its latency.
+
+    Of equals the one of most multiply-accumulates: whoever does not look at latency takes the larger network.
+    """
+    scored = [m for m in measurements if m.accuracy and m.latency and m.candidate in plain]
+    return max(scored, key=_appeal, default=None)
+
+
+def nearest_miss(measurements: Sequence[Measurement], budget: Budget, base: Measurement | None) -> NearestMiss | None:
+    """The measured candidate that comes nearest to a budget none keeps, by the share it is over."""
+    timed = [m for m in measurements if m.latency]
+    fast = [m for m in timed if m.latency and budget.keeps(m.latency) and m.accuracy]
+    if fast and base and base.accuracy:
+        best = min(fast, key=_merit)
+        assert best.accuracy is not None
+        drop = base.accuracy.score - best.accuracy.score
+        limit = budget.max_drop or 0.0
+        return NearestMiss(best, f"loses {100 * drop:.1f} points against the baseline, {100 * limit:g} allowed")
+
+    if untrained := [m for m in timed if m.latency and budget.keeps(m.latency) and not m.accuracy]:
+        fastest = min(untrained, key=lambda m: m.latency.rank_ms.value if m.latency else 0.0)
+        return NearestMiss(
+            fastest, "keeps the budget, but no training of it could end in the time there was: allow more time"
+        )
+
+    def share_over(m: Measurement) -> float:
+        assert m.latency is not None
+        memory = m.latency.peak_mb / budget.peak_mb if budget.peak_mb else 0.0
+        return max(m.latency.percentile_ms.value / budget.latency_ms, memory)
+
+    nearest = min(timed, key=share_over, default=None)
+    if nearest is None or nearest.latency is None:
+        return None
+    return NearestMiss(nearest, over(budget, nearest.latency))
+
+
+def _merit(measurement: Measurement) -> tuple[float, float, float]:
+    assert measurement.accuracy is not None and measurement.latency is not None
+    return (
+        -measurement.accuracy.score,
+        measurement.latency.rank_ms.value,
+        measurement.latency.peak_mb,
+    )
+
+
+def _appeal(measurement: Measurement) -> tuple[float, int]:
+    assert measurement.accuracy is not None
+    return measurement.accuracy.score, measurement.structure.macs if measurement.structure else 0

@@ -1,0 +1,75 @@
+"""What was timed and never became a trial: a sampler that heeds latencies looks at many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from evaluators.measurement import FAILED, KEPT, OVER_BUDGET, Accuracy, Failure, Latency, Measurement, Structure
+from evaluators.timing.pooled_latency import pool
+from search.budget import Budget
+from search.pipeline.stages import over
+from search.storage.cached_evaluator import decode_entry
+from search.storage.ledger import Ledger
+from spaces.space import CandidateSet
+
+
+def looks(space: CandidateSet, ledger: Ledger, trials: Iterable[Measurement], budget: Budget) -> list[Measurement]:
+    """The candidates of a space that were only timed, each with its last latency."""
+    tried = {m.candidate.key() for m in trials}
+    timed = {entry.key for entry in ledger.entries("latency") if entry.key not in tried}
+    if not timed:
+        return []
+    found = []
+    for candidate in map(space.candidate, space.params()):
+        if (key := candidate.key()) not in timed:
+            continue
+        latency = pool([decode_entry(entry) for entry in ledger.get_all("latency", key)])
+        if isinstance(latency, Latency):
+            outcome, reason = (KEPT, "") if budget.keeps(latency) else (OVER_BUDGET, over(budget, latency))
+            found.append(Measurement(candidate=candidate, outcome=outcome, reason=reason, latency=latency))
+    return found
+
+
+def screened_candidates(
+    space: CandidateSet, ledger: Ledger, trials: Iterable[Measurement], budget: Budget
+) -> list[Measurement]:
+    """Return all that was measured of candidates that are no trials, in the order of the space.
+
+    That is structure, latency (all timings together) and brief accuracies, and what failed while it was timed.
+    """
+    tried = {m.candidate.key() for m in trials}
+    known = {stage: {e.key: e for e in ledger.entries(stage)} for stage in ("structure", "latency")}
+    brief: dict[str, list[Accuracy]] = {}
+    for scored in ledger.entries("accuracy"):
+        if scored.value and isinstance(accuracy := decode_entry(scored), Accuracy):
+            brief.setdefault(scored.key.partition("@")[0], []).append(accuracy)
+    found = []
+    for candidate in map(space.candidate, space.params()):
+        if candidate.key() not in known["latency"] or candidate.key() in tried:
+            continue
+        built = known["structure"].get(candidate.graph_key())
+        latency = pool([decode_entry(look) for look in ledger.get_all("latency", candidate.key())])
+        structure = decode_entry(built) if built else None
+        accuracies = tuple(sorted(brief.get(candidate.key(), ()), key=lambda a: a.epochs))
+        whole = Measurement(candidate=candidate, outcome=KEPT, accuracies=accuracies)
+        whole = replace(whole, structure=structure if isinstance(structure, Structure) else None)
+        if isinstance(latency, Failure):
+            whole = replace(whole, outcome=FAILED, reason=f"{latency.stage}, {latency.kind}: {latency.reason}")
+        elif not budget.keeps(latency):
+            whole = replace(whole, outcome=OVER_BUDGET, reason=over(budget, latency), latency=latency)
+        else:
+            whole = replace(whole, latency=latency)
+        found.append(whole)
+    return found
+
+
+def early_stops(measurements: Iterable[Measurement], ledger: Ledger) -> tuple[int, int]:
+    """Return (candidates over the budget for which nothing was trained, all candidates over the budget).
+
+    A plain network that was scored counts as trained for: its parent's training is its own. A score of a compressed
+    candidate at 0 epochs is of weights that were there, and is no training.
+    """
+    trained = {key for key, _, epochs in (e.key.partition("@") for e in ledger.entries("accuracy")) if int(epochs) > 0}
+    slow = [m for m in measurements if m.outcome == OVER_BUDGET]
+    return sum(1 for m in slow if not m.accuracies and m.candidate.key() not in trained), len(slow)

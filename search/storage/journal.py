@@ -1,0 +1,89 @@
+"""Optuna's journal of a run folder: torn by no full disk, and told by line where it is damaged."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+from remote.files import host_error
+from search.settings import SettingsError
+from search.storage.ledger import drop_torn_line
+
+Answer = TypeVar("Answer")
+
+
+class _LockHeldByRun(JournalFileOpenLock):
+    """No lock of its own: who writes the journal holds the run folder's."""
+
+    def acquire(self) -> bool:
+        """Return True."""
+        return True
+
+    def release(self) -> None:
+        """Do nothing."""
+
+
+class Journal(JournalFileBackend):
+    """The file, for one writer. A line that a kill or a full disk cut short is dropped.
+
+    Args:
+        path: Where it is, or will be.
+
+    Raises:
+        HostError: It can't be written; whole lines alone are left.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        drop_torn_line(path)
+        for stale in path.parent.glob(f"{path.name}.lock*"):  # earlier versions had lock files
+            stale.unlink()
+        super().__init__(str(path), _LockHeldByRun(str(path)))
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Append entries: all of them or none."""
+        size = self._path.stat().st_size
+        try:
+            super().append_logs(logs)
+        except BaseException as error:
+            os.truncate(self._path, size)
+            if isinstance(error, OSError) and (found := host_error(error, f"writing {self._path}")):
+                raise found from None
+            raise
+
+
+def replay_journal(path: Path, work: Callable[[], Answer]) -> Answer:
+    """Return what `work` makes of a journal.
+
+    Raises:
+        SettingsError: The journal is damaged. The line is named.
+    """
+    try:
+        return work()
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError) as error:
+        if isinstance(error, SettingsError):
+            raise
+        where = _find_damaged_line(path)
+        if where is None:
+            raise
+        raise SettingsError(
+            f"{path} is damaged{where}: remove the file (what was measured is in ledger.jsonl and stays), or name "
+            "another --out"
+        ) from None
+
+
+def _find_damaged_line(path: Path) -> str | None:
+    """Return where a journal can't be read, None if every line can."""
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            return f" in line {number}"
+        if not isinstance(entry, dict) or "op_code" not in entry:
+            return f" in line {number}"
+    return None

@@ -1,0 +1,79 @@
+"""Which whole networks may keep a budget, by what is known of the plain ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from search.bayesopt.observations import Observations
+from search.sampling.uncompressed import FEW, LEAST_SHARE, UncompressedCandidates
+from spaces.candidate import Candidate
+
+PLAIN = [Candidate(family="f", variant=f"net{i}", image_px=160) for i in range(6)]
+WHOLE = [replace(p, image_px=px, precision=q) for p in PLAIN for px in (80, 160) for q in ("fp32", "int8")]
+CUT = [replace(c, steps=(("prune", 0.5),)) for c in WHOLE]
+ALL = [*WHOLE, *CUT]
+
+
+def known(**latency_ms):
+    made = Observations.nothing(len(ALL))
+    for name, ms in latency_ms.items():
+        made.latency_ms[place(Candidate(family="f", variant=name, image_px=160))] = ms
+    return made
+
+
+def place(candidate):
+    return ALL.index(candidate)
+
+
+def kept(uncut, of):
+    return {ALL[i] for i in np.flatnonzero(uncut.may_keep(of))}
+
+
+def test_without_anything_known_every_whole_network_may_keep_it():
+    uncut = UncompressedCandidates(ALL, PLAIN, 1.0)
+    assert kept(uncut, known()) == set(WHOLE) and not uncut.all
+    assert UncompressedCandidates(WHOLE, PLAIN, 1.0).all
+
+
+@pytest.mark.parametrize(("plain_ms", "left"), [(0.9, 4), (1.9, 3), (3.9, 2), (7.9, 1), (8.1, 0)])
+def test_a_plain_network_bounds_its_own_by_area_and_precision(plain_ms, left):
+    assert LEAST_SHARE == 2
+    of_one = [c for c in kept(UncompressedCandidates(ALL, PLAIN, 1.0), known(net0=plain_ms)) if c.variant == "net0"]
+    assert len(of_one) == left
+    if left == 1:
+        assert of_one == [replace(PLAIN[0], image_px=80, precision="int8")]
+
+
+def test_what_is_as_large_as_one_that_was_too_slow_is_left_out():
+    found, small = known(), replace(PLAIN[0], image_px=80)
+    found.beyond[place(small)] = True
+    assert set(WHOLE) - kept(UncompressedCandidates(ALL, PLAIN, 1.0), found) == {small, PLAIN[0]}
+    found.beyond[place(small)], found.beyond[place(PLAIN[0])] = False, True
+    assert set(WHOLE) - kept(UncompressedCandidates(ALL, PLAIN, 1.0), found) == {PLAIN[0]}
+
+
+def test_likely_largest_is_the_slowest_form_of_each_network_that_is_expected_to_keep_the_budget():
+    found = known(net0=9.0, net1=1.0, net2=2.2, net3=3.0, net4=4.5, net5=7.0)
+    likely = [ALL[i] for i in UncompressedCandidates(ALL, PLAIN, 2.0).likely_largest(found)]
+    assert likely == [
+        replace(PLAIN[5], image_px=80),  # 1.75 ms by area
+        replace(PLAIN[0], image_px=80, precision="int8"),  # 1.69 by area and as a rule
+        replace(PLAIN[2], precision="int8"),  # 1.65
+        replace(PLAIN[4], image_px=80),  # 1.125
+    ]
+    assert len(likely) == FEW
+
+
+def test_likely_largest_where_none_is_expected_within_gives_the_form_that_may_be_fastest():
+    likely = [
+        ALL[i] for i in UncompressedCandidates(ALL, PLAIN, 1.0).likely_largest(known(**{p.variant: 7.9 for p in PLAIN}))
+    ]
+    assert likely[0].image_px == 80 and likely[0].precision == "int8"
+
+
+def test_none_is_likely_where_none_may_keep_the_budget():
+    found = known(**{p.variant: 1000.0 for p in PLAIN})
+    assert len(UncompressedCandidates(ALL, PLAIN, 1.0).likely_largest(found)) == 0

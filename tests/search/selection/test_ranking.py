@@ -1,0 +1,120 @@
+"""Choice, baseline, nearest miss; finalists timed again; the test set looked at last."""
+
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from evaluators.measurement import KEPT, OVER_BUDGET
+from evaluators.timing.confidence import scale_interval
+from evaluators.timing.stopwatch import Stopwatch
+from search.budget import Budget
+from search.pipeline.stages import StageLimits, evaluate
+from search.selection.finalists import finish
+from search.selection.ranking import baseline, nearest_miss, rank_feasible
+from search.storage.cached_evaluator import CachedEvaluator
+from search.storage.ledger import Ledger
+from spaces.candidate import Candidate
+from tests.search.analytic import Analytic
+
+PLAIN = Candidate(family="tiny_resnet", variant="res8_w16_s2", image_px=32)
+OTHERS = [
+    PLAIN,
+    replace(PLAIN, image_px=24),
+    replace(PLAIN, precision="int8"),
+    Candidate(family="tiny_resnet", variant="res8_w8_s2", image_px=32),
+    Candidate(family="tiny_resnet", variant="res8_w4_s2", image_px=16, steps=(("prune", 0.5),), precision="int8"),
+]
+
+
+def run(budget, evaluator=None):
+    evaluator = evaluator or Analytic()
+    measured = []
+    gates = StageLimits(budget=budget, is_baseline=lambda candidate: candidate == PLAIN)
+    with TemporaryDirectory() as folder:
+        remembered = CachedEvaluator(evaluator, Ledger(Path(folder) / "ledger.jsonl"), Stopwatch())
+        for i, candidate in enumerate(OTHERS):
+            m = evaluate(candidate, remembered, gates, measured, lambda line: None)
+            measured.append(replace(m, trial=i))
+        return finish(measured, remembered, budget, frozenset([PLAIN]), lambda line: None), evaluator
+
+
+def test_the_choice_is_the_most_accurate_that_keeps_the_budget():
+    ending, evaluator = run(Budget(latency_ms=2.6))
+    assert ending.choice.candidate == replace(PLAIN, precision="int8") or ending.choice.confirmed
+    best = max((m for m in ending.measurements if m.outcome == KEPT), key=lambda m: m.accuracy.top1)
+    assert ending.choice == best and ending.choice.confirmed and ending.choice.test is not None
+    assert ending.baseline.candidate == PLAIN and ending.baseline.outcome == OVER_BUDGET
+    assert ending.baseline.confirmed and ending.baseline.test is not None and ending.miss is None
+    tested = [stage for stage, _ in evaluator.calls]
+    assert tested.index("test") > max(i for i, stage in enumerate(tested) if stage != "test")
+
+
+def test_what_timing_again_takes_over_the_budget_is_not_chosen():
+    calm, _ = run(Budget(latency_ms=2.6))
+
+    class Once(Analytic):
+        def confirm(self, candidate, epochs):
+            slow = candidate == calm.choice.candidate
+            return self._latency(candidate, 1.5 if slow else 1.0)
+
+    ending, _ = run(Budget(latency_ms=2.6), Once())
+    assert ending.choice.candidate != calm.choice.candidate
+    demoted = ending.measurements[calm.choice.trial]
+    assert demoted.outcome == OVER_BUDGET and demoted.confirmed
+
+
+def test_nothing_fits_names_the_nearest():
+    ending, _ = run(Budget(latency_ms=0.05))
+    assert ending.choice is None and ending.front == ()
+    assert ending.miss.measurement.candidate == OTHERS[-1] and "> 0.05" in ending.miss.over
+
+
+def test_too_much_accuracy_lost_is_no_choice():
+    ending, _ = run(Budget(latency_ms=2.6, max_drop=0.0))
+    assert ending.choice is None and "points against the baseline, 0 allowed" in ending.miss.over
+
+
+def test_ties_go_to_the_faster():
+    ending, _ = run(Budget(latency_ms=100.0))
+    slow = ending.choice
+    fast = replace(slow, latency=Analytic().latency(OTHERS[-1], None))
+    assert rank_feasible([slow, fast], Budget(latency_ms=100.0), None) == [fast, slow]
+
+
+def test_no_measurement_no_miss():
+    assert nearest_miss([], Budget(latency_ms=1.0), None) is None
+
+
+def test_greed_takes_the_larger_of_equals():
+    ending, _ = run(Budget(latency_ms=100.0))
+    small = replace(ending.baseline, candidate=OTHERS[3], structure=replace(ending.baseline.structure, macs=1))
+    for order in ([small, ending.baseline], [ending.baseline, small]):
+        assert baseline(order, frozenset([PLAIN, OTHERS[3]])) == ending.baseline
+
+
+class Busy(Analytic):
+    """Finalists are timed beside other load: their ranks grow by a factor, their samples by ten."""
+
+    def __init__(self, rank):
+        super().__init__()
+        self.rank = rank
+
+    def confirm(self, candidate, epochs):
+        found = super().confirm(candidate, epochs)
+        samples = scale_interval(found.percentile_ms, 10.0)
+        return replace(
+            found, percentile_ms=samples, rank_ms=scale_interval(found.rank_ms, self.rank), disturbed="other load"
+        )
+
+
+@pytest.mark.parametrize(("rank", "chosen"), [(1.25, True), (1.5, False)])
+def test_finish_leader_is_not_dropped_on_disturbed_samples_alone(rank, chosen):
+    """Its rank says whether it may still keep the budget, which is 1.4 times what it was timed at."""
+    budget = Budget(latency_ms=1.4 * Analytic().cost(OTHERS[2]))
+    calm, _ = run(budget)
+    ending, evaluator = run(budget, Busy(rank))
+    assert (ending.choice is not None and ending.choice.candidate == calm.choice.candidate) == chosen
+    assert not chosen or not ending.choice.confirmed
+    assert [stage for stage, _ in evaluator.calls].count("confirm") >= 2, "it is timed once more first"
