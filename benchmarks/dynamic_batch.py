@@ -1,9 +1,9 @@
-"""What a dynamic batch costs at batch 1: the same network exported both ways, timed in turn.
+"""Measure the cost of a dynamic batch dimension at batch 1: time one network, exported both ways, in turn.
 
     python benchmarks/dynamic_batch.py mobilenet_v2 mobilenet_v2 --image-px 160
 
-One thread of ONNX Runtime on this machine; each pair is a run of the static graph and one of the dynamic graph right
-after it, and the ratio's median over all pairs is what is told.
+ONNX Runtime runs on this machine with one thread. Each pair is a run of the static graph and a run of the dynamic graph
+right after it; the result is the median of the ratio over all pairs.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import numpy as np
 from evaluators.export.onnx_export import INPUT, export
 from spaces.network import build
 
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when it is imported
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # onnxruntime reads it on import
 import onnxruntime
 
 WARM_UP = 10
 
 
 def main() -> None:
-    """Prints the medians and the ratio."""
+    """Print the medians and the ratio."""
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("family", nargs="?", default="mobilenet_v2")
     p.add_argument("variant", nargs="?", default="mobilenet_v2")
@@ -57,7 +57,7 @@ def _open(path: Path) -> onnxruntime.InferenceSession:
 
 
 def _timed(sessions: list[onnxruntime.InferenceSession], image_px: int, pairs: int) -> list[list[float]]:
-    """Milliseconds of each session, run in turn."""
+    """Return the milliseconds of each session's runs; the sessions run in turn."""
     image = {INPUT: np.random.default_rng(0).standard_normal((1, 3, image_px, image_px), dtype=np.float32)}
     took: list[list[float]] = [[] for _ in sessions]
     for turn in range(WARM_UP + pairs):

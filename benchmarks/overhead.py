@@ -1,9 +1,10 @@
-"""python benchmarks/overhead.py [--device NAME]: what a device costs beside the timing itself.
+"""Measure the overhead of a device beside the timing itself: `python benchmarks/overhead.py [--device NAME]`.
 
-A timing is what a search does for one block: state, time, state. From its wall seconds here is subtracted what the
-device's own clock says between `started` (its turn has come, the model's process is about to start) and `ended_at_s`
-(that process is gone): interpreter, runtime, loading, warm-up and timed runs of a process that is fresh on purpose.
-A trial is the least a search takes of one candidate: its file put, which the device has, and two such timings.
+A timing consists of the calls that a search makes for one block: state, time, state. The reported overhead is its wall
+time minus the time on the device's own clock between `started` (the lock is held, the model's process is about to
+start) and `ended_at_s` (that process has ended). The subtracted part covers interpreter, runtime, loading, warm-up and
+timed runs of a process that is fresh on purpose. A trial is the smallest set of calls for one candidate: a put of a
+file that the device already has, and two such timings.
 """
 
 from __future__ import annotations
@@ -28,12 +29,19 @@ from remote.link.session import Job, Session
 
 CONNECT_S, TRIAL_MS, ROUND_TRIPS = 1.5, 50.0, 1.0  # the targets
 UPLOAD_MIB = 20
-CALM_CORES = 0.3  # more of them busy while we wait, and the figures are the machine's, not ours
+CALM_CORES = 0.3  # with more busy cores while the benchmark waits, the figures describe the machine's load
 
 
 @dataclass(frozen=True)
 class Row:
-    """One figure: every value of it, and the most its median may be (None: no target)."""
+    """Hold one figure.
+
+    Attributes:
+        what: Description of the figure.
+        unit: Unit of the values; empty for counts.
+        values: All measured values.
+        target: Largest accepted median; None without a target.
+    """
 
     what: str
     unit: str
@@ -55,7 +63,12 @@ class Row:
 
 @dataclass
 class Wire:
-    """What went over a session's link: operations, and for each timing the seconds its process lived."""
+    """Record the traffic of a session's link.
+
+    Attributes:
+        ops: Names of the operations.
+        lives_s: For each timing, the lifetime of its process in seconds.
+    """
 
     ops: list[str] = field(default_factory=list)
     lives_s: list[float] = field(default_factory=list)
@@ -63,7 +76,7 @@ class Wire:
 
 @contextmanager
 def listening(session: Session) -> Iterator[Wire]:
-    """Counts at the link, below the public face: what is asked is how often the session goes there."""
+    """Context manager that records a session's calls at its link, below the public interface, to count round trips."""
     wire, link, call = Wire(), session._link, session._link.call
 
     def counted(op: str, fields: Any = None, **options: Any) -> Any:
@@ -83,21 +96,21 @@ def listening(session: Session) -> Iterator[Wire]:
 
 
 def took_s(work: Callable[[], object]) -> float:
-    """Wall seconds of it."""
+    """Return the wall time of a call in seconds."""
     began_s = time.monotonic()
     work()
     return time.monotonic() - began_s
 
 
 def busy_cores(session: Session) -> float:
-    """Cores of the device that others keep busy while we only wait."""
+    """Return the number of device cores that other processes keep busy while the benchmark waits."""
     before = session.state()
     time.sleep(1.0)
     return foreign_cores(before, session.state(), 0) or 0.0
 
 
 def connecting(name: str, times: int) -> Row:
-    """From nothing to what the device says of itself, and what it can run."""
+    """Measure the time to connect, up to the device's facts and capabilities."""
     seconds = []
     for _ in range(times):
         began_s = time.monotonic()
@@ -108,18 +121,18 @@ def connecting(name: str, times: int) -> Row:
 
 
 def pinging(session: Session) -> Row:
-    """Round trips of the smallest message."""
+    """Measure round trips of the smallest message."""
     return Row("ping", "ms", tuple(1000 * took_s(session.ping) for _ in range(200)))
 
 
 def uploading(session: Session) -> Row:
-    """Random bytes, hashed at both ends."""
+    """Measure the upload rate of random bytes, which are hashed at both ends."""
     rates = [UPLOAD_MIB / took_s(lambda: session.put(os.urandom(UPLOAD_MIB << 20))) for _ in range(3)]
     return Row(f"upload of {UPLOAD_MIB} MiB", "MiB/s", tuple(rates))
 
 
 def known(name: str, times: int) -> list[Row]:
-    """Putting what an earlier session sent: time and round trips, for each time a session of its own."""
+    """Measure time and round trips of putting a file that an earlier session sent, in a new session each time."""
     data, seconds, trips, again = os.urandom(1 << 20), [], [], []
     with connect(name)[0] as session:
         session.put(data)
@@ -137,7 +150,7 @@ def known(name: str, times: int) -> list[Row]:
 
 
 def trials(session: Session, runtime: str, times: int) -> list[Row]:
-    """Overhead of whole trials, and of single timings."""
+    """Measure the overhead of whole trials and of single timings."""
     model, rules = reference_model(), TimingRules()
     job, digest = Job(runtime=runtime), session.put(model)
     trial_ms, timing_ms, lives_s = [], [], []
@@ -161,7 +174,7 @@ def trials(session: Session, runtime: str, times: int) -> list[Row]:
 
 
 def fresh_process(session: Session, runtime: str) -> Row:
-    """Seconds of a timing that hardly times: what a fresh process costs."""
+    """Measure the cost of a fresh process, by timings with almost no timed runs."""
     digest = session.put(reference_model())
     with listening(session) as wire:
         for _ in range(5):
@@ -170,7 +183,7 @@ def fresh_process(session: Session, runtime: str) -> Row:
 
 
 def table(rows: list[Row]) -> str:
-    """Markdown."""
+    """Format the rows as a Markdown table."""
     lines = ["| | median | p90 | target |", "|---|---|---|---|"]
     for row in rows:
         target = "" if row.target is None else f"{row.target:g} {row.unit}: {'kept' if row.kept else 'MISSED'}"
@@ -179,7 +192,7 @@ def table(rows: list[Row]) -> str:
 
 
 def main() -> int:
-    """Exit code 0 if every target is kept."""
+    """Run the benchmark; return exit code 0 if every target is met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="local")
     parser.add_argument("--times", type=int, default=10, help="trials, and connections by half as many")

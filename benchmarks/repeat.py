@@ -1,7 +1,7 @@
-"""python benchmarks/repeat.py OUT: the same search twice, and once more beside two busy loops.
+"""Run the same search twice, and once more beside two busy loops: `python benchmarks/repeat.py OUT`.
 
-Prints the two choices with their intervals, and for the loaded run what the report says of it and the rank
-correlation of the latencies of the candidates it shares with the calm one.
+The output has the two choices with their intervals. For the loaded run it has the report's verdict on disturbances and
+the rank correlation of the latencies of the candidates that it shares with the calm run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ BUSY = "while True: pass"
 
 
 def search(out: Path, words: list[str]) -> pandas.DataFrame:
-    """Every trial of one search."""
+    """Run one search and return its trials."""
     command = [sys.executable, "-m", "search.run", *words, "--out", str(out)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode not in (0, 3):
@@ -27,7 +27,7 @@ def search(out: Path, words: list[str]) -> pandas.DataFrame:
 
 
 def chosen(trials: pandas.DataFrame) -> str:
-    """The choice with its interval, a line."""
+    """Describe the choice with its interval in one line."""
     row = trials[trials.chosen]
     if row.empty:
         return "nothing"
@@ -37,7 +37,7 @@ def chosen(trials: pandas.DataFrame) -> str:
 
 
 def main() -> int:
-    """Exit code 0 if the choices agree or overlap, the load was noticed and ranks correlate to 0.9."""
+    """Run the benchmark; return exit code 0 if choices overlap, the load was reported and ranks correlate to 0.9."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path, help="folder for the three runs")
     parser.add_argument("--trials", default="16")

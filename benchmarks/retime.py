@@ -1,6 +1,7 @@
-"""python benchmarks/retime.py RUN [TEST_FOLDER]: a chosen model timed and scored by nothing of ours.
+"""Time and score a chosen model without any code of this project: `python benchmarks/retime.py RUN [TEST_FOLDER]`.
 
-Prints the percentile of 500 back-to-back runs against the budget and, given class folders, the test accuracy.
+The output compares the percentile of 500 back-to-back runs with the budget. With class folders it also has the test
+accuracy.
 """
 
 import json
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when it is imported
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # onnxruntime reads it on import
 import onnxruntime
 
 chosen = Path(sys.argv[1]) / "chosen"

@@ -1,9 +1,10 @@
-"""python benchmarks/samplers_on_device.py OUT: our sampler against TPE on a real set, stage for stage the same.
+"""Compare our sampler with TPE on a real data set, with equal stages: `python benchmarks/samplers_on_device.py OUT`.
 
-Runs of the product, interleaved by seed, each from its own empty run folder with the parents trained before. A run's
-hypervolume is that of what it kept so far (validation accuracy, latency), from the corner of the budget and the median
-accuracy of what TPE kept. Reported: seconds until a run has reached what TPE has at its end under the same seed, as a
-share of the seconds TPE needed for it, and as a share of TPE's whole run; last, the same share from other corners.
+The runs of the product are interleaved by seed. Each starts from its own empty run folder, with the parents trained
+before. A run's hypervolume is that of its complete trials so far (validation accuracy, latency); its reference point is
+the budget and the median accuracy of TPE's complete trials. The result is the time in seconds until a run reaches the
+final hypervolume of TPE under the same seed, as a share of the seconds that TPE needed for it, and as a share of TPE's
+whole run; last comes the same share from other reference points.
 """
 
 from __future__ import annotations
@@ -26,25 +27,31 @@ from spaces.candidate import Candidate
 
 SAMPLERS = ("tpe", "budget")
 MEDIAN = 0.5
-CORNERS = (0.0, 0.25, MEDIAN)  # quantiles of the accuracies that TPE kept
+CORNERS = (0.0, 0.25, MEDIAN)  # quantiles of the accuracies of TPE's complete trials
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What one run had kept, in order."""
+    """Hold the complete trials of one run, in order.
 
-    at_s: numpy.ndarray  # seconds since the run began
+    Attributes:
+        at_s: Time since the begin of the run, in seconds.
+        accuracy: Validation accuracy, 0..1.
+        latency_ms: Latency in ms.
+    """
+
+    at_s: numpy.ndarray
     accuracy: numpy.ndarray
     latency_ms: numpy.ndarray
 
     def reached(self, goal: ReferencePoint) -> numpy.ndarray:
-        """Hypervolume after each."""
+        """Compute the hypervolume after each trial."""
         parts = range(1, len(self.at_s) + 1)
         return numpy.array([hypervolume(self.accuracy[:n], self.latency_ms[:n], goal) for n in parts])
 
 
 def search(out: Path, words: list[str]) -> Kept:
-    """One run of the product, or what an earlier call left of it."""
+    """Run one search of the product, or read the finished run of an earlier call."""
     if not (out / "trials.csv").exists():
         command = [sys.executable, "-m", "search.run", *words, "--out", str(out)]
         done = subprocess.run(command, capture_output=True, text=True)
@@ -54,7 +61,7 @@ def search(out: Path, words: list[str]) -> Kept:
 
 
 def kept(folder: Path) -> Kept:
-    """The trials that were measured in full, each at the second its last accuracy was on disk."""
+    """Read the complete trials, each with the second at which its last accuracy was on disk."""
     entries = [json.loads(line) for line in (folder / "ledger.jsonl").read_text(encoding="utf-8").splitlines()]
     last_s: dict[str, float] = {}
     for entry in entries:
@@ -71,7 +78,7 @@ def kept(folder: Path) -> Kept:
 
 
 def compared(tpe: Kept, ours: Kept, goal: ReferencePoint) -> tuple[float, str]:
-    """Share of TPE's whole run after which ours has what TPE has at its end; and a line for people."""
+    """Return the share of TPE's run after which ours reaches TPE's final hypervolume, and a one-line description."""
     if not len(tpe.at_s):
         sys.exit("TPE kept nothing, so there is nothing to reach: give it more time")
     target = tpe.reached(goal)[-1]
@@ -84,7 +91,7 @@ def compared(tpe: Kept, ours: Kept, goal: ReferencePoint) -> tuple[float, str]:
 
 
 def main() -> int:
-    """Exit code 0 if the median share of TPE's run is at most one half."""
+    """Run the benchmark; return exit code 0 if the median share of TPE's run is at most one half."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="folder for the runs")
     parser.add_argument("--config", default="examples/steel.toml")
@@ -93,7 +100,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="SEED", help="one pair of runs each")
     args = parser.parse_args()
     words = ["--config", args.config, "--budget-ms", str(args.budget_ms), "--trials", "100000"]
-    words += ["--probe-share", "0"]  # else the first run would measure the steps for all that follow
+    words += ["--probe-share", "0"]  # otherwise the first run would measure the latency steps for all later ones
     runs: dict[tuple[str, int], Kept] = {}
     for turn, seed in enumerate(args.seeds):
         for sampler in SAMPLERS if turn % 2 == 0 else SAMPLERS[::-1]:

@@ -1,7 +1,7 @@
-"""python benchmarks/steadiness.py [--device NAME]: one model timed again and again through the whole path.
+"""Time one model repeatedly through the whole path: `python benchmarks/steadiness.py [--device NAME]`.
 
-Prints every timing and how far their medians lie apart, as (p95 - p5) / median. A spread above 3 % is a miss, unless
-the timings themselves say that the device was disturbed.
+The output has every timing and the spread of their medians, (p95 - p5) / median. A spread above 3 % is a failure,
+unless the timings report that the device was disturbed.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from remote.link.session import Job
 from spaces.candidate import Candidate
 
 SPREAD_MAX = 0.03
-MODEL = ("mobilenet_v2", "mobilenet_v2", 96)
+MODEL = Candidate(family="mobilenet_v2", variant="mobilenet_v2", image_px=96)
 
 
 def timings(device_name: str, times: int) -> tuple[list[Latency], str]:
-    """Latencies of the same file, one after the other, and why the device was not calm at the start, if so."""
+    """Time the same file repeatedly; return the latencies, and why the device was not calm at the start, or ''."""
     found = []
     session, device, _ = connect(device_name)
     with tempfile.TemporaryDirectory() as folder, session, prepare_device(device, session.facts):
@@ -40,8 +40,8 @@ def timings(device_name: str, times: int) -> tuple[list[Latency], str]:
         path = Path(folder) / "reference.onnx"
         path.write_bytes(reference_model())
         reference = patient.put(for_runtime(path, needs(runtime), IMAGE_PX, Path(folder)))
-        _, graph = measure(Candidate(*MODEL), 10, int8=None, folder=Path(folder), opset_max=13, seed=0)
-        model = patient.put(for_runtime(graph, needs(runtime), MODEL[2], Path(folder)))
+        _, graph = measure(MODEL, 10, int8=None, folder=Path(folder), opset_max=13, seed=0)
+        model = patient.put(for_runtime(graph, needs(runtime), MODEL.image_px, Path(folder)))
         reference_ms, restless = calibrate(patient, reference, job, TimingRules())
         print(f"reference {reference_ms:.3f} ms {restless}", file=sys.stderr, flush=True)
         target = TimingTarget(
@@ -60,7 +60,7 @@ def timings(device_name: str, times: int) -> tuple[list[Latency], str]:
 
 
 def line(latency: Latency) -> str:
-    """One timing, for people."""
+    """Describe one timing in a line."""
     trust = latency.disturbed or (f"{latency.repeated} blocks repeated" if latency.repeated else "")
     return (
         f"median {latency.median_ms.value:.3f} ms, rank {latency.rank_ms.value:.3f} ms, p95 "
@@ -69,13 +69,13 @@ def line(latency: Latency) -> str:
 
 
 def spread(values: list[float]) -> float:
-    """(p95 - p5) / median."""
+    """Return (p95 - p5) / median."""
     low, middle, high = numpy.percentile(values, [5, 50, 95])
     return float((high - low) / middle)
 
 
 def main() -> int:
-    """Exit code 0 if the medians lie within 3 %, or the timings say why not."""
+    """Run the benchmark; return exit code 0 if the medians lie within 3 % or the timings report a disturbance."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="local")
     parser.add_argument("--times", type=int, default=20)
@@ -84,7 +84,7 @@ def main() -> int:
     found, restless = timings(args.device, args.times)
     disturbed = [latency.disturbed for latency in found if latency.disturbed]
     figures: dict[str, Any] = {
-        "model": Candidate(*MODEL).describe(),
+        "model": MODEL.describe(),
         "times": len(found),
         "median_spread": spread([latency.median_ms.value for latency in found]),
         "rank_spread": spread([latency.rank_ms.value for latency in found]),
@@ -106,7 +106,7 @@ def main() -> int:
 
 
 def verdict(kept: bool, said: bool) -> str:
-    """What it comes to."""
+    """Describe the outcome."""
     if kept:
         return f"kept: within {100 * SPREAD_MAX:g} %"
     return "the device was disturbed, and the timings say so" if said else f"MISSED: {100 * SPREAD_MAX:g} %"

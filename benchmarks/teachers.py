@@ -1,8 +1,8 @@
-"""python -m benchmarks.teachers: does it pay to learn from the best parent instead of one's own?
+"""Compare distillation from the best parent with distillation from a candidate's own: `python -m benchmarks.teachers`.
 
 Every candidate is fine-tuned twice from the same start, in the same order of images: once with its own parent's logits,
-once with those of the parent that is best on the validation images. Compared on the test images, by torch, pair by
-pair; parents of each seed are trained anew.
+once with those of the parent with the best validation accuracy. The results are compared on the test images in torch,
+pair by pair. The parents of each seed are trained anew.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from evaluators.data.dataset import TEST, Dataset
 from evaluators.data.loading import arrays, open_dataset
@@ -24,14 +25,14 @@ from spaces.network import normalisation
 
 
 def top1(path: Path, dataset: Dataset, family: str, variant: str, px: int, cache: Path) -> float:
-    """Test accuracy of a saved candidate."""
+    """Return the test accuracy of a saved candidate, 0..1."""
     images, labels = arrays(dataset, TEST, px, cache)
     found = logits(load_net(path), images, normalisation(family, variant)).argmax(1).numpy()
     return float((found == labels).mean())
 
 
 def compare(args: argparse.Namespace, dataset: Dataset, seed: int, work: Path) -> list[tuple[str, float, float]]:
-    """(candidate, top-1 with its own parent's logits, with the best parent's)."""
+    """Compare both teachers by one seed; return (candidate, top-1 with its own parent, top-1 with the best one)."""
     recipe = replace(
         TrainingRecipe.of(dataset, seed, args.threads), distillation=args.distillation, temperature=args.temperature
     )
@@ -59,11 +60,25 @@ def compare(args: argparse.Namespace, dataset: Dataset, seed: int, work: Path) -
         if variant == best:
             continue
         steps = (("prune", amount),) if amount else ()
-        common = (dataset, args.cache, family[variant], variant, args.px)
-        start = start_candidate(CandidateJob(*common, steps, recipe, parents[variant].path, work / "start.pt"))
+        common: dict[str, Any] = {
+            "dataset": dataset,
+            "cache": args.cache,
+            "family": family[variant],
+            "variant": variant,
+            "image_px": args.px,
+            "recipe": recipe,
+        }
+        cutting = CandidateJob(**common, steps=steps, parent=parents[variant].path, out=work / "start.pt")
+        start = start_candidate(cutting)
         found = []
         for teacher in (variant, best):
-            job = FineTuneJob(*common, args.epochs, recipe, parents[teacher].path, start.path, work / "tuned.pt")
+            job = FineTuneJob(
+                **common,
+                epochs=args.epochs,
+                teacher=parents[teacher].path,
+                net=start.path,
+                out=work / "tuned.pt",
+            )
             found.append(
                 top1(
                     fine_tune(job).path, dataset, family=family[variant], variant=variant, px=args.px, cache=args.cache
@@ -76,6 +91,7 @@ def compare(args: argparse.Namespace, dataset: Dataset, seed: int, work: Path) -
 
 
 def main() -> None:
+    """Run the benchmark and print the mean gain."""
     p = argparse.ArgumentParser(prog="python -m benchmarks.teachers", description=__doc__.splitlines()[0])
     p.add_argument("--data", default="digits")
     p.add_argument("--px", type=int, default=32)

@@ -1,7 +1,8 @@
-"""python benchmarks/timing_agreement.py: our timing protocol against plain back-to-back timing, interleaved.
+"""Compare our timing protocol with plain back-to-back timing, interleaved: `python benchmarks/timing_agreement.py`.
 
-Ten networks, `--rounds` times in turn: ours through the agent, theirs by 200 runs in a fresh process of 15 lines.
-Prints the ratio of the medians for every network, their median, and the rank correlation.
+Ten networks are timed in turn, `--rounds` times: by our protocol through the agent, and by 200 runs in a fresh process
+of a 15-line program. The output has the ratio of the medians for every network, the median ratio and the rank
+correlation.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from scipy.stats import spearmanr
 from evaluators.stages.structure import measure
 from evaluators.timing.latency import TimingRules, TimingTarget, calibrate, time_model
 from evaluators.timing.reference_model import reference_model
+from remote.connect import open_session
 from remote.inventory.resolve import load_device
-from remote.link.session import Job, Session
+from remote.link.session import Job
 from spaces.candidate import Candidate
 
 MODELS = [
@@ -53,15 +55,15 @@ print(statistics.median(times[20:]))
 
 
 def main() -> int:
-    """Exit code 0 if the medians agree within 3 % and the ranks correlate to 0.95."""
+    """Run the benchmark; return exit code 0 if the medians agree within 3 % and the ranks correlate to 0.95."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="how often every network is timed each way")
     rounds = parser.parse_args().rounds
     ours: dict[str, list[float]] = {}
     theirs: dict[str, list[float]] = {}
     disturbed = 0
-    with tempfile.TemporaryDirectory() as folder, Session.open(load_device("local")) as session:
-        candidates = [Candidate(*model) for model in MODELS]
+    with tempfile.TemporaryDirectory() as folder, open_session(load_device("local")) as session:
+        candidates = [Candidate(family=family, variant=variant, image_px=px) for family, variant, px in MODELS]
         graphs = {
             c.describe(): measure(c, 10, int8=None, folder=Path(folder), opset_max=13, seed=0)[1] for c in candidates
         }

@@ -1,0 +1,1 @@
+"""Measure candidates: build, train, export, quantize, time and score networks for a device."""

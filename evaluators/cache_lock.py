@@ -1,4 +1,4 @@
-"""Saves processes that share a cache from doing the same work twice. Nothing is wrong if they do."""
+"""Lock files of a shared cache, so that processes do not repeat the same work; a repetition does no harm."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 TICK_S = 0.1
-WAIT_S_MAX = 600.0  # for another process, which may have been stopped
+WAIT_S_MAX = 600.0  # wait for another process, which may be suspended
 
 
 @contextlib.contextmanager
@@ -22,11 +22,11 @@ def hold_lock(path: Path) -> Iterator[bool]:
     """Context manager that waits until no other process or thread holds the lock `path`, and holds it.
 
     Args:
-        path: A file that is made, and removed at the end.
+        path: File of the lock, which is created, and removed at the end.
 
     Yields:
-        Whether the lock is held. It is not where the file system has no locks, the file can't be made, or the other
-        holds it for longer than `WAIT_S_MAX`: then both work.
+        Whether the lock is held. It is not if the file system has no locks, the file can't be created, or the other
+        process holds it for longer than `WAIT_S_MAX`: then both do the work.
     """
     try:
         held = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -45,7 +45,7 @@ def hold_lock(path: Path) -> Iterator[bool]:
 
 
 def _wait(held: int) -> tuple[bool, bool]:
-    """Whether the lock is held now, and whether another still holds it."""
+    """Return whether the lock is held now, and whether another process still holds it."""
     deadline = time.monotonic() + WAIT_S_MAX
     while fcntl is not None and time.monotonic() < deadline:
         try:

@@ -1,8 +1,8 @@
-"""Scores by class, from how many images each class has and what the wrong ones were taken for.
+"""Compute scores by class from the number of images of each class and from their wrong predictions.
 
 The definitions are scikit-learn's (`recall_score`, `precision_score`, `balanced_accuracy_score`, `f1_score`), which
 takes a second to import: a class without images counts in no recall, one that neither has images nor was predicted in
-no F1, and 0 / 0 is 0. Kept sparse: a thousand classes make a million cells, most of them empty.
+no F1, and 0 / 0 is 0. The matrix is sparse: a thousand classes make a million cells, most of them empty.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from functools import cached_property
 from math import sqrt
 
 Error = tuple[int, int, int]  # label, predicted class, images
-PRIOR = 2.0  # right answers, and as many wrong ones, that each class is given for an error bar (Agresti-Coull)
-BEHIND = 3.0  # standard errors a class's recall may lie below the median class before it is named
-BEHIND_LEAST = 0.2  # and by how much at the least, a fraction
+PRIOR = 2.0  # correct predictions, and as many wrong ones, added to each class for its error bar (Agresti-Coull)
+BEHIND = 3.0  # standard errors that a class's recall may lie below the median class before it is reported
+BEHIND_LEAST = 0.2  # minimum distance below the median class before it is reported, 0..1
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """A confusion matrix, sparse.
+    """Hold a sparse confusion matrix.
 
     Attributes:
         counts: Images by class.
-        errors: Images that were wrong, by label and predicted class.
+        errors: Misclassified images, by label and predicted class.
     """
 
     counts: tuple[int, ...]
@@ -32,7 +32,7 @@ class Confusion:
 
     @cached_property
     def right(self) -> tuple[int, ...]:
-        """Images that were right, by class."""
+        """Return the number of correctly classified images, by class."""
         right = list(self.counts)
         for label, _, count in self.errors:
             right[label] -= count
@@ -40,7 +40,7 @@ class Confusion:
 
     @cached_property
     def predicted(self) -> tuple[int, ...]:
-        """Images that were given each class."""
+        """Return the number of images that were predicted as each class."""
         given = [*self.right]
         for _, taken, count in self.errors:
             given += [0] * (taken + 1 - len(given))
@@ -48,18 +48,18 @@ class Confusion:
         return tuple(given)
 
     def recalls(self) -> tuple[float | None, ...]:
-        """Return the share of each class's images that was right; None for a class without images."""
+        """Return the share of each class's images that were classified correctly; None for a class without images."""
         return tuple(right / count if count else None for right, count in zip(self.right, self.counts, strict=True))
 
     def precisions(self) -> tuple[float | None, ...]:
-        """Return the share of the images given each class that are of it; None for a class that was never given."""
+        """Return the share of the images predicted as each class that belong to it; None without predictions."""
         given = self.predicted[: len(self.counts)]
         return tuple(right / count if count else None for right, count in zip(self.right, given, strict=True))
 
     def score_balanced(self) -> tuple[float, float]:
         """Return the mean recall over classes that have images, and its standard error.
 
-        The error is that of a sum of independent shares, each Agresti-Coull so that 0 and 1 do not claim certainty.
+        The error is that of a sum of independent shares, each Agresti-Coull, so that 0 and 1 do not imply certainty.
         """
         pairs = [(right, count) for right, count in zip(self.right, self.counts, strict=True) if count]
         if not pairs:
@@ -68,9 +68,9 @@ class Confusion:
         return sum(right / count for right, count in pairs) / len(pairs), sqrt(sum(spread)) / len(pairs)
 
     def macro_f1(self) -> tuple[float, float]:
-        """Return the mean F1 over classes that have images or were given, and its standard error (delta method)."""
+        """Return the mean F1 over classes that have images or were predicted, and its standard error (delta method)."""
         given = self.predicted
-        beyond = [0] * (len(given) - len(self.counts))  # outputs of a network that are no class of the data set
+        beyond = [0] * (len(given) - len(self.counts))  # outputs of a network beyond the classes of the data set
         counts, right = [*self.counts, *beyond], [*self.right, *beyond]
         f1 = [2 * hit / (n + g) for hit, n, g in zip(right, counts, given, strict=True) if n + g]
         if not f1:
@@ -78,7 +78,7 @@ class Confusion:
         return sum(f1) / len(f1), self._macro_f1_error(counts, given, right, len(f1))
 
     def behind(self) -> tuple[int, ...]:
-        """Return the classes whose recall is 0 or far below the median class's by more than noise, worst first."""
+        """Return the classes whose recall is 0 or below the median class's by more than noise, worst first."""
         known = [(recall, place) for place, recall in enumerate(self.recalls()) if recall is not None]
         if len(known) < 2:
             return ()
@@ -91,10 +91,10 @@ class Confusion:
         return tuple(place for recall, place in sorted(known) if far(recall, place))
 
     def _macro_f1_error(self, counts: Sequence[int], given: Sequence[int], right: Sequence[int], over: int) -> float:
-        """Return the error of the mean F1 over `over` classes; the images of a class are one multinomial draw.
+        """Return the standard error of the mean F1 over `over` classes; the images of a class are one multinomial draw.
 
-        Each class is given `PRIOR` right answers and as many wrong ones, spread over all others: without them a
-        matrix without errors would have no error bar.
+        Each class gets `PRIOR` additional correct predictions and as many wrong ones, spread over all others: without
+        them, a matrix without errors would have no error bar.
         """
         size = len(counts)
         if size < 2:
@@ -104,14 +104,14 @@ class Confusion:
         strays = sum(stray)
         rows = [count + 2 * wrong for count, wrong in zip(counts, prior, strict=True)]
         hits = [hit + more for hit, more in zip(right, prior, strict=True)]
-        # pull: what one more wrong image takes from the F1 of its class, and of the one that it is given
+        # pull: F1 that one more wrong image costs its class, and the class that it is predicted as
         pull, gain = [], []
         for place in range(size):
             column = given[place] + prior[place] + strays - stray[place]
             whole = (rows[place] + column) or 1.0
             f1 = 2 * hits[place] / whole
             pull.append(f1 / whole)
-            gain.append(2 * (1 - f1) / whole)  # what one more right image brings
+            gain.append(2 * (1 - f1) / whole)  # F1 that one more correct image adds
         pulls, squares = sum(pull), sum(slope**2 for slope in pull)
         # by row: sums over its cells of images x gradient, and of images x gradient squared
         first, second = [], []
@@ -130,19 +130,32 @@ class Confusion:
 
 
 def worst(confusion: Confusion, most: int) -> list[int]:
-    """Return the classes that have images, worst recall first, at most `most` of them."""
+    """Return the classes that have images, lowest recall first.
+
+    Args:
+        confusion: Confusion matrix.
+        most: Maximum number of classes.
+    """
     known = [(recall, place) for place, recall in enumerate(confusion.recalls()) if recall is not None]
     return [place for _, place in sorted(known)[:most]]
 
 
 def iter_mistakes(confusion: Confusion, label: int) -> Iterator[tuple[int, int]]:
-    """Iterate over (predicted class, images) of what a class's images were wrongly taken for, most first."""
+    """Iterate over the wrong predictions for one class, most frequent first.
+
+    Args:
+        confusion: Confusion matrix.
+        label: Index of the class.
+
+    Returns:
+        Iterator over (predicted class, images).
+    """
     wrong = [(taken, count) for of, taken, count in confusion.errors if of == label]
     return iter(sorted(wrong, key=lambda pair: (-pair[1], pair[0])))
 
 
 def errors_from_json(data: Sequence[Sequence[int]]) -> tuple[Error, ...]:
-    """Return errors as they were before JSON made lists of them."""
+    """Restore errors that JSON turned into lists."""
     return tuple((int(label), int(taken), int(count)) for label, taken, count in data)
 
 

@@ -1,4 +1,4 @@
-"""The evaluator that measures: networks built and trained here, timed and scored on the device."""
+"""Evaluate candidates by measurement: networks are built and trained on the host, timed and scored on the device."""
 
 from __future__ import annotations
 
@@ -37,6 +37,16 @@ from evaluators.training.jobs import (
 )
 from evaluators.training.onnx_teacher import PARENT, OnnxClassifier
 from evaluators.training.parent_networks import ParentConfig, ParentNetwork, ParentNetworks
+from evaluators.training.tasks import (
+    FINE_TUNE,
+    HOST_CLASSES,
+    MAKE_GRAPH,
+    MEASURE_FIXED,
+    MEASURE_STRUCTURE,
+    NORMALISATION,
+    START_CANDIDATE,
+    Task,
+)
 from evaluators.training.time_allowance import TimeAllowance
 from evaluators.training.worker_process import Worker
 from remote.device import Capabilities
@@ -45,47 +55,77 @@ from remote.link.retrying_session import RetryingSession
 from remote.link.session import Job
 from spaces.candidate import Candidate, UnbuildableError
 
-STRUCTURE_S_MAX = 900.0  # the slowest family is cut and exported in under a minute
+STRUCTURE_S_MAX = 900.0  # the slowest family is pruned and exported in under a minute
 TRAINING_S_MAX = 12 * 3600.0
-CONFIRM_BLOCKS = 6  # of a finalist, where two are the least of a candidate
-PROFILE_S = 1.0  # that a finalist's layers are timed for
+CONFIRM_BLOCKS = 6  # minimum number of blocks of a finalist; that of a candidate is two
+PROFILE_S = 1.0  # seconds for which a finalist's layers are timed
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluatorConfig:
-    """What stays the same for a whole run."""
+    """Hold what is constant during a run.
+
+    Attributes:
+        folder: Run folder.
+        cache: Folder of parents and decoded images, shared by runs.
+        able: Capabilities of the device.
+        versions: Versions of the runtimes of the space.
+        workspace_mb: Memory for engine builders, in MB.
+        references: SHA-256 of the reference model, by runtime.
+        yardstick: Time of the reference on the calm device.
+        percentile: Percentile of the latency to report, 0..100.
+        rules: Limits for disturbed blocks and for the number of blocks.
+        rungs: Fidelities, in fine-tuning epochs.
+        weights: Folder of weight files.
+        download: Whether pretrained weights may be downloaded.
+        parent_epochs: Training epochs of a parent; None takes the recipe's.
+        parent_px: Largest input size of each family, in pixels.
+        variants: Networks of each family that are trained in any case, the best of which may be the teacher.
+        teacher: Teacher whose logits candidates learn from: `parent`, `best`, a network's name, or a file.
+        distillation: Weight of those logits in the loss, 0..1; None takes the recipe's.
+        temperature: Distillation temperature; None takes the recipe's.
+        seed: Random seed.
+        augment: Enabled switches of the augmentation; None takes the recipe's.
+        opset: Newest opset of exported graphs; the oldest boards read up to 13.
+        calibration_images: Number of images for calibration.
+        simulated: Whether the device is simulated.
+        metric: Metric by which accuracies are compared.
+        ladder: Configuration of the int8 ladder.
+        given: The user's own classifiers, by family.
+        allowance: Time in which trainings must end.
+    """
 
     folder: Path
     cache: Path
     able: Capabilities
-    versions: Mapping[str, str]  # of the runtimes of the space
-    workspace_mb: int  # for builders of engines
-    references: Mapping[str, str]  # by runtime: digest of the reference model
-    yardstick: ReferencePace  # time of the reference on the calm device
+    versions: Mapping[str, str]
+    workspace_mb: int
+    references: Mapping[str, str]
+    yardstick: ReferencePace
     percentile: float
     rules: TimingRules
     rungs: tuple[int, ...]
     weights: Path | None
     download: bool
     parent_epochs: int | None
-    parent_px: dict[str, int]  # family -> its largest input size
-    variants: Mapping[str, tuple[str, ...]]  # family -> those that are trained anyway, the best of which may teach
-    teacher: str  # whose logits candidates learn from: parent, best, a network's name, or a file
-    distillation: float | None  # weight of them in the loss; None: the recipe's
+    parent_px: dict[str, int]
+    variants: Mapping[str, tuple[str, ...]]
+    teacher: str
+    distillation: float | None
     temperature: float | None
     seed: int
-    augment: tuple[str, ...] | None = None  # how training images are varied; None: the recipe's
-    opset: int = 13  # what the oldest boards read
+    augment: tuple[str, ...] | None = None
+    opset: int = 13
     calibration_images: int = 64
     simulated: bool = False
-    metric: str = TOP1  # what accuracies are compared by
-    ladder: LadderConfig = field(default_factory=LadderConfig)  # of int8
-    given: Mapping[str, OnnxClassifier] = field(default_factory=dict)  # by family, the user's own classifiers
-    allowance: TimeAllowance = field(default_factory=TimeAllowance)  # in which trainings must end
+    metric: str = TOP1
+    ladder: LadderConfig = field(default_factory=LadderConfig)
+    given: Mapping[str, OnnxClassifier] = field(default_factory=dict)
+    allowance: TimeAllowance = field(default_factory=TimeAllowance)
 
 
 class DeviceEvaluator:
-    """The Evaluator of a device and a data set. Files it makes are named by what they depend on."""
+    """Evaluate candidates on a device and a data set. The names of generated files contain all that they depend on."""
 
     def __init__(
         self,
@@ -96,6 +136,19 @@ class DeviceEvaluator:
         watch: Stopwatch,
         doing: Callable[[str, float | None], None],
     ) -> None:
+        """Create the folders of a run and check that the teacher exists.
+
+        Args:
+            setup: Constants of the run.
+            session: Connected device.
+            worker: Process that builds and trains networks.
+            dataset: Data to train and score on.
+            watch: Stopwatch that counts the time by kind of work.
+            doing: Called with the current activity and its finished share, 0..1, or None.
+
+        Raises:
+            DataError: The requested teacher does not exist.
+        """
         self._setup, self._session, self._worker = setup, session, worker
         self._dataset, self._watch, self._doing = dataset, watch, doing
         self._recipe = recipe_for(
@@ -113,7 +166,8 @@ class DeviceEvaluator:
         self._normalisations: dict[tuple[str, str], tuple[tuple[float, ...], tuple[float, ...]]] = {}
         self._progress = setup.folder / "progress.json"
         self._samples = SampleLog(setup.folder / SAMPLES)
-        # its parent's input size, None for the family's largest; who decides it times networks by this very board
+        # Returns the input size of a candidate's parent, None for the family's largest. The caller sets it later,
+        # since the function that decides it times networks with this very evaluator.
         self.start_px: Callable[[Candidate], int | None] = lambda candidate: None
         school = ParentConfig(
             dataset=dataset,
@@ -130,18 +184,16 @@ class DeviceEvaluator:
             allowance=setup.allowance,
             shortened=setup.folder / "short_parents.json",
         )
-        self.parents = ParentNetworks(
-            school, worker, lambda function, job, what: self._train(function, job, what, True)
-        )
+        self.parents = ParentNetworks(school, worker, lambda task, job, what: self._train(task, job, what, True))
         self.parents.check()
 
     def structure(self, candidate: Candidate) -> Structure | Failure:
-        """Size and parity of the network with random weights; its graph is kept for timing."""
+        """Return the size of the network with random weights and the parity of its graph, which is kept for timing."""
         try:
             with self._watch("structure"):
-                given = self._given(candidate)
+                given = self._fixed_model(candidate)
                 structure, _ = self._worker.call(
-                    f"evaluators.stages.structure:{'measure_given' if given else 'measure'}",
+                    MEASURE_FIXED if given else MEASURE_STRUCTURE,
                     candidate,
                     given or len(self._dataset.classes),
                     self._setup.able.int8,
@@ -156,33 +208,58 @@ class DeviceEvaluator:
         return structure
 
     def latency(self, candidate: Candidate, limit_ms: float | None) -> Latency | Failure:
-        """Timing with random weights, which take as long as trained ones."""
+        """Time the graph with random weights, which take as long as trained ones.
+
+        Args:
+            candidate: Its graph is exported first if it does not exist.
+            limit_ms: Budget in ms; timing stops once the latency is surely above it. None never stops early.
+        """
         graph = self._random(candidate)
         if not graph.exists() and isinstance(failed := self.structure(candidate), Failure):
             return failed
         return self._time(candidate, graph, limit_ms, self._setup.rules.blocks_min)
 
     def confirm(self, candidate: Candidate, epochs: int) -> Latency | Failure:
-        """Timing of the trained file, three times as long."""
+        """Time the trained file, for three times as long.
+
+        Args:
+            candidate: A finalist.
+            epochs: Fidelity, in fine-tuning epochs.
+        """
         graph = self._graph(candidate, epochs)
         return graph if isinstance(graph, Failure) else self._time(candidate, graph.path, None, CONFIRM_BLOCKS)
 
     def accuracy(self, candidate: Candidate, epochs: int) -> Accuracy | Failure:
-        """Validation accuracy of the exported graph."""
+        """Return the validation accuracy of the exported graph.
+
+        Args:
+            candidate: Its network is trained first if its file does not exist.
+            epochs: Fidelity, in fine-tuning epochs.
+        """
         return self._score(candidate, epochs, VALIDATION)
 
     def test(self, candidate: Candidate, epochs: int) -> Accuracy | Failure:
-        """Test accuracy of the same file."""
+        """Return the test accuracy of the scored file.
+
+        Args:
+            candidate: A finalist.
+            epochs: Fidelity, in fine-tuning epochs.
+        """
         return self._score(candidate, epochs, TEST)
 
     def teaching(self) -> str:
-        """How candidates were taught, for people."""
+        """Return a line for the report that describes the distillation."""
         recipe, own = self._recipe, "each candidate's own parent"
         teacher = self.parents.note or (own if self._setup.teacher == PARENT else "none was needed")
         return f"{teacher}; weight {recipe.distillation:g} at temperature {recipe.temperature:g}"
 
     def coverage(self, candidate: Candidate, epochs: int) -> LayerPrecision | Failure:
-        """What the runtime says of the layers of that file."""
+        """Return the precision of each layer of the scored file, as the runtime reports it.
+
+        Args:
+            candidate: A finalist.
+            epochs: Fidelity, in fine-tuning epochs.
+        """
         graph = self._graph(candidate, epochs)
         if isinstance(graph, Failure):
             return graph
@@ -195,7 +272,12 @@ class DeviceEvaluator:
         return summarise(candidate.precision, layers, untold)
 
     def agreement(self, candidate: Candidate, epochs: int) -> Agreement | Failure:
-        """The device's answers to the validation images, kept when it was scored, against ONNX Runtime's here."""
+        """Compare the device's predictions for the validation images with those of ONNX Runtime on the host.
+
+        Args:
+            candidate: A finalist; the device's predictions were stored when it was scored.
+            epochs: Fidelity, in fine-tuning epochs.
+        """
         answers = self._answers(candidate, epochs)
         if not answers.exists() and isinstance(failed := self._score(candidate, epochs, VALIDATION), Failure):
             return failed
@@ -205,9 +287,9 @@ class DeviceEvaluator:
         try:
             with self._watch("scoring"):
                 ours, host = self._worker.call(
-                    "evaluators.stages.host_agreement:host_classes",
+                    HOST_CLASSES,
                     graph.path,
-                    self._seen(candidate),
+                    self._dataset_of(candidate),
                     VALIDATION,
                     candidate.image_px,
                     self._normalisation(candidate),
@@ -227,18 +309,28 @@ class DeviceEvaluator:
         )
 
     def model_path(self, candidate: Candidate, epochs: int) -> str:
-        """`graphs/<key>-<epochs>.onnx`."""
+        """Return `graphs/<key>-<epochs>.onnx`, relative to the run folder.
+
+        Args:
+            candidate: A scored candidate.
+            epochs: Fidelity, in fine-tuning epochs.
+        """
         return str(self._graph_path(candidate, epochs).relative_to(self._setup.folder))
 
     def remade(self, candidate: Candidate, epochs: int, sha256: str) -> bool:
-        """Make a trained candidate's file again if it is gone or is not the one of that SHA-256.
+        """Rebuild the file of a trained candidate if it is missing or does not have the expected SHA-256.
+
+        Args:
+            candidate: A trained candidate.
+            epochs: Fidelity, in fine-tuning epochs.
+            sha256: SHA-256 of the file that was measured.
 
         Returns:
-            True if what is there now, or could not be made, is another: it is to be measured again.
+            True if the file differs from the measured one or could not be rebuilt, so that it must be measured again.
         """
         out, key = self._graph_path(candidate, epochs), candidate.structure_key()
         graphs = [out, beside(out), self._graphs / f"{key}-{_fidelity(candidate, epochs)}-fp32.onnx"]
-        for doubtful in ([], graphs, [*graphs, *self._nets.glob(f"{key}-*.pt")]):  # nets may be damaged, too
+        for doubtful in ([], graphs, [*graphs, *self._nets.glob(f"{key}-*.pt")]):  # saved networks may be damaged, too
             for file in doubtful:
                 file.unlink(missing_ok=True)
             graph = self._graph(candidate, epochs)
@@ -248,42 +340,42 @@ class DeviceEvaluator:
         return True
 
     def _digest(self, candidate: Candidate, graph: Path) -> str:
-        """SHA-256 of the file that the candidate's runtime reads, converted anew."""
+        """Return the SHA-256 of the file that the candidate's runtime reads, converted anew."""
         if needs(candidate.runtime) != "onnx":
             for old in self._graphs.glob(f"{graph.stem}.{needs(candidate.runtime)}*"):
                 old.unlink()
         return hashlib.sha256(self._convert(candidate, graph).read_bytes()).hexdigest()
 
     def preprocessing(self, candidate: Candidate) -> dict[str, Any]:
-        """What turns a picture into this candidate's input."""
+        """Return the steps that turn a picture into this candidate's input."""
         mean, std = self._normalisation(candidate)
         return {
             "image_px": candidate.image_px,
             "mean": list(mean),
             "std": list(std),
-            "resize": self._seen(candidate).resize,
+            "resize": self._dataset_of(candidate).resize,
         }
 
-    def _given(self, candidate: Candidate) -> OnnxClassifier | None:
-        """Return the user's classifier, None for a network that is trained here."""
+    def _fixed_model(self, candidate: Candidate) -> OnnxClassifier | None:
+        """Return the user's classifier; None for a network that is trained here."""
         return self._setup.given[candidate.family] if candidate.fixed else None
 
-    def _seen(self, candidate: Candidate) -> Dataset:
-        """Return the data as the candidate sees them: the user's classifiers have their own way to a square."""
-        given = self._given(candidate)
+    def _dataset_of(self, candidate: Candidate) -> Dataset:
+        """Return the data with the candidate's resizing, since the user's classifiers define their own."""
+        given = self._fixed_model(candidate)
         return replace(self._dataset, resize=given.resize) if given else self._dataset
 
     def _opset(self, candidate: Candidate) -> int:
-        """Return the newest opset of a candidate's graphs: what old boards read, where it can be chosen."""
+        """Return the newest opset of a candidate's graphs: what old boards read, unless the graph is the user's own."""
         opset_max = self._setup.able.opset_max
         return opset_max if candidate.fixed else min(self._setup.opset, opset_max)
 
     def _normalisation(self, candidate: Candidate) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        if given := self._given(candidate):
+        if given := self._fixed_model(candidate):
             return given.mean, given.std
         network = candidate.family, candidate.variant
         if network not in self._normalisations:
-            self._normalisations[network] = self._worker.call("spaces.network:normalisation", *network)
+            self._normalisations[network] = self._worker.call(NORMALISATION, *network)
         return self._normalisations[network]
 
     def _time(self, candidate: Candidate, graph: Path, limit_ms: float | None, blocks_min: int) -> Latency | Failure:
@@ -319,7 +411,7 @@ class DeviceEvaluator:
                 accuracy = score(
                     self._session,
                     self._convert(candidate, graph.path),
-                    dataset=self._seen(candidate),
+                    dataset=self._dataset_of(candidate),
                     split=split,
                     image_px=candidate.image_px,
                     normalisation=self._normalisation(candidate),
@@ -344,7 +436,7 @@ class DeviceEvaluator:
         )
 
     def _convert(self, candidate: Candidate, graph: Path) -> Path:
-        """The file in the format that the candidate's runtime reads."""
+        """Return the graph in the format that the candidate's runtime reads."""
         return for_runtime(graph, needs(candidate.runtime), candidate.image_px, self._graphs)
 
     def _keep(self, candidate: Candidate) -> Callable[[Block], None]:
@@ -355,26 +447,26 @@ class DeviceEvaluator:
         return keep
 
     def _answers(self, candidate: Candidate, epochs: int) -> Path:
-        """The classes that the device gave the validation images."""
+        """Return the path of the classes that the device predicted for the validation images."""
         return self._graphs / f"{candidate.key()}-{_fidelity(candidate, epochs)}-answers.npy"
 
     def _graph_path(self, candidate: Candidate, epochs: int) -> Path:
         return self._graphs / f"{candidate.graph_key()}-{_fidelity(candidate, epochs)}.onnx"
 
     def _random(self, candidate: Candidate) -> Path:
-        """The graph with random weights, which `structure` makes and which is timed."""
+        """Return the path of the graph with random weights, which `structure` exports and which is timed."""
         return self._graphs / f"{candidate.graph_key()}-random.onnx"
 
     def _graph(self, candidate: Candidate, epochs: int) -> ExportedGraph | Failure:
-        """The exported trained network, made where it is not there yet."""
+        """Return the exported trained network, which is created if it does not exist."""
         out = self._graph_path(candidate, epochs)
         if out.exists() and beside(out).exists():
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # damaged, and as good as none
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # a damaged file counts as missing
                 return graph_from_json(out)
         try:
-            given, net, ladder = self._given(candidate), Path(), self._setup.ladder
+            given, net, ladder = self._fixed_model(candidate), Path(), self._setup.ladder
             if not given and not self._net_path(candidate, epochs).exists():
-                with self._watch("parents"):  # counted apart: the next candidate of the network has it already
+                with self._watch("parents"):  # counted apart: the next candidate of the network reuses the parent
                     self._parent(candidate)
             if not given:
                 with self._watch("training"):
@@ -382,7 +474,7 @@ class DeviceEvaluator:
             with self._watch("scoring"):
                 job = GraphJob(
                     candidate=candidate,
-                    dataset=self._seen(candidate),
+                    dataset=self._dataset_of(candidate),
                     cache=self._images,
                     net=net,
                     plain=self._graphs / f"{candidate.structure_key()}-{_fidelity(candidate, epochs)}-fp32.onnx",
@@ -398,14 +490,12 @@ class DeviceEvaluator:
                     seconds_max=self._setup.allowance.left_s(),
                 )
                 tick = partial(self._doing, f"exporting {candidate.describe()}", None)
-                return self._worker.call(
-                    "evaluators.stages.trained_graph:make_graph", job, timeout_s=TRAINING_S_MAX, tick=tick
-                )
+                return self._worker.call(MAKE_GRAPH, job, timeout_s=TRAINING_S_MAX, tick=tick)
         except (UnbuildableError, TrainingFailedError, WorkerError) as error:
             return _failure("accuracy", error)
 
     def _net(self, candidate: Candidate, epochs: int) -> Path:
-        """The network after `epochs` of fine-tuning; one training serves every precision and runtime."""
+        """Return the network after `epochs` of fine-tuning; one training serves every precision and runtime."""
         out = self._net_path(candidate, epochs)
         if out.exists():
             return out
@@ -421,7 +511,7 @@ class DeviceEvaluator:
         }
         if epochs == 0:
             cutting = CandidateJob(**common, steps=candidate.steps, options=candidate.options, parent=parent.path)
-            self._train("start_candidate", cutting, "cutting", False)
+            self._train(START_CANDIDATE, cutting, "cutting", False)
             return out
         before = max((rung for rung in (0, *self._setup.rungs) if rung < epochs), default=0)
         net = self._net(candidate, before)
@@ -434,37 +524,37 @@ class DeviceEvaluator:
             progress=self._progress,
             seconds_max=self._setup.allowance.left_s(),
         )
-        self._train("fine_tune", tuning, f"fine-tuning {candidate.describe()}", True)
+        self._train(FINE_TUNE, tuning, f"fine-tuning {candidate.describe()}", True)
         return out
 
     def _net_path(self, candidate: Candidate, epochs: int) -> Path:
         return self._nets / f"{candidate.structure_key()}-{epochs}.pt"
 
     def _parent(self, candidate: Candidate) -> ParentNetwork:
-        """Return the trained network that a candidate is made from."""
+        """Return the trained network from which a candidate is made."""
         return self.parents.of(candidate.family, candidate.variant, self.start_px(candidate))
 
-    def _train(self, function: str, job: Any, what: str, tells: bool) -> TrainedNetwork:
+    def _train(self, task: Task[TrainedNetwork], job: Any, what: str, tells: bool) -> TrainedNetwork:
         def tick() -> None:
             self._doing(what, share_done(self._progress) if tells else None)
 
         self._progress.unlink(missing_ok=True)
-        return self._worker.call(f"evaluators.training.trainer:{function}", job, timeout_s=TRAINING_S_MAX, tick=tick)
+        return self._worker.call(task, job, timeout_s=TRAINING_S_MAX, tick=tick)
 
 
 def keep_block(samples: SampleLog, name: str, block: Block) -> None:
-    """Add a block, raw, to a run's samples: one line a block, read by pandas with `lines=True`.
+    """Add a raw block to the samples of a run, as one line that pandas reads with `lines=True`.
 
     Args:
-        samples: Of the run.
+        samples: Sample log of the run.
         name: Key of the candidate, or `reference RUNTIME`.
-        block: What was timed.
+        block: Timed block.
     """
     samples.add({"candidate": name, **asdict(block)})
 
 
 def share_done(progress: Path) -> float | None:
-    """How much of a training is done, 0..1; None where it has not said yet."""
+    """Return the finished share of a training, 0..1; None where it has not reported any yet."""
     try:
         now = json.loads(progress.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -473,11 +563,11 @@ def share_done(progress: Path) -> float | None:
 
 
 def _fidelity(candidate: Candidate, epochs: int) -> int:
-    """Return the epochs that a candidate's file was trained for here: a fixed one is the same whatever is asked."""
+    """Return the epochs for which a candidate's file was trained here; a fixed one is the same at every fidelity."""
     return 0 if candidate.fixed else epochs
 
 
 def _failure(stage: str, error: Exception) -> Failure:
-    """The candidate's own failure as a value."""
+    """Return the candidate's own failure as a value."""
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return Failure(stage, getattr(error, "kind", "crashed"), reason)

@@ -1,7 +1,8 @@
-"""Small typed models that are run on a device to see what its runtimes really do, before a space is cut to that.
+"""Run small typed models on a device to find the precisions that its runtimes really compute in.
 
-What a processor has is not what a runtime uses: ONNX Runtime takes an fp16 graph on any x86-64 CPU and computes it in
-fp32, on those with fp16 arithmetic too. So a precision is offered where layers of a probe ran in it.
+The features of a processor are not what a runtime uses: ONNX Runtime accepts an fp16 graph on any x86-64 CPU and
+computes it in fp32, even on CPUs with fp16 arithmetic. A precision is therefore offered where layers of a probe ran
+in it.
 """
 
 from __future__ import annotations
@@ -25,29 +26,28 @@ from evaluators.export.runtime_formats import for_runtime, needs
 from evaluators.layer_precision import summarise
 from remote.device import Facts, Int8Recipe, capabilities
 from remote.errors import CandidateError
-from remote.files import read_or_none, write_file
-from remote.inventory.device_files import home_folder
+from remote.files import home_folder, read_or_none, write_file
 from remote.link.retrying_session import RetryingSession
 from remote.link.session import Job
 from remote.link.transport import texts
 from spaces.candidate import UnbuildableError
 
-# Convolutions large enough that a builder which takes the fastest kernel of any precision takes the low one.
+# The convolutions are large enough for a builder that takes the fastest kernel of any precision to take the low one.
 IMAGE_PX = 32
 WIDTHS = (3, 64, 64, 64)
-VERSION = 1  # of the models: a verdict on others is asked for anew
+VERSION = 1  # of the models: stored results of other versions are measured again
 PROFILE_S = 0.2
-LIMIT = 6.0  # of activations after a ReLU, and of inputs to both sides, in standard deviations
-CLEAR = ("unsupported", "unbuildable")  # what another try can't change
+LIMIT = 6.0  # range of activations after a ReLU, and of inputs on both sides, in standard deviations
+CLEAR = ("unsupported", "unbuildable")  # kinds of errors that a retry can't change
 
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What a runtime of a device was seen to do.
+    """Describe the precisions that a runtime of a device was observed to run.
 
     Attributes:
-        why_not: Precision that is not to be offered -> the reason, one line.
-        basis: Precision -> how it is known whether it runs, one line.
+        why_not: One-line reason for each precision that must not be offered.
+        basis: One line for each precision that says how it is known whether it runs.
     """
 
     why_not: dict[str, str]
@@ -55,21 +55,25 @@ class ProbeResult:
 
 
 class DeviceProbes:
-    """Asks each runtime of a device once; the answers are kept by the device's fingerprint."""
+    """Probe each runtime of a device once; results are stored by the device's fingerprint."""
 
     def __init__(self, session: RetryingSession, facts: Facts, folder: Path | None, workspace_mb: int = 256) -> None:
-        """Remember where to ask.
+        """Set the device and the folder of results.
 
         Args:
-            session: The connected device.
-            facts: What it says of itself.
-            folder: Where answers are kept; None asks anew every time.
-            workspace_mb: Memory for a builder of engines, in MB.
+            session: Connected device.
+            facts: Properties that the device reports.
+            folder: Folder of stored results; None probes anew every time.
+            workspace_mb: Memory for engine builders, in MB.
         """
         self._session, self._facts, self._folder, self._workspace_mb = session, facts, folder, workspace_mb
 
     def __call__(self, runtime: str, precisions: Sequence[str]) -> ProbeResult:
-        """Return what was seen of those of the precisions that the device's facts do not rule out.
+        """Return the results for those precisions that the device's facts do not exclude.
+
+        Args:
+            runtime: Runtime to probe.
+            precisions: Requested precisions.
 
         Raises:
             DeviceError: The device failed, not the probe.
@@ -87,7 +91,7 @@ class DeviceProbes:
         return ProbeResult(why_not, basis)
 
     def _read_or_ask(self, runtime: str, precision: str, recipe: Int8Recipe | None) -> tuple[str, str]:
-        """Return (why the precision is not to be offered or "", how that is known)."""
+        """Return (reason why the precision must not be offered or "", how that is known)."""
         if why := untold(self._facts, runtime):
             return "", f"by what the processor has: {why}"
         file = None
@@ -99,12 +103,12 @@ class DeviceProbes:
                 return known
         refused, known_by, is_clear = self._ask(runtime, precision, recipe)
         if file is not None and is_clear:
-            with contextlib.suppress(OSError):  # it is asked again the next time
+            with contextlib.suppress(OSError):  # the next run probes again
                 write_file(file, json.dumps({"why_not": refused, "basis": known_by}))
         return refused, known_by
 
     def _ask(self, runtime: str, precision: str, recipe: Int8Recipe | None) -> tuple[str, str, bool]:
-        """Return the same, and whether another try would say so too."""
+        """Return the same two lines, and whether a retry would give them again."""
         named = f"{runtime} {self._facts.runtimes.get(runtime, '')}".strip()
         job = Job(runtime=runtime, precision=precision, workspace_mb=self._workspace_mb)
         try:
@@ -124,13 +128,22 @@ class DeviceProbes:
 
 
 def default_folder() -> Path | None:
-    """Return the folder that a search keeps answers in unless it is told another; None where there is no home."""
+    """Return the default folder of stored results, which a search uses unless another cache is set.
+
+    Returns:
+        The folder; None if the user has no home folder.
+    """
     home = home_folder()
     return home / ".cache" / "edgefront" / "probes" if home else None
 
 
 def untold(facts: Facts, runtime: str) -> str:
-    """Return why nothing can be seen of a runtime's layers; empty if it can be tried."""
+    """Return the reason why a runtime's layers can't be observed; empty if they can.
+
+    Args:
+        facts: Properties that the device reports.
+        runtime: Runtime, which may have an option, as in `onnxruntime:cuda`.
+    """
     if facts.simulated:
         return "a simulated board runs no layers"
     text = texts().get(f"runtimes/{runtime.partition(':')[0]}", "")
@@ -144,14 +157,14 @@ def _answer(text: str) -> tuple[str, str]:
 
 @lru_cache
 def probe_model(precision: str, recipe: Int8Recipe | None = None) -> bytes:
-    """Return a serialized ONNX model of opset 13, the same bytes every time: three 3x3 convolutions, 80 M MACs.
+    """Build a model of three 3x3 convolutions, 80 M MACs, at opset 13, always with the same bytes.
 
     Args:
         precision: fp32; fp16, which is typed, with casts at both ends; or int8, with Q/DQ around each convolution.
-        recipe: How a device takes int8.
+        recipe: Int8 recipe of the device.
 
     Returns:
-        The model: image float32 (1, 3, 32, 32) -> logits float32 (1, 64).
+        The serialized ONNX model: image float32 (1, 3, 32, 32) -> logits float32 (1, 64).
     """
     build = _GraphBuilder(precision, recipe)
     name = build.enter("image")
@@ -167,7 +180,7 @@ def probe_model(precision: str, recipe: Int8Recipe | None = None) -> bytes:
 
 
 def image() -> NDArray[numpy.float32]:
-    """Return the input that answers are compared on, float32 (1, 3, 32, 32)."""
+    """Return the input for which device and host are compared, float32 (1, 3, 32, 32)."""
     return numpy.random.default_rng(1).standard_normal((1, 3, IMAGE_PX, IMAGE_PX)).astype(numpy.float32)
 
 
@@ -178,7 +191,7 @@ def _kernels() -> list[NDArray[numpy.float32]]:
 
 
 class _GraphBuilder:
-    """A graph as it grows."""
+    """Build a graph node by node."""
 
     def __init__(self, precision: str, recipe: Int8Recipe | None) -> None:
         self._precision, self._recipe = precision, recipe or Int8Recipe("uint8", symmetric=False, weight_bits=8)
@@ -219,7 +232,7 @@ class _GraphBuilder:
         return self.node("DequantizeLinear", inputs, f"wd{index}", axis=0)
 
     def add_requantize(self, name: str, both_sides: bool) -> str:
-        """Return the tensor's name behind a pair of Q and DQ, where the model is int8."""
+        """Return the name of the tensor behind a pair of Q and DQ if the model is int8, else the tensor's own name."""
         if self._precision != "int8":
             return name
         is_signed = self._recipe.activation == "int8"

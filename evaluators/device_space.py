@@ -1,4 +1,4 @@
-"""A space cut to what a device says that it can do, and was seen to do."""
+"""Restrict a search space to the reported and observed capabilities of a device."""
 
 from __future__ import annotations
 
@@ -8,20 +8,23 @@ from evaluators.device_probes import ProbeResult
 from remote.device import Capabilities, Facts, capabilities
 from spaces.space import Space, cut
 
-Probe = Callable[[str, Sequence[str]], ProbeResult]  # runtime, precisions -> what was seen of them
+Probe = Callable[[str, Sequence[str]], ProbeResult]  # runtime, precisions -> result
 
 
 def cut_to(space: Space, facts: Facts, runtime: str, probe: Probe | None = None) -> tuple[Space, Capabilities]:
-    """Return the space for a device, and what the device can do with the runtimes of that space.
+    """Restrict a space to a device.
 
     Args:
-        space: What a user wants searched.
-        facts: What the device says of itself.
-        runtime: The one the device is used with, for spaces that name none.
-        probe: Shows whether layers run in a precision; without it the device's facts alone decide.
+        space: Space that the user wants to search.
+        facts: Properties that the device reports.
+        runtime: Runtime of the device, for spaces that name none.
+        probe: Determines whether layers run in a precision; without it only the device's facts decide.
+
+    Returns:
+        The restricted space, and the device's capabilities with the runtimes of that space.
 
     Raises:
-        SpaceError: Nothing is left.
+        SpaceError: The restricted space is empty.
         DeviceError: The device failed while it was probed.
     """
     named = [str(name) for name in space.axes["runtime"]] if space.names_runtimes else [runtime]
@@ -44,12 +47,12 @@ def cut_to(space: Space, facts: Facts, runtime: str, probe: Probe | None = None)
 def able_to(
     facts: Facts, runtimes: Sequence[str], precisions: Sequence[str], probe: Probe | None = None
 ) -> Capabilities:
-    """Return what a device can do with every one of some runtimes.
+    """Return the capabilities that a device has with every one of some runtimes.
 
     Args:
-        facts: What the device says of itself.
-        runtimes: Those that are to be used.
-        precisions: Those that are asked for: no other is probed.
+        facts: Properties that the device reports.
+        runtimes: Runtimes that will be used.
+        precisions: Requested precisions; no other is probed.
         probe: As for `cut_to`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Tell whose fault it is when work in a process ends without a result: the candidate's, or this machine's."""
+"""Attribute a failure of work in another process to the candidate or to this machine."""
 
 from __future__ import annotations
 
@@ -6,32 +6,33 @@ import signal
 import traceback
 
 from evaluators.data.dataset import DataError
-from remote.files import HostError, host_error
+from remote.errors import EdgefrontError, HostError
+from remote.files import host_error
 from spaces.memory import chain, is_lack_of_memory
 from spaces.space import SpaceError
 
-TEXT_MAX = 400  # characters of a library's own words that are passed on
-# Deaths that come from outside the work: memory or disk ran out, a limit of the shell, somebody's `kill`.
+TEXT_MAX = 400  # characters of a library's own message that are passed on
+# Signals from outside the work: memory or disk ran out, a limit of the shell was reached, or a user ran `kill`.
 HOST_SIGNALS = tuple(
     getattr(signal, name)
     for name in ("SIGKILL", "SIGBUS", "SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT", "SIGXCPU", "SIGXFSZ", "SIGPWR")
     if hasattr(signal, name)
 )
-NO_ROOM = ("no space left on device", "disk quota exceeded")  # in errors of libraries that are no OSError
+NO_ROOM = ("no space left on device", "disk quota exceeded")  # in messages of library errors that are not OSErrors
 
 
-class WorkerError(Exception):
-    """Raised when work ended without a result; one line. `kind` is the word for it in a `Failure`."""
+class WorkerError(EdgefrontError):
+    """Raised when work ended without a result; the message is one line and `kind` that of a `Failure`."""
 
     kind = "crashed"
 
 
 class WorkerCrashedError(WorkerError):
-    """Raised when the process died: signal or exit code are in the message.
+    """Raised when the process died; the message contains the signal or the exit code.
 
     Args:
         message: One line.
-        code: The exit code, negative for a signal; None where it is not known.
+        code: Exit code, negative for a signal; None where it is unknown.
     """
 
     def __init__(self, message: str, code: int | None = None) -> None:
@@ -40,22 +41,29 @@ class WorkerCrashedError(WorkerError):
 
 
 class WorkerTimeoutError(WorkerError):
-    """Raised when the process was killed because it took too long."""
+    """Raised when the process was killed because it exceeded its time limit."""
 
     kind = "timed_out"
 
 
 class HostMemoryError(WorkerError):
-    """Raised when the work asked for more memory than this machine had just then."""
+    """Raised when the work requested more memory than this machine had at that moment."""
 
     kind = "out_of_memory"
 
 
-SUSPECTS = (WorkerCrashedError, WorkerTimeoutError, HostMemoryError)  # what another try in a new process may refute
+SUSPECTS = (WorkerCrashedError, WorkerTimeoutError, HostMemoryError)  # errors that a retry in a new process may clear
 
 
 def death(code: int) -> str:
-    """Return how a process ended, as the end of a sentence."""
+    """Return how a process ended, as the end of a sentence.
+
+    Args:
+        code: Exit code, negative for a signal.
+
+    Returns:
+        Words such as `was killed by SIGSEGV`.
+    """
     if code >= 0:
         return f"ended its process with exit code {code}"
     why = ", which the system does when memory runs out" if -code == signal.SIGKILL else ""
@@ -63,17 +71,17 @@ def death(code: int) -> str:
 
 
 def hosts_fault(name: str, error: WorkerError) -> HostError | None:
-    """Return what a failure that came twice says of this machine; None where it is the candidate's own.
+    """Return the error of this machine that a repeated failure reveals; None if the candidate caused it.
 
     Args:
-        name: What was called, for people.
-        error: What the second try raised.
+        name: Display name of the called function.
+        error: Error of the second try.
     """
     if isinstance(error, HostMemoryError):
         return HostError(f"out of memory: {error}; free some, and the same command goes on")
     if not isinstance(error, WorkerCrashedError):
         return None
-    if error.code is None:  # it died before it had begun
+    if error.code is None:  # it died before it began
         return HostError(f"{error}, twice; when that is mended, the same command goes on")
     if -error.code not in HOST_SIGNALS:
         return None
@@ -86,19 +94,25 @@ def hosts_fault(name: str, error: WorkerError) -> HostError | None:
 
 
 def is_host_kill(reason: str) -> bool:
-    """Return True if the reason of a recorded failure names a death that says nothing of the candidate.
+    """Return True if a recorded failure names a signal that says nothing of the candidate.
 
-    Versions up to 0.1 recorded these for ever.
+    Versions up to 0.1 recorded such failures permanently.
+
+    Args:
+        reason: Reason of the failure.
     """
     return any(f"was killed by {number.name}" in reason for number in HOST_SIGNALS)
 
 
 def as_sendable(error: Exception, name: str) -> Exception:
-    """Return the exception to send for one that work raised: itself if it is meant for the caller, else its words.
+    """Return the exception to send to the caller in place of one that work raised.
 
     Args:
-        error: What was raised, with the trace that led to it.
-        name: What was called, for people.
+        error: Raised exception, with its causes.
+        name: Display name of the called function.
+
+    Returns:
+        The exception itself if it is meant for the caller, else a WorkerError or HostError with its message.
     """
     if isinstance(error, HostError | WorkerError):
         return error
@@ -112,17 +126,19 @@ def as_sendable(error: Exception, name: str) -> Exception:
             return HostError(f"{name}: no space left on the disk; make room, and the same command goes on")
     if is_declared:
         return error
-    traceback.print_exception(error)  # into the log: the caller gets one line
+    traceback.print_exception(error)  # for the log: the caller receives one line only
     return WorkerError(_words(error))
 
 
 def _of_the_disk(error: OSError, name: str, any_file: bool) -> HostError | None:
-    """Return what an OSError says of this machine; one without a number, such as a damaged picture's, says nothing.
+    """Return the error of this machine that an OSError reveals.
+
+    An OSError without a number, such as that of a damaged picture, reveals none.
 
     Args:
-        error: What was raised.
-        name: What was called, for people.
-        any_file: Whether a file that is gone counts, too.
+        error: Raised exception.
+        name: Display name of the called function.
+        any_file: Whether a missing file counts, too.
     """
     if found := host_error(error, name):
         return found

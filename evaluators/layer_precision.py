@@ -1,4 +1,4 @@
-"""In which precision a model's layers really ran, and what changing formats between them costs."""
+"""Summarise the precision in which a model's layers really ran, and the cost of format changes between them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from remote.device import Layer
 
-# Nodes that compute nothing, in the runtimes' own words: what changes a tensor's format, and what only renames it.
+# Types of nodes that compute nothing, as the runtimes name them: REFORMATS change a tensor's format, IDLE rename it.
 REFORMATS = frozenset({
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Cast", "ReorderInput", "ReorderOutput", "Transpose",
     "MemcpyFromHost", "MemcpyToHost",  # ONNX Runtime
@@ -20,44 +20,61 @@ IDLE = frozenset({
     "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Constant", "Shape", "Gather", "Slice", "Concat", "Pad",
     "Input", "Output", "Const", "Parameter", "Result", "Shuffle", "NoOp", "Signal", "Wait",
 })  # fmt: skip
-EVEN = 0.02  # as ratios of latencies go: nearer to 1 than that is no faster and no slower
+EVEN = 0.02  # a ratio of latencies this close to 1 means neither faster nor slower
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerPrecision:
-    """What became of a graph's layers in a runtime on a device.
+    """Summarise the precision of a graph's layers in a runtime on a device.
 
-    A layer is a node that computes, after the runtime's own fusing: convolutions, products, sums, poolings and
-    activations that stand alone. Times are of a profiled run: their shares hold, their sum is above the latency.
+    A layer is a node that computes, after the runtime's own fusion: convolutions, products, sums, and poolings and
+    activations that are not fused. Times come from a profiled run: their shares are accurate, but their sum exceeds the
+    latency.
+
+    Attributes:
+        precision: Requested precision.
+        layers: (precision, number of layers), most frequent first; "" stands for layers that do not report theirs.
+        others: (type, number) of the layers that ran in another than the requested precision.
+        reformats: Number of nodes that only change a format.
+        reformat_share: Their share of the time of all nodes, 0..1; None where the runtime reports no times.
+        other_share: The same share of the layers in another than the requested precision.
+        untold: Reason why nothing is known.
+        fp32_ratio: Rank latency relative to the same candidate in fp32, where that was timed.
     """
 
-    precision: str  # that was asked for
-    layers: tuple[tuple[str, int], ...]  # (precision, how many), most first; "" for those that do not tell
-    others: tuple[tuple[str, int], ...]  # (type, how many) of those in another precision than was asked for
-    reformats: int  # nodes that only change a format
-    reformat_share: float | None  # of the time of all nodes; None where the runtime tells no times
-    other_share: float | None  # of the layers in another precision than was asked for
-    untold: str = ""  # why nothing is known
-    fp32_ratio: float | None = None  # rank latency against the same candidate in fp32, where that was timed
+    precision: str
+    layers: tuple[tuple[str, int], ...]
+    others: tuple[tuple[str, int], ...]
+    reformats: int
+    reformat_share: float | None
+    other_share: float | None
+    untold: str = ""
+    fp32_ratio: float | None = None
 
     @property
     def asked(self) -> int:
-        """Layers in the precision that was asked for."""
+        """Return the number of layers in the requested precision."""
         return dict(self.layers).get(self.precision, 0)
 
     @property
     def count(self) -> int:
-        """All layers."""
+        """Return the number of all layers."""
         return sum(number for _, number in self.layers)
 
     @property
     def known(self) -> bool:
-        """True if the runtime says of its layers in which precision they run."""
+        """Return True if the runtime reports the precision of its layers."""
         return not self.untold and any(precision for precision, _ in self.layers)
 
 
 def summarise(precision: str, layers: Sequence[Layer], untold: str) -> LayerPrecision:
-    """The coverage that a runtime's layers amount to."""
+    """Summarise the layers that a runtime reports.
+
+    Args:
+        precision: Requested precision.
+        layers: All nodes of the graph, with type, precision and time.
+        untold: Reason why the runtime reports nothing; empty if it reports layers.
+    """
     work = [layer for layer in layers if layer.type not in REFORMATS | IDLE]
     reformats = [layer for layer in layers if layer.type in REFORMATS]
     others = [layer for layer in work if layer.precision != precision]
@@ -77,7 +94,7 @@ def summarise(precision: str, layers: Sequence[Layer], untold: str) -> LayerPrec
 
 
 def sentence(coverage: LayerPrecision) -> str:
-    """Why this precision is or is not faster here, in one plain sentence without a name."""
+    """Return one plain sentence, without a name, that explains why this precision is or is not faster here."""
     name, ratio = coverage.precision, coverage.fp32_ratio
     if not coverage.known:
         return f"which layers ran in {name} is not known: {coverage.untold}"
@@ -99,7 +116,7 @@ def sentence(coverage: LayerPrecision) -> str:
 
 
 def from_dict(data: dict[str, Any]) -> LayerPrecision:
-    """The Coverage whose `asdict` was `data`."""
+    """Restore a LayerPrecision from the result of `asdict`, after a round trip through JSON."""
     pairs = {name: tuple((str(key), int(count)) for key, count in data[name]) for name in ("layers", "others")}
     return LayerPrecision(**(data | pairs))
 

@@ -1,4 +1,4 @@
-"""All that is known of a candidate, as plain data. Fractions are 0..1, times ms unless named otherwise."""
+"""Define the measurements of a candidate as plain data: fractions are 0..1 and times in ms unless stated otherwise."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from evaluators.layer_precision import LayerPrecision
 from spaces.candidate import Candidate
 
 TOP1, BALANCED, MACRO_F1 = "top1", "balanced", "macro-f1"
-METRICS = {TOP1: "top-1 accuracy", BALANCED: "balanced accuracy", MACRO_F1: "macro-F1"}  # name: as people call it
+METRICS = {TOP1: "top-1 accuracy", BALANCED: "balanced accuracy", MACRO_F1: "macro-F1"}  # name -> display name
 
-DISAGREEMENT = 0.005  # of top-1 between device and host: above it one of them computes something else
+DISAGREEMENT = 0.005  # difference in top-1 between device and host above which one of them computes something else
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its two-sided confidence interval (95 % unless said otherwise).
+    """Hold an estimate with its two-sided confidence interval (95 % unless stated otherwise).
 
-    `high` is infinite where too few samples were taken for an upper bound: enough to say no, not to say yes.
+    `high` is infinite where the samples are too few for an upper bound. Such an interval can show that a limit is
+    exceeded, but never that it is kept.
     """
 
     value: float
@@ -31,117 +32,192 @@ class Interval:
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """One fresh process on the device: candidate and reference timed in turn, raw.
+    """Hold the raw measurements of one fresh process on the device, which times candidate and reference in turn.
 
-    The four lists have equal length, one entry a pair, in ms. `cpu_ms` is the process's CPU time, which stands
-    for latency at one thread only.
+    The four lists have equal length and one entry per pair.
+
+    Attributes:
+        wall_ms: Wall times of the candidate, in ms.
+        cpu_ms: CPU times of the process, in ms; they stand for latency at one thread only.
+        reference_wall_ms: Wall times of the reference, in ms.
+        reference_cpu_ms: CPU times of the reference, in ms.
+        peak_mb: Resident high-water mark of the process with the candidate alone loaded, in MB.
+        runtime_mb: Resident size before any model was loaded, in MB.
+        load_ms: Time of session creation, in which the runtime optimizes the graph, in ms.
+        warmup_runs: Number of runs before the first sample.
+        load_average: Load average of the device over 1 minute, at the end of the block.
+        gpu_ms: GPU event times from enqueue to end, without copies, in ms; empty on a CPU.
+        reference_gpu_ms: The same times of the reference, in ms.
+        device_mb: Engine, activations and buffers in MB, where the runtime reports them.
+        build_s: Build time of the engine in s; 0 where the engine existed already or there is none.
+        energy_mj: Energy of one run above idle in mJ, where power can be read.
+        during: Clocks, temperature and throttling while the block ran.
+        disturbed: Reason why this block is not trustworthy; empty if it is.
     """
 
     wall_ms: tuple[float, ...]
     cpu_ms: tuple[float, ...]
     reference_wall_ms: tuple[float, ...]
     reference_cpu_ms: tuple[float, ...]
-    peak_mb: float  # resident high-water mark of the process with the candidate alone loaded
-    runtime_mb: float  # resident size before any model was loaded
-    load_ms: float  # session creation, which is where the runtime optimizes the graph
+    peak_mb: float
+    runtime_mb: float
+    load_ms: float
     warmup_runs: int
-    load_average: float  # of the device when the block ended, 1 minute
-    gpu_ms: tuple[float, ...] = ()  # by GPU events, from enqueue to end without copies; empty on a CPU
+    load_average: float
+    gpu_ms: tuple[float, ...] = ()
     reference_gpu_ms: tuple[float, ...] = ()
-    device_mb: float | None = None  # engine, activations and buffers, where the runtime tells
-    build_s: float = 0.0  # of the engine; 0 where it was there already or there is none
-    energy_mj: float | None = None  # of one run, above idle, where power can be read
-    during: Mapping[str, float] = field(default_factory=dict)  # clocks, temperature, throttling while it ran
-    disturbed: str = ""  # empty, or why this block is not to be trusted
+    device_mb: float | None = None
+    build_s: float = 0.0
+    energy_mj: float | None = None
+    during: Mapping[str, float] = field(default_factory=dict)
+    disturbed: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """Timing of one graph on one device, reduced from its blocks.
+    """Hold the timing of one graph on one device, reduced from its blocks.
 
-    `percentile_ms` judges the budget (its `high` end), `rank_ms` orders candidates: the median ratio of the
-    candidate to the reference timed right beside it, times the reference's own latency on the calm device.
+    The upper end of `percentile_ms` decides whether the budget is kept. `rank_ms` orders candidates: it is the median
+    ratio of the candidate to the reference timed right beside it, times the latency of the reference on the calm
+    device.
+
+    Attributes:
+        percentile: Percentile that `percentile_ms` refers to, 0..100.
+        percentile_ms: That percentile of the latency, in ms.
+        median_ms: Median latency, in ms.
+        rank_ms: Latency relative to the reference, in ms of the calm device.
+        peak_mb: Peak memory of the process and of its allocations on a GPU, in MB.
+        runtime_mb: Resident size before any model was loaded, in MB.
+        load_ms: Time of session creation, in ms.
+        samples: Number of samples.
+        blocks: Number of blocks that the values are based on.
+        repeated: Number of blocks that were timed again because they were disturbed.
+        disturbed: Reason why even the repeated blocks were disturbed; empty if they were not.
+        model_sha256: SHA-256 of the timed file.
+        runtime_version: Version of the runtime.
+        simulated: Whether the device is simulated.
+        gpu_ms: Median by GPU events, in ms.
+        build_s: Build time of the engine, in s.
+        energy_mj: Energy of one run above idle, in mJ.
+        runtime: Runtime in which the graph ran.
+        reference_ms: Latency of the reference that scaled `rank_ms`, in ms; 0 where it was not recorded.
     """
 
-    percentile: float  # 0..100, which percentile `percentile_ms` is
+    percentile: float
     percentile_ms: Interval
     median_ms: Interval
     rank_ms: Interval
-    peak_mb: float  # of the process, and of what it holds on a GPU
+    peak_mb: float
     runtime_mb: float
     load_ms: float
     samples: int
-    blocks: int  # blocks the numbers rest on
-    repeated: int  # blocks timed again because they were disturbed
-    disturbed: str  # empty, or why even the repeated blocks were
-    model_sha256: str  # of the file that was timed
+    blocks: int
+    repeated: int
+    disturbed: str
+    model_sha256: str
     runtime_version: str
     simulated: bool = False
-    gpu_ms: Interval | None = None  # median by GPU events
+    gpu_ms: Interval | None = None
     build_s: float = 0.0
-    energy_mj: float | None = None  # of one run, above idle
-    runtime: str = ""  # that it ran in
-    reference_ms: float = 0.0  # of the reference, that `rank_ms` was scaled by; 0 where that was not written down
+    energy_mj: float | None = None
+    runtime: str = ""
+    reference_ms: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Structure:
-    """The network itself, before any training."""
+    """Describe a network before any training.
+
+    Attributes:
+        parameters: Number of parameters.
+        macs: Multiply-accumulates of one image.
+        onnx_bytes: Size of the graph to time, in bytes.
+        parity_max_abs: Largest absolute difference between torch and the exported graph for the same random input.
+        exporter: `torchscript`, `dynamo`, or `given` for a user's own graph.
+        opset: ONNX opset of the graph.
+        granularity: Number to whose multiples the operations round channel counts where nothing was measured; 0 if
+            unknown.
+        rounded_to: Rounding that pruning applied to its channel counts instead, as in `spaces/channel_rounding.py`.
+        unfolded: Reason why the branches could not be folded into fewer layers; empty if none are left.
+    """
 
     parameters: int
-    macs: int  # multiply-accumulates of one image
+    macs: int
     onnx_bytes: int
-    parity_max_abs: float  # largest difference between torch and the exported graph, same random input
-    exporter: str  # torchscript | dynamo | given, by the user
+    parity_max_abs: float
+    exporter: str
     opset: int
-    granularity: int = 0  # what operations round its channel counts to, where nothing was measured; 0: not told
-    rounded_to: str = ""  # what pruning rounded its channel counts to instead, as in `spaces/channel_rounding.py`
-    unfolded: str = ""  # why its branches could not be folded into fewer layers; empty: there are none left
+    granularity: int = 0
+    rounded_to: str = ""
+    unfolded: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LadderStep:
-    """One step of what an int8 graph took, with its accuracy on the images that steps were compared on."""
+    """Describe one step of the int8 ladder, with its accuracy on the images that all steps were compared on.
 
-    name: str  # fp32 | int8 min-max | ... | equalised | ... | 3 layers in floating point | ...
+    Attributes:
+        name: fp32 | int8 min-max | ... | equalised | ... | 3 layers in floating point | ...
+        top1: Top-1 accuracy, 0..1.
+        seconds: Duration of the step, in s.
+        kept: Whether the following steps started from this one.
+        note: Remark for the report.
+        floating: Number of layers in floating point.
+        floating_macs: Share of those layers in the multiply-accumulates, 0..1.
+    """
+
+    name: str
     top1: float
     seconds: float
-    kept: bool = False  # what came after went on from here
+    kept: bool = False
     note: str = ""
-    floating: int = 0  # layers in floating point
-    floating_macs: float = 0.0  # their share of the multiply-accumulates
+    floating: int = 0
+    floating_macs: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """How well the exported graph does on one split, run by the device's runtime.
+    """Hold the accuracy of the exported graph on one split, computed by the device's runtime.
 
-    `epochs` is the fidelity: fine-tuning epochs spent on the structure (0: weights straight from the parent).
-    `score` is what a search compares: the value of `metric`. Entries of earlier versions have no `class_counts`, and
-    no metric but top-1.
+    A search compares `score`, the value of `metric`. Entries written by earlier versions have no `class_counts` and no
+    metric but top-1.
+
+    Attributes:
+        top1: Top-1 accuracy, 0..1.
+        correct: Number of correctly classified images.
+        count: Number of images.
+        epochs: Fidelity: fine-tuning epochs spent on the structure (0: weights straight from the parent).
+        split: `validation` or `test`.
+        model_sha256: SHA-256 of the scored file.
+        rungs: Steps of the int8 ladder, which ran on the host; empty for other precisions.
+        relaid: Whether the graph's operators differ from those that were timed, so that it must be timed again.
+        class_counts: Images by class; empty where no errors by class were recorded.
+        errors: Misclassified images as (label, predicted class, images).
+        metric: One of METRICS.
+        unfolded: Reason why the branches of the trained network could not be folded; empty if none are left.
     """
 
     top1: float
     correct: int
     count: int
     epochs: int
-    split: str  # validation | test
+    split: str
     model_sha256: str
-    rungs: tuple[LadderStep, ...] = ()  # what int8 took, on the host; empty for other precisions
-    relaid: bool = False  # the graph's operators are not those that were timed: its latency must be taken again
-    class_counts: tuple[int, ...] = ()  # images by class; empty where classes are not told apart
-    errors: tuple[Error, ...] = ()  # (label, predicted class, images) of what was wrong
-    metric: str = TOP1  # one of METRICS
-    unfolded: str = ""  # why the trained network's branches could not be folded; empty: there are none left
+    rungs: tuple[LadderStep, ...] = ()
+    relaid: bool = False
+    class_counts: tuple[int, ...] = ()
+    errors: tuple[Error, ...] = ()
+    metric: str = TOP1
+    unfolded: str = ""
 
     @cached_property
     def confusion(self) -> Confusion | None:
-        """The confusion matrix; None where classes are not told apart."""
+        """Return the confusion matrix; None where no errors by class were recorded."""
         return Confusion(self.class_counts, self.errors) if self.class_counts else None
 
     @property
     def score(self) -> float:
-        """The value of `metric`, 0..1."""
+        """Return the value of `metric`, 0..1."""
         return self.value_of(self.metric)
 
     def score_error(self) -> float:
@@ -149,15 +225,29 @@ class Accuracy:
         return self.error_of(self.metric)
 
     def value_of(self, metric: str) -> float:
-        """Return the value of one of METRICS, 0..1. Raises ValueError where only top-1 is known."""
+        """Return the value of a metric, 0..1.
+
+        Args:
+            metric: One of METRICS.
+
+        Raises:
+            ValueError: The metric is not top-1 and only top-1 was recorded.
+        """
         return self._value_and_error(metric)[0]
 
     def error_of(self, metric: str) -> float:
-        """Return its standard error. Raises ValueError where only top-1 is known."""
+        """Return the standard error of a metric.
+
+        Args:
+            metric: One of METRICS.
+
+        Raises:
+            ValueError: The metric is not top-1 and only top-1 was recorded.
+        """
         return self._value_and_error(metric)[1]
 
     def standard_error(self) -> float:
-        """Of `top1`, Agresti-Coull style so that 0 and 1 do not claim certainty."""
+        """Return the standard error of `top1` (Agresti-Coull, so that 0 and 1 do not imply certainty)."""
         return standard_error(self.correct, self.count)
 
     def _value_and_error(self, metric: str) -> tuple[float, float]:
@@ -170,18 +260,30 @@ class Accuracy:
     @cached_property
     def _by_class(self) -> dict[str, tuple[float, float]]:
         assert self.confusion is not None
-        return {BALANCED: self.confusion.balanced(), MACRO_F1: self.confusion.macro_f1()}
+        return {BALANCED: self.confusion.score_balanced(), MACRO_F1: self.confusion.macro_f1()}
 
 
 def standard_error(correct: int, count: int) -> float:
-    """Of a share, Agresti-Coull style so that 0 and 1 do not claim certainty."""
+    """Return the standard error of a share (Agresti-Coull, so that 0 and 1 do not imply certainty).
+
+    Args:
+        correct: Number of correct answers.
+        count: Number of answers.
+    """
     p = (correct + 2) / (count + 4)
     return (p * (1 - p) / (count + 4)) ** 0.5
 
 
 def standard_error_of_difference(first: Sequence[bool], second: Sequence[bool]) -> float:
-    """Standard error of the difference between two accuracies on the same images (McNemar's: only images that one
-    has right and the other wrong count), with one image of either kind added so that few do not claim certainty."""
+    """Return the standard error of the difference between two accuracies on the same images.
+
+    This is McNemar's: only images that exactly one of the two classifies correctly count. One image of either kind is
+    added, so that few images do not imply certainty.
+
+    Args:
+        first: Whether each image is classified correctly by the first classifier.
+        second: The same of the second classifier, in the same order.
+    """
     count = len(first)
     won = 1 + sum(1 for a, b in zip(first, second, strict=True) if b and not a)
     lost = 1 + sum(1 for a, b in zip(first, second, strict=True) if a and not b)
@@ -190,26 +292,34 @@ def standard_error_of_difference(first: Sequence[bool], second: Sequence[bool]) 
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """The engine that was timed on the device against the same graph on the host, on the validation images."""
+    """Compare the engine that was timed on the device with the same graph on the host, on the validation images.
 
-    same: int  # images both give the same class
+    Attributes:
+        same: Number of images for which both predict the same class.
+        count: Number of images.
+        device_top1: Top-1 accuracy on the device, 0..1.
+        host_top1: Top-1 accuracy on the host, 0..1.
+        host: Runtime of the host, such as `onnxruntime 1.31.1`.
+    """
+
+    same: int
     count: int
     device_top1: float
     host_top1: float
-    host: str  # what ran the graph here: onnxruntime 1.31.1
+    host: str
 
     @property
     def share(self) -> float:
-        """Of the images, those with the same answer."""
+        """Return the share of the images with the same prediction, 0..1."""
         return self.same / self.count
 
     @property
     def disagrees(self) -> bool:
-        """True if the two accuracies are further apart than rounding makes them."""
+        """Return True if the two accuracies differ by more than rounding explains."""
         return abs(self.device_top1 - self.host_top1) > DISAGREEMENT + 1e-9
 
     def warning(self, candidate: str) -> str:
-        """One line where they disagree; empty where they do not."""
+        """Return a one-line warning if device and host disagree; empty if they agree."""
         if not self.disagrees:
             return ""
         device, host, share = (f"{100 * part:.1f} %" for part in (self.device_top1, self.host_top1, self.share))
@@ -222,54 +332,76 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a candidate could not go on. The candidate's own failures teach the sampler, others do not."""
+    """Describe why a candidate failed. Only failures of the candidate itself inform the sampler.
 
-    stage: str  # structure | latency | accuracy
-    kind: str  # unbuildable | no_gain | unsupported | out_of_memory | crashed | timed_out | parity | device
-    reason: str  # one line
+    Attributes:
+        stage: structure | latency | accuracy.
+        kind: unbuildable | no_gain | unsupported | out_of_memory | crashed | timed_out | parity | device.
+        reason: One line.
+    """
+
+    stage: str
+    kind: str
+    reason: str
 
     @property
     def candidates_own(self) -> bool:
+        """Return True if the candidate failed, and not the device."""
         return self.kind != "device"
 
 
-# What became of a trial. KEPT: measured in full. The rest ended at the named gate.
+# Outcomes of a trial. KEPT: the trial was measured in full. The others name the stage limit that ended it.
 KEPT, OVER_BUDGET, NO_GAIN, UNPROMISING, FAILED = "kept", "over budget", "no gain", "unpromising", "failed"
-UNFINISHED = "out of time"  # the time limit ended its training; what it reached before that counts
+UNFINISHED = "out of time"  # the time limit ended the training; the fidelity reached before counts
 OUTCOMES = (KEPT, OVER_BUDGET, NO_GAIN, UNPROMISING, UNFINISHED, FAILED)
-# What became of a candidate that never was a trial: its latency was wanted, or a short training beside it.
+# Outcomes of a candidate that never became a trial: a sampler requested its latency, or also a short training.
 TIMED_ONLY, TRIED_BRIEFLY = "timed only", "tried briefly"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """One candidate and everything measured of it, stage by stage; None where no stage came."""
+    """Hold a candidate and all measurements of it, by stage; None for a stage that was not reached.
+
+    Attributes:
+        candidate: The candidate that was proposed.
+        outcome: One of OUTCOMES, TIMED_ONLY or TRIED_BRIEFLY.
+        reason: One line, for any outcome but KEPT.
+        structure: Size and parity of the network.
+        latency: Latency of its graph.
+        accuracies: Validation accuracies, in order of epochs.
+        test: Test accuracy of a finalist.
+        coverage: Precision in which a finalist's layers really ran.
+        agreement: Agreement of device and host on a finalist.
+        confirmed: Whether it was timed again as a finalist, with its trained weights.
+        model_path: Path of the scored graph, relative to the run folder.
+        trial: Number of the trial in the study; -1 for none.
+    """
 
     candidate: Candidate
     outcome: str
-    reason: str = ""  # one line, for any outcome but KEPT
+    reason: str = ""
     structure: Structure | None = None
     latency: Latency | None = None
-    accuracies: tuple[Accuracy, ...] = ()  # validation, in order of epochs
+    accuracies: tuple[Accuracy, ...] = ()
     test: Accuracy | None = None
-    coverage: LayerPrecision | None = None  # of a finalist: in which precision its layers really ran
-    agreement: Agreement | None = None  # of a finalist: device against host
-    confirmed: bool = False  # timed again as a finalist, with its trained weights
-    model_path: str = ""  # the scored graph, relative to the run folder
-    trial: int = -1  # number in the study
+    coverage: LayerPrecision | None = None
+    agreement: Agreement | None = None
+    confirmed: bool = False
+    model_path: str = ""
+    trial: int = -1
 
     @property
     def is_scored(self) -> bool:
-        """True if no gate stopped it, and it has an accuracy: the time limit may have ended its training before."""
+        """Return True if no stage limit excluded it and it has an accuracy, even if time ran out in its training."""
         return self.outcome in (KEPT, UNFINISHED) and self.latency is not None and self.accuracy is not None
 
     @property
     def accuracy(self) -> Accuracy | None:
-        """Validation accuracy at the highest fidelity reached."""
+        """Return the validation accuracy at the highest fidelity reached."""
         return self.accuracies[-1] if self.accuracies else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values: of each accuracy its score instead of its errors, which the ledger keeps."""
+        """Return plain JSON values, with the score of each accuracy instead of its errors, which the ledger keeps."""
         plain = asdict(self) | {"candidate": self.candidate.to_dict()}
         plain["accuracies"] = [_summary(accuracy) for accuracy in self.accuracies]
         plain["test"] = _summary(self.test) if self.test else None
@@ -277,13 +409,28 @@ class Measurement:
 
 
 def latency_from_dict(data: dict[str, Any]) -> Latency:
-    """The Latency whose `asdict` was `data`."""
+    """Restore a latency from JSON values.
+
+    Args:
+        data: The result of `asdict` for a Latency, after a round trip through JSON.
+
+    Returns:
+        The latency, its intervals restored too.
+    """
     intervals = {k: Interval(**data[k]) for k in ("percentile_ms", "median_ms", "rank_ms", "gpu_ms") if data.get(k)}
     return Latency(**(data | intervals))
 
 
 def accuracy_from_dict(data: dict[str, Any]) -> Accuracy:
-    """The Accuracy whose `asdict` was `data`."""
+    """Restore an accuracy from JSON values.
+
+    Args:
+        data: The result of `asdict` for an Accuracy, after a round trip through JSON; entries of earlier versions may
+            lack `rungs`, `class_counts` and `errors`.
+
+    Returns:
+        The accuracy, its int8 steps and errors restored too.
+    """
     rungs = tuple(LadderStep(**rung) for rung in data.get("rungs", ()))
     counts = tuple(int(count) for count in data.get("class_counts", ()))
     errors = errors_from_json(data.get("errors", ()))
@@ -291,14 +438,14 @@ def accuracy_from_dict(data: dict[str, Any]) -> Accuracy:
 
 
 def _summary(accuracy: Accuracy) -> dict[str, Any]:
-    """Return an accuracy as plain values without what grows with the number of classes."""
+    """Return an accuracy as plain values, without those that grow with the number of classes."""
     plain = {name: value for name, value in asdict(accuracy).items() if name not in ("class_counts", "errors")}
     return plain | {"score": accuracy.score}
 
 
 @dataclass(frozen=True, kw_only=True)
 class WallTime:
-    """Where a run's wall time went."""
+    """Hold the wall time of a run by kind of work, in s."""
 
     structure: float = 0.0
     timing: float = 0.0
@@ -308,5 +455,5 @@ class WallTime:
 
     @property
     def other(self) -> float:
-        """Neither training, evaluating (structure, scoring) nor timing."""
+        """Return the seconds spent neither on training, evaluating (structure, scoring) nor timing."""
         return self.wall - self.structure - self.timing - self.training - self.scoring

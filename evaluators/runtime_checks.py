@@ -1,4 +1,4 @@
-"""Every runtime of a device tried with a small model: what a search will need of it, before there is one."""
+"""Try every runtime of a device with small models, to find before a search what would fail in it."""
 
 from __future__ import annotations
 
@@ -16,29 +16,34 @@ from evaluators.timing.reference_model import ADVICE, REINSTALL, reference_model
 from evaluators.timing.reference_model import IMAGE_PX as REFERENCE_PX
 from remote.checks.check import RuntimeTrial
 from remote.device import Device
-from remote.errors import CandidateError, DeviceError
+from remote.errors import CandidateError, DeviceError, EdgefrontError
 from remote.link.retrying_session import RetryingSession, RetryPolicy
 from remote.link.session import Event, Job, Session
 from spaces.candidate import UnbuildableError
 
-PATIENCE_S = 30.0  # of a device that fails
-TURN_S = 20.0  # that another's timing is waited for
-BUILD_S = 900.0  # of an engine: a Nano takes most of a minute for these
+PATIENCE_S = 30.0  # time for retries of a failing device
+TURN_S = 20.0  # wait for the end of another session's timing
+BUILD_S = 900.0  # time limit of an engine build; a Nano takes most of a minute for these models
 PAIRS, TIMED_S = 5, 1.0
-HALTING = ("no_runtime", "reference")  # kinds that are about the runtime, where others are about the board or its line
+HALTING = ("no_runtime", "reference")  # kinds of errors of the runtime; others concern the board or its link
 
 
-class BusyError(Exception):
-    """Raised when another has the device for longer than a doctor waits."""
+class BusyError(EdgefrontError):
+    """Raised when another session uses the device for longer than the device check waits."""
 
 
 class LockWait:
-    """Ends the wait for another's timing after `TURN_S`."""
+    """Stop waiting for another session's timing after `TURN_S`."""
 
     def __init__(self) -> None:
         self._since_s: float | None = None
 
     def __call__(self, event: Event) -> None:
+        """Handle an event of the session.
+
+        Raises:
+            BusyError: The session has waited for longer than `TURN_S`.
+        """
         if event.get("event") != "waiting":
             self._since_s = None
         elif self._since_s is None:
@@ -51,15 +56,16 @@ def try_runtimes(session: Session, device: Device, holder: str) -> dict[str, Run
     """Run a small model, the reference model and a probe of each precision in every runtime of a device.
 
     Args:
-        session: The connected device.
-        device: Its settled entry.
-        holder: Who times on it now: then nothing is tried, since that would wait, and disturb.
+        session: Connected device.
+        device: Its resolved entry.
+        holder: Session that times on the device now. If there is one, nothing is tried, since a trial would wait and
+            disturb the timing.
 
     Returns:
-        What became of them, by runtime.
+        The outcome, by runtime.
 
     Raises:
-        DeviceError: The board or its line failed.
+        DeviceError: The board or its link failed.
     """
     found: dict[str, RuntimeTrial] = {}
     busy = f"in use by {holder}" if holder else ""
@@ -105,16 +111,16 @@ def _try(patient: RetryingSession, device: Device, runtime: str, folder: Path) -
 
 
 def _file(model: bytes, runtime: str, image_px: int, folder: Path, name: str) -> bytes:
-    """Return the model as the runtime reads it. Raises Unbuildable."""
+    """Return the model in the format that the runtime reads. Raises UnbuildableError."""
     path = folder / f"{name}.onnx"
     path.write_bytes(model)
     return for_runtime(path, needs(runtime), image_px, folder).read_bytes()
 
 
 def host_answer() -> numpy.ndarray:
-    """Return what ONNX Runtime says of the probe's image here, float32 (64,)."""
+    """Return the logits that ONNX Runtime computes on the host for the probe's image, float32 (64,)."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    import onnxruntime  # a third of a second, which connecting has no use for
+    import onnxruntime  # its import takes a third of a second, and connecting does not need it
 
     session = onnxruntime.InferenceSession(probe_model("fp32"), providers=["CPUExecutionProvider"])
     return numpy.asarray(session.run(None, {"image": image()})[0], dtype="float32").ravel()

@@ -1,4 +1,4 @@
-"""The evaluator of a table: what others measured, looked up one candidate at a time and counted."""
+"""Evaluate candidates by lookup in a table of published measurements, and count the lookups."""
 
 from __future__ import annotations
 
@@ -14,13 +14,29 @@ from spaces.candidate import Candidate
 from spaces.space import SpaceError
 from spaces.table_space import TableSpace
 
-IMAGES = 10_000  # that an accuracy of a table is held to rest on, for its standard error
+IMAGES = 10_000  # assumed number of images behind an accuracy of a table, for its standard error
 
 
 class TableEvaluator:
-    """The Evaluator of one column of latencies and one data set. Look-ups are counted by stage in `looked_up`."""
+    """Evaluate candidates by one latency column and one data set of a table.
+
+    Attributes:
+        columns: Accuracy column of each fidelity, by epochs.
+        looked_up: Number of lookups by stage.
+    """
 
     def __init__(self, space: TableSpace, device: str, data: str, percentile: float = 95.0) -> None:
+        """Select the columns.
+
+        Args:
+            space: Space with the rows of the table.
+            device: Name of the latency column.
+            data: Name of the data set, which completes the names of the accuracy columns.
+            percentile: Percentile that latencies are reported as, 0..100.
+
+        Raises:
+            SpaceError: The table has no such column, or it is not numeric.
+        """
         self._space, self._percentile = space, percentile
         self.columns = {space.epochs: space.accuracy.format(data=data)}
         self.columns |= {epochs: column.format(data=data) for column, epochs in space.low}
@@ -33,11 +49,11 @@ class TableEvaluator:
 
     @property
     def rungs(self) -> tuple[int, ...]:
-        """The fidelities there are, in epochs."""
+        """Return the available fidelities, in epochs, lowest first."""
         return tuple(sorted(self.columns))
 
     def structure(self, candidate: Candidate) -> Structure | Failure:
-        """What the table knows of a network before it is measured."""
+        """Return the parameters and multiply-accumulates that the table lists for a network."""
         columns = self._space.parameters, self._space.macs
         sizes = [self._number(candidate, column.name) * column.unit for column in columns]
         if not all(map(math.isfinite, sizes)):
@@ -52,30 +68,35 @@ class TableEvaluator:
         )
 
     def latency(self, candidate: Candidate, limit_ms: float | None) -> Latency | Failure:
-        """The table's latency; an empty one, or none above 0, is a network that could not be run."""
+        """Return the latency in the table; an empty cell, or one not above 0, is a network that could not run.
+
+        Args:
+            candidate: Its variant names the row.
+            limit_ms: Has no effect.
+        """
         self.looked_up["latency"] += 1
         return self._latency(candidate)
 
     def confirm(self, candidate: Candidate, epochs: int) -> Latency | Failure:
-        """Looked up anew."""
+        """Return the latency in the table again."""
         self.looked_up["confirm"] += 1
         return self._latency(candidate)
 
     def accuracy(self, candidate: Candidate, epochs: int) -> Accuracy | Failure:
-        """The accuracy column of that many epochs."""
+        """Return the accuracy in the column of that many epochs."""
         self.looked_up[f"accuracy@{epochs}"] += 1
         return self._accuracy(candidate, epochs, "validation")
 
     def test(self, candidate: Candidate, epochs: int) -> Accuracy | Failure:
-        """The same number: a table has no images of its own for the end."""
+        """Return the same accuracy: a table has no separate test images."""
         return self._accuracy(candidate, epochs, "test")
 
     def model_path(self, candidate: Candidate, epochs: int) -> str:
-        """None: there is no file."""
+        """Return "", since there is no file."""
         return ""
 
     def _number(self, candidate: Candidate, column: str) -> float:
-        """One cell, NaN where it is empty."""
+        """Return one cell; NaN if it is empty."""
         cell: Any = self._space.rows.at[candidate.variant, column]
         return float(cell)
 

@@ -1,0 +1,1 @@
+"""Reach devices over ssh, describe what they can do, and run models on them."""

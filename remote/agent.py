@@ -1,8 +1,8 @@
 # mypy: ignore-errors
-"""The device's side of a session: serves framed requests on its stdin and stdout.
+"""Serve framed requests on stdin: the device's side of a session.
 
 Sent to the device as text and run there by any Python from 3.6 on, with the standard library only, so
-nothing has to be installed. Whatever may crash, hang or eat memory (importing a runtime, building, running)
+nothing has to be installed. Work that may crash, hang or exhaust memory (importing a runtime, building, running)
 is done in a child process that dies with this one. Names of stored files are SHA-256 digits: no path comes
 off the wire.
 """
@@ -31,14 +31,14 @@ BLOB_MAX = 4 << 30
 CHUNK = 1 << 18
 DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 LOW_MEMORY_MB = 100
-ENERGY_S = 1.0  # the model runs alone this long where power can be read
+ENERGY_S = 1.0  # seconds for which the model runs alone where power can be read
 PRECISIONS = ("fp32", "fp16", "int8")
-ENGINES = 2  # changed when engines are built in another way: those of before are built anew
-SCARCE = 0.5  # share of the usual free memory below which a kill is not held against the model
+ENGINES = 2  # changed when engines are built in another way, so that older ones are built anew
+SCARCE = 0.5  # share of the usual free memory below which a kill is not attributed to the model
 
-# Read with os.read, never a buffered reader: that would swallow the first frames behind the source. The source is
-# sent once the hello line is seen: before it, what is sent would be read by the start-up files of a login shell.
-# Everything up to the version's check is Python 2 as well. A child, which has a second argument, says no hello.
+# The source is read with os.read, never with a buffered reader, which would swallow the first frames behind it. It is
+# sent once the hello line has arrived: before that line, the start-up files of a login shell would read it.
+# Everything up to the version's check is Python 2 as well. A child, which has a second argument, prints no hello.
 STAGE = b"""
 import os,zlib
 if sys.version_info<(3,6): os.write(2,('EDGEFRONT-PYTHON %d.%d.%d\\n'%sys.version_info[:3]).encode());sys.exit(1)
@@ -50,20 +50,20 @@ while len(d)<n:
     d+=c
 exec(compile(zlib.decompress(d),'edgefront-agent','exec'),{'__name__':'edgefront_agent'})
 """
-# '' leaves sys.path first, lest a file in the working directory pass for a module. No character here means
+# '' leaves sys.path first, so that no file in the working directory passes for a module. No character here means
 # anything to a shell inside single quotes.
 BOOT = (
     "import sys;sys.path=list(filter(None,sys.path));import binascii as b;"
     'exec(b.a2b_base64("' + binascii.b2a_base64(STAGE, newline=False).decode() + '"))'
 )
-# Set by the sender below this text: every text sent, by name: "agent" (this one), "sensors", "timing", "cuda" of
-# remote/onboard/, "runtimes/onnxruntime" and the other runtimes.
+# Every text sent, by name: "agent" (this one), "sensors", "timing", "cuda" of remote/onboard/,
+# "runtimes/onnxruntime" and the other runtimes. The sender sets it below this text.
 PARTS = {}
 LOADED = {}
 
 
 class Refused(Exception):
-    """A request that is answered with an error frame."""
+    """Raised for a request that is answered with an error frame."""
 
     def __init__(self, kind, reason):
         Exception.__init__(self, reason)
@@ -72,11 +72,11 @@ class Refused(Exception):
 
 
 class Gone(Exception):
-    """The controller closed its end, or sends what is not the protocol."""
+    """Raised when the controller closed its end, or sends bytes that are not the protocol."""
 
 
 def part(name):
-    """The module that one of the texts defines; its functions find `part` and `Refused` among their globals."""
+    """Return the module that one of the texts defines; its functions find `part` and `Refused` among their globals."""
     if name not in LOADED:
         module = types.ModuleType("edgefront_" + name.replace("/", "_"))
         module.part, module.Refused = part, Refused
@@ -86,7 +86,7 @@ def part(name):
 
 
 def runtime_part(name):
-    """The module of a runtime, or of one of its options: `onnxruntime:cuda` is a way to run `onnxruntime`."""
+    """Return the module of a runtime, or of one of its options: `onnxruntime:cuda` is a way to run `onnxruntime`."""
     if not isinstance(name, str) or "runtimes/" + name.split(":")[0] not in PARTS:
         there = sorted(path[9:] for path in PARTS if path.startswith("runtimes/"))
         raise Refused("bad_request", "no such runtime; there are %s" % ", ".join(there))
@@ -97,7 +97,7 @@ def runtime_part(name):
 
 
 class Wire(object):
-    """Frames over two file descriptors; any thread may send, one reads."""
+    """Send and receive frames over two file descriptors; any thread may send, one reads."""
 
     def __init__(self, fd_in, fd_out):
         self.fd_in = fd_in
@@ -106,7 +106,7 @@ class Wire(object):
         self.sending = threading.Lock()
 
     def some(self, size):
-        """1 to `size` bytes."""
+        """Read 1 to `size` bytes."""
         data = os.read(self.fd_in, min(size, CHUNK))
         if not data:
             raise Gone("end of input")
@@ -114,19 +114,19 @@ class Wire(object):
         return data
 
     def exactly(self, size):
-        """`size` bytes."""
+        """Read `size` bytes."""
         parts = bytearray()
         while len(parts) < size:
             parts += self.some(size - len(parts))
         return bytes(parts)
 
     def skip(self, size):
-        """Takes `size` bytes off the wire and drops them, so that the next frame is found."""
+        """Read `size` bytes and drop them, so that the next frame is found."""
         while size:
             size -= len(self.some(size))
 
     def send(self, kind, request, body):
-        """Writes one frame; ends the process when nobody reads any more."""
+        """Write one frame; end the process when the other end is closed."""
         data = memoryview(FRAME.pack(kind, request, len(body)) + body)
         try:
             with self.sending:
@@ -136,12 +136,12 @@ class Wire(object):
             leave(1)
 
     def tell(self, kind, request, value):
-        """Writes one JSON frame."""
+        """Write one JSON frame."""
         self.send(kind, request, json.dumps(value, allow_nan=False).encode())
 
 
 def take_pipes():
-    """File descriptors (in, out) of the protocol, moved away so that no print can get between frames."""
+    """Return the file descriptors (in, out) of the protocol, moved away so that no print can get between frames."""
     fd_in, fd_out = os.dup(0), os.dup(1)
     os.dup2(2, 1)
     null = os.open(os.devnull, os.O_RDONLY)
@@ -151,7 +151,7 @@ def take_pipes():
 
 
 def number(fields, name, low, high, kind=(int, float)):
-    """The number called `name`, within its limits."""
+    """Return the number called `name`, within its limits."""
     value = fields.get(name)
     if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
         raise Refused("bad_request", "%s must be a number from %g to %g" % (name, low, high))
@@ -159,7 +159,7 @@ def number(fields, name, low, high, kind=(int, float)):
 
 
 def digest(fields, name):
-    """The SHA-256 called `name`, 64 lower-case hex digits."""
+    """Return the SHA-256 called `name`, 64 lower-case hex digits."""
     value = fields.get(name)
     if not isinstance(value, str) or not DIGEST.match(value):
         raise Refused("bad_request", "%s must be 64 lower-case hex digits" % name)
@@ -170,7 +170,7 @@ def digest(fields, name):
 
 
 def cache_folder():
-    """Our folder below the user's cache directory, private to the user."""
+    """Return our folder below the user's cache directory, private to the user."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     if not os.path.isabs(home):
         raise Refused("bad_cache", "no home folder is known for this user: set HOME or XDG_CACHE_HOME")
@@ -189,42 +189,42 @@ def cache_folder():
 
 
 def kernel_kills():
-    """Processes the kernel has killed for memory since boot; -1 where it does not count (before 4.13)."""
+    """Return the number of processes that the kernel killed for memory since boot; -1 without a count (before 4.13)."""
     found = re.search(r"^oom_kill (\d+)", part("sensors").read("/proc/vmstat"), re.M)
     return int(found.group(1)) if found else -1
 
 
 def available_mb():
-    """Memory that could be had without swapping."""
+    """Return the memory that is available without swapping."""
     return part("sensors").memory_mb("MemAvailable")
 
 
 def last_line(noise):
-    """The last line a child printed, cut short."""
+    """Return the last line a child printed, cut short."""
     lines = bytes(noise).decode("utf-8", "replace").strip().splitlines()
     return lines[-1][:300] if lines else "it printed nothing"
 
 
 class Job(object):
-    """One child process, from its start to its verdict."""
+    """Run one child process, from its start to its verdict."""
 
     running = {}  # request id -> Job
-    usual_mb = 0  # memory available when nothing of ours ran, the most seen
-    payload = b""  # what every child is sent, packed once
+    usual_mb = 0  # most memory available so far while nothing of ours ran
+    payload = b""  # source that is sent to every child, packed once
 
     def __init__(self):
         self.cancelled = threading.Event()
         self.process = None
 
     def start(self, order, keep):
-        """Starts the child; returns the descriptor its result comes from."""
+        """Start the child; return the descriptor its result comes from."""
         if not Job.payload:
             Job.payload = zlib.compress(("%s\nPARTS = %r\nchild()\n" % (PARTS["agent"], PARTS)).encode(), 1)
         payload = Job.payload
         result, theirs = os.pipe()
         words = json.dumps(dict(order, result_fd=theirs, parent=os.getpid())).encode()
-        # numpy's own thread pools are not used, but take memory and wake up; ONNX Runtime's telemetry would write
-        # outside our cache, and send
+        # numpy's own thread pools are not used, but take memory and wake up. ONNX Runtime's telemetry would write
+        # outside our cache, and send data.
         quiet = dict(os.environ, OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1", ORT_DISABLE_TELEMETRY="1")
         try:
             self.process = subprocess.Popen(
@@ -234,18 +234,18 @@ class Job(object):
                 stderr=subprocess.STDOUT,
                 bufsize=0,
                 env=quiet,
-                pass_fds=[theirs] + keep,  # the lock too: an orphan still holds it
+                pass_fds=[theirs] + keep,  # with the lock, so that an orphan still holds it
                 start_new_session=True,
             )
             write_all(self.process.stdin.fileno(), payload + struct.pack("!Q", len(words)) + words)
         except BrokenPipeError:
-            pass  # it died at once; its verdict says how
+            pass  # the child died at once; its verdict says how
         finally:
             os.close(theirs)
         return result
 
     def stop(self, patience_s=2.0):
-        """Ends the child's whole group, asking first."""
+        """End the child's whole group, first by SIGTERM."""
         for number_, wait_s in ((signal.SIGTERM, patience_s), (signal.SIGKILL, 10.0)):
             try:
                 os.killpg(self.process.pid, number_)
@@ -258,7 +258,7 @@ class Job(object):
                 pass
 
     def run(self, order, deadline_s, keep=()):
-        """(value, raw bytes) the child handed over. Raises Refused with what became of it instead."""
+        """Return (value, raw bytes) from the child. Raise Refused with its failure instead."""
         killed, before_mb = kernel_kills(), available_mb()
         low_mb, Job.usual_mb = before_mb, max(Job.usual_mb, before_mb)
         result = self.start(order, list(keep))
@@ -289,13 +289,13 @@ class Job(object):
                 pipe.close()
         hungry = kernel_kills() > killed >= 0 or low_mb < LOW_MEMORY_MB
         if hungry and before_mb < SCARCE * Job.usual_mb and self.process.returncode == -signal.SIGKILL:
-            # somebody else had the memory: no fault of the model
+            # another process had the memory: no fault of the model
             raise Refused("memory_taken", "only %d of the usual %d MB were free" % (before_mb, Job.usual_mb))
         return verdict(said, noise, self.process.returncode, hungry)
 
 
 def verdict(said, noise, status, hungry):
-    """(value, raw) a child reported, or Refused: its own words if it found any, else how it ended."""
+    """Return (value, raw) of a child, or raise Refused with the child's own words, or else with how it ended."""
     head, newline, raw = bytes(said).partition(b"\n")
     if newline:
         words = json.loads(head.decode())
@@ -316,7 +316,7 @@ def write_all(fd, data):
 
 
 def be_mortal(parent):
-    """Makes this process end with its parent, and the first to be killed when memory runs out."""
+    """Make this process end with its parent, and be the first to be killed when memory runs out."""
     try:
         import ctypes  # not every small Python has it
 
@@ -333,7 +333,7 @@ def be_mortal(parent):
 
 
 def child():
-    """The child's whole life: one order off stdin, one call of a runtime's function, one result."""
+    """Run a child's whole life: one order off stdin, one call of a runtime's function, one result."""
     order = json.loads(read_fd(0, struct.unpack("!Q", read_fd(0, 8))[0]).decode())
     os.set_inheritable(order["result_fd"], False)
     be_mortal(order["parent"])
@@ -346,11 +346,11 @@ def child():
     except Exception as error:
         words = {"error": {"kind": getattr(error, "kind", "failed"), "reason": one_line(error)}}
     write_all(order["result_fd"], json.dumps(words).encode() + b"\n" + raw)
-    os._exit(0)  # at once: taking a runtime down is slow, and nothing of it is measured
+    os._exit(0)  # at once: shutting a runtime down is slow, and it is not measured
 
 
 def look(order):
-    """What is installed: versions of the runtimes named (all texts there are by default), and the GPU."""
+    """Return the versions of the runtimes named (by default of all texts there are), and the GPU."""
     runtimes = {}
     for path in order.get("paths") or [path for path in PARTS if path.startswith("runtimes/")]:
         runtimes.update(part(path).offers())
@@ -358,24 +358,26 @@ def look(order):
 
 
 def build(order):
-    """What a runtime has to say of the engine it wrote."""
+    """Build an engine, and return the runtime's notes about it."""
     return runtime_part(order["runtime"]).build(order["job"], order["job"]["path"], order["job"]["out"]), b""
 
 
 def measure(order):
+    """Time a model by the runtime's own `measure`, or by the common one."""
     runtime = runtime_part(order["runtime"])
     own = getattr(runtime, "measure", None)
     return own(order["job"]) if own else part("timing").measure(runtime, order["job"])
 
 
 def predict(order):
+    """Return logits by the runtime's own `predict`, or by the common one."""
     runtime = runtime_part(order["runtime"])
     own = getattr(runtime, "predict", None)
     return own(order["job"]) if own else part("timing").predict(runtime, order["job"])
 
 
 def layers(order):
-    """What a runtime really runs; nothing, and why, of one that does not tell."""
+    """Return the layers a runtime really runs, or none, and why, for a runtime that does not report them."""
     own = getattr(runtime_part(order["runtime"]), "layers", None)
     if own is None:
         return {"layers": [], "why": "%s does not tell what it runs" % order["runtime"]}, b""
@@ -386,7 +388,7 @@ FUNCTIONS = {"look": look, "build": build, "measure": measure, "predict": predic
 
 
 def one_line(error):
-    """The gist of an exception, at most 500 characters."""
+    """Return the words of an exception in one line of at most 500 characters."""
     return (" ".join(str(error).split()) or type(error).__name__)[:500]
 
 
@@ -404,7 +406,10 @@ def read_fd(fd, size):
 
 
 def look_around():
-    """The runtimes there are and the GPU. Libraries are touched, so in a child: one that crashes is left out."""
+    """Return the installed runtimes and the GPU.
+
+    Libraries are loaded for it, so it runs in a child; a runtime that crashes is left out.
+    """
     try:
         return Job().run({"function": "look"}, 60.0)[0]
     except Refused:
@@ -419,7 +424,7 @@ def look_around():
 
 
 def leave(status):
-    """Ends this process and every child at once."""
+    """End this process and every child at once."""
     for job in list(Job.running.values()):
         try:
             os.killpg(job.process.pid, signal.SIGKILL)
@@ -429,7 +434,7 @@ def leave(status):
 
 
 class Agent(object):
-    """Serves one controller: short requests at once, jobs in threads of their own."""
+    """Serve one controller: short requests at once, jobs in threads of their own."""
 
     def __init__(self, wire):
         folder = cache_folder()
@@ -438,14 +443,14 @@ class Agent(object):
         self.engines = part("blob_store").Store(os.path.join(folder, "engines"))
         self.folder = folder
         self.found = {"runtimes": {}, "gpu": None}
-        self.idle_w = None  # what the device draws while nothing is asked of it
+        self.idle_w = None  # watts the device draws while no job runs
         self.turn = part("device_lock").Turn(folder)
         self.silence_s = 30.0
         self.who = "somebody"
         self.expected = {}  # request id of a put -> (digest, size)
 
     def serve(self):
-        """Answers requests until the controller goes."""
+        """Answer requests until the controller goes."""
         while True:
             kind, request, length = FRAME.unpack(self.wire.exactly(FRAME.size))
             if kind == BLOB and length <= BLOB_MAX:
@@ -458,7 +463,7 @@ class Agent(object):
                 raise Gone("bad frame")
 
     def answer(self, request, work):
-        """Sends what `work` returns, or its error; None means that the answer comes later."""
+        """Send the result of `work`, or its error; None means that the answer comes later."""
         try:
             value = work()
         except Refused as error:
@@ -473,7 +478,7 @@ class Agent(object):
                 self.wire.tell(RESPONSE, request, value)
 
     def handle(self, request, body):
-        """The answer to one request."""
+        """Return the answer to one request."""
         try:
             fields = json.loads(body.decode())
         except (ValueError, RecursionError):
@@ -491,11 +496,11 @@ class Agent(object):
         self.silence_s = number(fields, "silence_s", 0.5, 3600)
         self.store.limit = number(fields, "cache_mb", 0, 1 << 20) * (1 << 20)
         self.who = str(fields.get("who", ""))[:100]
-        # in a thread: a cold board may take longer to import its runtimes than we may be silent
+        # In a thread: a cold board may take longer to import its runtimes than the agent may be silent.
         threading.Thread(target=self.answer, args=(request, self.introduce), daemon=True).start()
 
     def introduce(self):
-        """The facts: what the device is, and what it has."""
+        """Return the facts: the device, its runtimes and its GPU."""
         self.found = look_around()
         return dict(part("sensors").facts(), protocol=PROTOCOL, **self.found)
 
@@ -518,11 +523,11 @@ class Agent(object):
         if size - offset != length:
             self.wire.skip(length)
             if name is None:
-                return None  # its put was refused, and said so
+                return None  # the refusal of its put was the answer
             raise Refused("bad_request", "the blob is not as long as was announced")
         told_s = [time.monotonic()]
 
-        def progress(done):  # so that a slow upload is not taken for a dead device
+        def progress(done):  # events, so that a slow upload is not taken for a dead device
             if time.monotonic() - told_s[0] >= 2.0:
                 told_s[0] = time.monotonic()
                 self.wire.tell(EVENT, request, {"event": "received", "bytes": done})
@@ -566,7 +571,7 @@ class Agent(object):
         self.begin(request, order, fields, True)
 
     def order(self, fields, function, blobs):
-        """What a child is told to do; blobs are still digests."""
+        """Return the order for a child; blobs are still digests."""
         runtime_part(fields.get("runtime"))
         job = dict((name, digest(fields, name)) for name in blobs)
         job["runtime"] = fields["runtime"]
@@ -579,7 +584,7 @@ class Agent(object):
         return {"function": function, "runtime": fields["runtime"], "job": job, "blobs": blobs}
 
     def begin(self, request, order, fields, alone):
-        """Starts a job in a thread of its own; it answers the request."""
+        """Start a job in a thread of its own; it answers the request."""
         if len(Job.running) >= 8:
             raise Refused("busy", "8 jobs are waiting already")
         limits = (
@@ -595,7 +600,7 @@ class Agent(object):
         Job.running.pop(request, None)
 
     def do(self, request, job, order, limits, alone):
-        """Runs one job in its turn. The thread lives as long as the child: the child dies with the thread."""
+        """Run one job under the device's lock. The thread must outlive the child, which dies with the thread."""
         held, lock, job_fields = [], None, order["job"]
         deadline_s, build_deadline_s = limits
 
@@ -628,7 +633,7 @@ class Agent(object):
         return None
 
     def watched(self, job, order, deadline_s, lock):
-        """The child's answer with what the sensors saw meanwhile."""
+        """Return the child's answer with the sensors' readings during its run."""
         sensors = part("sensors")
         power = sensors.power()
         order["job"]["energy_s"] = ENERGY_S if power else 0
@@ -641,7 +646,7 @@ class Agent(object):
         finally:
             during = watch.stop()
         timed, window = value.pop("timed_window", None), value.pop("energy_window", None)
-        if timed:  # clocks rise and fall while a process starts, which is not timed
+        if timed:  # only this window counts: clocks rise and fall while a process starts
             during = watch.stop(timed["from_s"], timed["to_s"])
         if window:
             value["energy_mj"] = sensors.energy(
@@ -650,7 +655,7 @@ class Agent(object):
         return dict(value, during=during), raw
 
     def make_ready(self, request, job, order, held, lock, deadline_s):
-        """Puts paths in the place of digests, building engines where the runtime has such; the seconds it took."""
+        """Replace digests by paths, building engines where the runtime has such; return the seconds of builds."""
         fields, builds, built = order["job"], runtime_part(order["runtime"]).BUILDS, {"build_s": 0.0}
         for name in ("model", "reference", "data"):
             if name not in fields:
@@ -665,7 +670,7 @@ class Agent(object):
         return built
 
     def engine(self, request, job, fields, digest_, held, lock, deadline_s):
-        """(path, seconds spent) of the engine of a stored model; kept, and built once for the same options."""
+        """Return (path, seconds spent) of a stored model's engine, kept and built once for the same options."""
         version = self.found["runtimes"].get(fields["runtime"])
         options = [ENGINES, digest_, fields["runtime"], version]
         options += [fields["precision"], fields["workspace_mb"], fields["threads"]]
@@ -689,7 +694,7 @@ class Agent(object):
         return self.engines.path(key), time.monotonic() - began_s
 
     def watch(self):
-        """Ends everything when the controller has not been heard of for too long."""
+        """End everything when the controller has been silent for too long."""
         while True:
             time.sleep(min(1.0, self.silence_s / 4))
             if time.monotonic() - self.wire.heard_s > self.silence_s:
@@ -712,7 +717,7 @@ OPS = {
 
 
 def main():
-    """Serves the controller at the other end of stdin and stdout."""
+    """Serve the controller at the other end of stdin and stdout."""
     wire = Wire(*take_pipes())
     os.umask(0o077)
     try:

@@ -1,4 +1,4 @@
-"""A named target: how it is entered, what it says of itself, what it can do with its runtimes."""
+"""Describe a device: its entry, the facts it reports, and the capabilities of its runtimes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-# Highest ONNX opset by ONNX Runtime version, from its table of compatibility. It grew after 1.18, but no
+# Highest ONNX opset by ONNX Runtime version, from its table of compatibility. Versions after 1.18 read more, but no
 # graph of ours needs more, so no more is claimed.
 ONNXRUNTIME_OPSETS = (
     ((1, 18), 21),
@@ -20,72 +20,120 @@ ONNXRUNTIME_OPSETS = (
     ((1, 9), 15),
     ((1, 8), 14),
 )
-# Of TensorRT's ONNX parser, from docs/operators.md of onnx-tensorrt. 11 reads more, which no graph of ours needs.
+# Highest ONNX opset by TensorRT version, from docs/operators.md of onnx-tensorrt. TensorRT 11 reads more, which no
+# graph of ours needs.
 TENSORRT_OPSETS = (((10, 0), 20), ((8, 4), 17))
-OPSET_ANYWHERE = 13  # read by every runtime we know of
+OPSET_ANYWHERE = 13  # opset that every known runtime reads
 
-# Which runtimes compute where, by preference where no profile says otherwise.
+# Runtimes by processor, in order of preference where no profile says otherwise.
 ON_GPU = ("tensorrt", "trtexec", "onnxruntime:tensorrt", "onnxruntime:cuda")
 ON_CPU = ("onnxruntime", "openvino", "onnxruntime:openvino", "ncnn")
 # Compute capabilities that do not follow the rule "from 5.3 on fast fp16, from 7.0 on int8 too", from NVIDIA's
 # table of hardware and precision: 6.1 (GTX 10xx, P4) computes fp16 at 1/64 of its speed, but has DP4A.
 SLOW_FP16 = ((6, 1),)
 EARLY_INT8 = ((6, 1),)
-SPARSE_SM = (8, 0)  # whose tensor cores skip two of four weights, and all after it
+SPARSE_SM = (8, 0)  # lowest compute capability with tensor cores that skip two of four weights
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One node of what a runtime runs, after its own optimizing and fusing."""
+    """Describe one node of the graph that a runtime runs, after its own optimizing and fusing.
+
+    Attributes:
+        name: The runtime's name of the node.
+        type: Operator in the runtime's own words: QLinearConv, Reorder, CaskConvolution.
+        precision: fp32, fp16, bf16 or int8; empty where the runtime does not report it.
+        ms: Milliseconds of one run; 0 where the runtime does not report them.
+    """
 
     name: str
-    type: str  # in the runtime's own words: QLinearConv, Reorder, CaskConvolution
-    precision: str  # fp32 | fp16 | bf16 | int8; empty where it is not told
-    ms: float  # of one run; 0 where it is not told
+    type: str
+    precision: str
+    ms: float
 
 
 @dataclass(frozen=True)
 class Int8Recipe:
-    """How a graph is quantized for one target. Weights are always int8 and per channel.
+    """Describe how a graph is quantized for one target. Weights are always int8 and per channel.
 
-    A CPU without VNNI multiplies u8 x s8 with VPMADDUBSW, whose 16-bit sums saturate on full-range weights,
-    so there `weight_bits` is 7. TensorRT takes symmetric activations only.
+    A CPU without VNNI multiplies u8 x s8 with VPMADDUBSW. Its 16-bit sums saturate on full-range weights,
+    so `weight_bits` is 7 there. TensorRT takes symmetric activations only.
+
+    Attributes:
+        activation: Type of activations: uint8 or int8.
+        symmetric: Whether activations have zero point 0.
+        weight_bits: Bits used of each weight: 7 or 8.
     """
 
-    activation: str  # uint8 | int8
-    symmetric: bool  # activations with zero point 0
-    weight_bits: int  # 7 | 8
+    activation: str
+    symmetric: bool
+    weight_bits: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Capabilities:
-    """What the space is cut to. Read from the device, never assumed."""
+    """Hold the limits that a search space is cut to. They are read from the device, never assumed.
 
-    precisions: tuple[str, ...]  # subset of fp32, fp16, int8: the ones that can pay here
-    why_not: dict[str, str]  # precision left out -> the reason, one line
+    Attributes:
+        precisions: Subset of fp32, fp16 and int8 that can pay here.
+        why_not: Precision left out -> the reason, one line.
+        int8: The recipe for int8 graphs; None where int8 is left out.
+        threads_max: Largest useful number of CPU threads.
+        opset_max: Highest ONNX opset that all of the runtimes read.
+        runtimes: The runtimes that these limits hold for.
+        no_sparsity: Why 2:4 sparse weights can't pay here, one line; empty where they can.
+        basis: Precision -> how it is known whether it runs, one line.
+    """
+
+    precisions: tuple[str, ...]
+    why_not: dict[str, str]
     int8: Int8Recipe | None
     threads_max: int
     opset_max: int
-    runtimes: tuple[str, ...]  # the ones this holds for
-    no_sparsity: str = ""  # why 2:4 sparse weights can't pay here, one line; empty where they can
-    basis: Mapping[str, str] = field(default_factory=dict)  # precision -> how it is known whether it runs, one line
+    runtimes: tuple[str, ...]
+    no_sparsity: str = ""
+    basis: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A CUDA device."""
+    """Describe a CUDA device.
+
+    Attributes:
+        name: CUDA's name of it.
+        sm: Compute capability, such as "5.3".
+        memory_mb: Memory in MB.
+        unified: Whether it shares the memory of the CPU, as on every Jetson.
+    """
 
     name: str
-    sm: str  # compute capability, "5.3"
+    sm: str
     memory_mb: int
-    unified: bool  # shares the memory of the CPU, as on every Jetson
+    unified: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """The device's own answer to `hello`, checked."""
+    """Hold the device's own answer to `hello`, checked.
 
-    machine: str  # x86_64 | aarch64 | ...
+    Attributes:
+        machine: Processor architecture: x86_64, aarch64, ...
+        cpu: Name of the processor.
+        cpu_flags: Instruction sets, as /proc/cpuinfo names them.
+        cores: Cores that the agent may use.
+        memory_mb: Memory in MB.
+        python: Version of the Python that runs the agent.
+        boot_id: Identifier of the time since the last boot.
+        kernel: Version of the Linux kernel.
+        runtimes: Name, such as onnxruntime or onnxruntime:cuda -> version.
+        board: The device tree's model, or DMI's product name.
+        compatible: Strings of the device tree: ("nvidia,p3450-0000", "nvidia,tegra210").
+        release: "L4T 32.7.6", or PRETTY_NAME of os-release.
+        gpu: The CUDA device; None where there is none.
+        simulated: Whether the device is a simulated board.
+    """
+
+    machine: str
     cpu: str
     cpu_flags: tuple[str, ...]
     cores: int
@@ -93,15 +141,15 @@ class Facts:
     python: str
     boot_id: str
     kernel: str
-    runtimes: dict[str, str]  # name, such as onnxruntime or onnxruntime:cuda -> version
-    board: str = ""  # the device tree's model, or DMI's product name
-    compatible: tuple[str, ...] = ()  # of the device tree: ("nvidia,p3450-0000", "nvidia,tegra210")
-    release: str = ""  # "L4T 32.7.6", or PRETTY_NAME of os-release
+    runtimes: dict[str, str]
+    board: str = ""
+    compatible: tuple[str, ...] = ()
+    release: str = ""
     gpu: Gpu | None = None
     simulated: bool = False
 
     def fingerprint(self) -> str:
-        """12 hex digits that change when timings taken before are no longer comparable."""
+        """Return 12 hex digits that change when earlier timings are no longer comparable."""
         gpu = [self.gpu.name, self.gpu.sm] if self.gpu else None
         stable = [
             *(self.machine, self.cpu, self.cores, self.kernel, sorted(self.runtimes.items())),
@@ -112,46 +160,74 @@ class Facts:
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """What is known of a kind of board before one is seen: a `[profiles.<name>]` table of a devices.toml.
+    """Describe a kind of board before one is connected: a `[profiles.<name>]` table of a devices.toml.
 
-    A device is of the kind when one of `compatible` or `board` fits what it says of itself (or neither is given),
+    A device is of the kind when one of `compatible` or `board` fits the facts that it reports (or neither is given),
     and `machine` and `gpu` do. A profile with none of the four is entered by name only, never detected.
+
+    Attributes:
+        name: Name of the table.
+        title: Description for people.
+        aliases: Names that several kinds may share: nano.
+        compatible: Shell patterns, of which one fits one device-tree string.
+        board: A part of the board's name.
+        machine: Processor architecture; empty for any.
+        gpu: Whether the kind needs a CUDA device.
+        python: The interpreter that finds the board's own packages.
+        runtimes: Runtimes in order of preference.
+        workspace_mb: Memory that an engine builder may take, in MB.
+        prepare: Shell commands that lock the clocks: offered, never run unless entered.
+        restore: Shell commands that undo `prepare`.
+        install: How to install a runtime, one line.
     """
 
     name: str
     title: str
-    aliases: tuple[str, ...] = ()  # names that several kinds may share: nano
-    compatible: tuple[str, ...] = ()  # shell patterns, of which one fits one device-tree string
-    board: str = ""  # a part of the board's name
+    aliases: tuple[str, ...] = ()
+    compatible: tuple[str, ...] = ()
+    board: str = ""
     machine: str = ""
-    gpu: bool = False  # needs a CUDA device
-    python: str | None = None  # the interpreter that sees the board's own packages
-    runtimes: tuple[str, ...] = ()  # by preference
-    workspace_mb: int = 1024  # that an engine builder may take
-    prepare: tuple[str, ...] = ()  # shell commands that lock the clocks: offered, never run unless entered
-    restore: tuple[str, ...] = ()  # and that undo it
-    install: str = ""  # how to get a runtime there, one line
+    gpu: bool = False
+    python: str | None = None
+    runtimes: tuple[str, ...] = ()
+    workspace_mb: int = 1024
+    prepare: tuple[str, ...] = ()
+    restore: tuple[str, ...] = ()
+    install: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """One entry of a `devices.toml`, or a name that ssh is asked about."""
+    """Describe one entry of a `devices.toml`, or a name that ssh is asked about.
+
+    Attributes:
+        name: The name that `--device` takes.
+        profile: Name or alias of a profile; None: detected from the facts.
+        host: Host as ssh knows it; None: this machine.
+        python: Interpreter on the device; None: python3, or on this machine the one running now.
+        runtime: The runtime to use; None: the first of the profile that the device has.
+        ssh_config: File for ssh -F.
+        prepare: Shell commands before a search, as the user entered them.
+        restore: Shell commands after a search.
+        workspace_mb: Memory that an engine builder may take, in MB; None: the profile's.
+        simulated: The text after "sim:" of a simulated board.
+    """
 
     name: str
-    profile: str | None  # None: whatever it says it is
-    host: str | None  # as ssh knows it; None: this machine
-    python: str | None  # interpreter there; None: python3, or the one running now
-    runtime: str | None  # None: the profile's first that the device has
-    ssh_config: str | None = None  # file for ssh -F
-    prepare: tuple[str, ...] = ()  # shell commands before a search, as the user entered them
-    restore: tuple[str, ...] = ()  # and after it
+    profile: str | None
+    host: str | None
+    python: str | None
+    runtime: str | None
+    ssh_config: str | None = None
+    prepare: tuple[str, ...] = ()
+    restore: tuple[str, ...] = ()
     workspace_mb: int | None = None
-    simulated: str | None = None  # what came after "sim:"
+    simulated: str | None = None
 
 
 @dataclass(frozen=True)
 class RuntimeFit:
-    """What one runtime makes of this device."""
+    """Hold the limits of one runtime on this device."""
 
     why_not: dict[str, str]
     int8: Int8Recipe | None
@@ -165,15 +241,18 @@ def capabilities(
     seen: Mapping[str, Mapping[str, str]] | None = None,
     basis: Mapping[str, str] | None = None,
 ) -> Capabilities:
-    """What a device with these facts can do with every one of these runtimes, and why not the rest.
+    """Return what a device with these facts can do with every one of these runtimes, and why not the rest.
 
     int8 follows the strictest recipe among them, so that one graph serves all.
 
     Args:
-        facts: What the device says of itself.
-        runtimes: Those that are to be used.
-        seen: Runtime -> precision that a probe did not see running in it -> the reason.
+        facts: Facts that the device reported.
+        runtimes: The runtimes to be used.
+        seen: Runtime -> precision that did not run in it in a probe -> the reason.
         basis: Precision -> how it is known whether it runs.
+
+    Returns:
+        The capabilities common to all of the runtimes.
     """
     fits = [_fit(facts, runtime) for runtime in runtimes] or [_unfit("no runtime is chosen")]
     why_not: dict[str, str] = {}
@@ -220,7 +299,7 @@ def _gpu_refusals(gpu: Gpu | None, runtime: str) -> dict[str, str]:
         refused["fp16"] = f"{named} has no fast fp16 arithmetic"
     if sm < (7, 0) and sm not in EARLY_INT8:
         refused["int8"] = f"{named} has no int8 arithmetic"
-    elif runtime == "onnxruntime:cuda":  # it has no kernel for QLinearConv: such nodes go to the CPU and back
+    elif runtime == "onnxruntime:cuda":  # no kernel for QLinearConv: such nodes are copied to the CPU and back
         refused["int8"] = "ONNX Runtime's CUDA provider has no int8 convolution; tensorrt and onnxruntime:tensorrt do"
     return refused
 
@@ -251,7 +330,7 @@ def _cpu_int8(facts: Facts) -> Int8Recipe | None:
     if facts.machine.lower() in ("x86_64", "amd64"):
         vnni = set(facts.cpu_flags) & {"avx512_vnni", "avx_vnni", "amx_int8"}
         return Int8Recipe("uint8", symmetric=False, weight_bits=8 if vnni else 7)
-    if facts.machine.lower() in ("aarch64", "arm64"):  # sums in 32 bits, with the dot product or without
+    if facts.machine.lower() in ("aarch64", "arm64"):  # 32-bit sums, with the dot product instruction or without
         return Int8Recipe("uint8", symmetric=False, weight_bits=8)
     return None
 
@@ -265,17 +344,17 @@ def _strictest(recipes: Sequence[Int8Recipe]) -> Int8Recipe:
 
 
 def _opset(facts: Facts, runtime: str) -> int:
-    """The highest opset the runtime's installed version reads; a version that is not known reads the least."""
+    """Return the highest opset that the runtime's installed version reads; for an unknown version, OPSET_ANYWHERE."""
     tables = {"onnxruntime": ONNXRUNTIME_OPSETS, "tensorrt": TENSORRT_OPSETS, "trtexec": TENSORRT_OPSETS}
     number = version_of(facts.runtimes.get(runtime, ""))
     table = tables.get(runtime.split(":")[0], ())
     opset = next((opset for least, opset in table if number >= least), OPSET_ANYWHERE)
-    if runtime == "onnxruntime:tensorrt":  # what TensorRT's own parser can't read would run elsewhere, unasked
+    if runtime == "onnxruntime:tensorrt":  # nodes that TensorRT's own parser can't read would silently run elsewhere
         return min(opset, _opset(facts, "tensorrt"))
     return opset
 
 
 def version_of(text: str) -> tuple[int, int]:
-    """(major, minor) of a version such as 8.2.1 or 1.10.0rc1; (0, 0) where it is none."""
+    """Return (major, minor) of a version such as 8.2.1 or 1.10.0rc1; (0, 0) where it is none."""
     found = re.match(r"(\d{1,4})\.(\d{1,4})", text)
     return (int(found[1]), int(found[2])) if found else (0, 0)

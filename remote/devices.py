@@ -1,4 +1,4 @@
-"""python -m remote.devices: the boards that can be named with --device: list them, add one, show one."""
+"""Run `python -m remote.devices`: list, add and show the boards that can be named with --device."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from remote.device import Capabilities, Device, Facts, Profile
 from remote.errors import DeviceConfigError, DeviceError
+from remote.exit_codes import DEVICE, INTERRUPTED, OK, USER
 from remote.inventory.device_files import DeviceTable, check_name, device_files, entries, format_path, to_device
 from remote.inventory.register import add
 from remote.inventory.resolve import find_profiles, load_device, profiles, settle, with_python
@@ -19,8 +20,8 @@ from remote.inventory.setup_commands import undo_left
 if TYPE_CHECKING:
     from remote.link.session import Session
 
-OK, USER, DEVICE, INTERRUPTED = 0, 2, 4, 130
 
+PROG = "python -m remote.devices"
 DESCRIPTION = "The boards that can be named with --device: list them, add one, show one."
 
 EPILOG = """\
@@ -42,12 +43,12 @@ exit codes:
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
+def parser(prog: str = PROG) -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     p = argparse.ArgumentParser(
-        prog="python -m remote.devices",
+        prog=prog,
         description=DESCRIPTION,
-        epilog=EPILOG,
+        epilog=EPILOG.replace(PROG, prog),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = p.add_subparsers(dest="verb", required=True, metavar="list|add|show")
@@ -74,9 +75,14 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The exit code of one command."""
-    args = parser().parse_args(argv)
+def main(argv: list[str] | None = None, prog: str = PROG) -> int:
+    """Run one command and return its exit code.
+
+    Args:
+        argv: Arguments; None for those of the process.
+        prog: The program's name in help texts.
+    """
+    args = parser(prog).parse_args(argv)
     try:
         return {"list": _list, "add": _add, "show": _show}[args.verb](args)
     except DeviceConfigError as error:
@@ -91,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    """Both tables. A wrong entry is shown as such, and makes the exit code that of a user's error."""
+    """Print both tables. A wrong entry is marked as such, and makes the exit code that of a user's error."""
     from remote.inventory.tables import all_devices, all_profiles, show
 
     devices, wrong = all_devices()
@@ -100,7 +106,7 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _add(args: argparse.Namespace) -> int:
-    """Checks the entry, against the device too if asked, and writes it."""
+    """Check the entry, against the device too if asked, and write it."""
     from remote.inventory.tables import board_of
 
     file = args.file or device_files()[1]
@@ -121,7 +127,7 @@ def _add(args: argparse.Namespace) -> int:
 
 
 def _warn(name: str, written: Path) -> None:
-    """Says so where the entry will not be found, or another of its name before it."""
+    """Print a note where the entry will not be found, or another file has an entry of the same name before it."""
     if written.resolve() not in {file.resolve() for file in device_files()}:
         print(
             f"note: nothing looks there, only in {' and '.join(map(format_path, device_files()[:2]))}", file=sys.stderr
@@ -131,7 +137,7 @@ def _warn(name: str, written: Path) -> None:
 
 
 def _table_of(args: argparse.Namespace) -> dict[str, Any]:
-    """The table that the options of `add` describe."""
+    """Return the table that the options of `add` describe."""
     config = args.ssh_config and str(Path(args.ssh_config).expanduser().absolute())
     if config and not Path(config).is_file():
         raise DeviceConfigError(f"--ssh-config {args.ssh_config}: there is no such file")
@@ -147,7 +153,11 @@ def _table_of(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _commands(name: str, known: tuple[Profile, ...]) -> dict[str, list[str]]:
-    """The profile's commands, as an entry has them. Raises UnknownDevice where it has none, or is not known."""
+    """Return the profile's commands in the form of an entry.
+
+    Raises:
+        DeviceConfigError: The profile has none, or is not known.
+    """
     found = {(kind.prepare, kind.restore) for kind in known}
     if len(found) != 1:
         raise DeviceConfigError(
@@ -174,7 +184,7 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _ask_all(device: Device) -> tuple[Facts, Capabilities | None]:
-    """What the device says of itself, and what the runtime it is used with was seen to do."""
+    """Return the facts that the device reports, and the capabilities that probes of its runtime confirmed."""
     from evaluators.device_probes import DeviceProbes, default_folder
     from evaluators.device_space import able_to
     from remote.link.retrying_session import RetryingSession, RetryPolicy
@@ -188,16 +198,16 @@ def _ask_all(device: Device) -> tuple[Facts, Capabilities | None]:
 
 @contextlib.contextmanager
 def _open_session(device: Device) -> Iterator[Session]:
-    """Context manager that yields an open session with a device that is as no run left it."""
-    from remote.link.session import Session  # starts threads and processes, which the other verbs have no use for
+    """Context manager that yields an open session with a device, after undoing what a killed run left prepared."""
+    from remote.connect import open_session
 
-    with Session.open(device) as session:
+    with open_session(device) as session:
         undo_left(device, session.facts)
         yield session
 
 
 def _ask(device: Device) -> Facts:
-    """What the device says of itself."""
+    """Return the facts that the device reports."""
     with _open_session(device) as session:
         return session.facts
 

@@ -1,4 +1,4 @@
-"""python -m remote.doctor: is a device fit to be measured, and if not, which command mends it?"""
+"""Run `python -m remote.doctor`: check whether a device is fit to be measured, and name the command that mends it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from remote.checks.check import Check, RuntimeTrial, UntrustedReply, fit
 from remote.checks.clocks import pace
 from remote.checks.competing_load import company
 from remote.checks.software import software
+from remote.connect import open_session
 from remote.device import Device, Facts, Profile
 from remote.errors import DeviceConfigError, DeviceError
+from remote.exit_codes import DEVICE, INTERRUPTED, NOTHING_FITS, OK, USER
 from remote.inventory.resolve import detect, load_device, settle
 from remote.inventory.setup_commands import undo_left
-from remote.link.session import Session
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-FIT, BUG, USER, UNFIT, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 4, 130
+PROG = "python -m remote.doctor"
 PINGS = 5
 STYLES = {"ok": "green", "warn": "yellow", "bad": "bold red"}
 
@@ -56,20 +57,33 @@ exit codes:
 
 
 class DoctorSession(Protocol):
-    """The part of a session that the doctor needs; what tries the runtimes needs a whole one."""
+    """Describe the part of a session that the doctor needs; trying the runtimes needs a whole session."""
 
     facts: Facts
 
-    def survey(self) -> dict[str, Any]: ...
+    def survey(self) -> dict[str, Any]:
+        """Return everything that the doctor checks."""
+        ...
 
-    def ping(self) -> None: ...
+    def ping(self) -> None:
+        """Make one round trip."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """End the connection."""
+        ...
 
 
 @dataclass(frozen=True)
 class Report:
-    """All that was found about one device."""
+    """Hold all findings about one device.
+
+    Attributes:
+        device: Name of the device.
+        profile: Name of its profile; None where no profile fits.
+        simulated: Whether it is a simulated board.
+        checks: The checks, in the order of the table.
+    """
 
     device: str
     profile: str | None
@@ -78,15 +92,16 @@ class Report:
 
     @property
     def fit(self) -> bool:
+        """Return whether the device is fit to be measured."""
         return fit(self.checks)
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
+def parser(prog: str = PROG) -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     p = argparse.ArgumentParser(
-        prog="python -m remote.doctor",
+        prog=prog,
         description="Is a device fit to be measured, and if not, which command mends it?",
-        epilog=EPILOG,
+        epilog=EPILOG.replace(PROG, prog),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("name", metavar="NAME", help="a device of devices.toml, or a host that ssh knows")
@@ -96,20 +111,38 @@ def parser() -> argparse.ArgumentParser:
 
 Tries = Callable[
     [Any, Device, str], Mapping[str, RuntimeTrial]
-]  # session, settled device, who has it now -> by runtime
+]  # (session, settled device, holder of the lock) -> trial by runtime
 
 
 def try_runtimes(session: Any, device: Device, holder: str) -> Mapping[str, RuntimeTrial]:
-    """Run a small model in each runtime of a connected device; see `evaluators.runtime_checks`."""
-    from evaluators.runtime_checks import try_runtimes  # onnx, which --help has no use for
+    """Run a small model in each runtime of a connected device; see `evaluators.runtime_checks`.
+
+    Args:
+        session: An open session.
+        device: The settled entry.
+        holder: The holder of the device's lock; empty where it is free.
+
+    Returns:
+        Runtime -> the outcome of its trial.
+    """
+    from evaluators.runtime_checks import try_runtimes  # imports onnx, which --help does not need
 
     return try_runtimes(session, device, holder)
 
 
 def examine(
-    device: Device, connect: Callable[[Device], DoctorSession] = Session.open, tries: Tries = try_runtimes
+    device: Device, connect: Callable[[Device], DoctorSession] = open_session, tries: Tries = try_runtimes
 ) -> Report:
-    """What was found about a device. Raises DeviceError where it can't be reached."""
+    """Connect to a device and return all findings about it.
+
+    Args:
+        device: An entry, or this machine, or a simulated board.
+        connect: Opens the session.
+        tries: Runs a small model in each runtime.
+
+    Raises:
+        DeviceError: The device can't be reached.
+    """
     began_s = time.monotonic()
     patient = connect(device)
     try:
@@ -133,8 +166,16 @@ def _ping_ms(patient: DoctorSession) -> float:
 
 
 def profile_of(device: Device, facts: Facts) -> tuple[Profile | None, str, Device]:
-    """(what kind of board it is, what is wrong with the entry or "", the entry with what was left open filled in)."""
-    runtimes = facts.runtimes or {"none": ""}  # settling refuses a device without any, which is a check of its own here
+    """Return the device's profile, the fault of its entry, and the entry with open fields filled in.
+
+    Args:
+        device: The entry.
+        facts: Facts that the device reported.
+
+    Returns:
+        The profile or None, one line about a wrong entry or "", and the settled device.
+    """
+    runtimes = facts.runtimes or {"none": ""}  # settle refuses a device without any, which is a check of its own here
     runtime = device.runtime if facts.runtimes else None
     try:
         settled, profile = settle(replace(device, runtime=runtime), replace(facts, runtimes=runtimes))
@@ -144,7 +185,13 @@ def profile_of(device: Device, facts: Facts) -> tuple[Profile | None, str, Devic
 
 
 def board(facts: Facts, profile: Profile | None, mismatch: str) -> Check:
-    """What the device is."""
+    """Return the check that names the board.
+
+    Args:
+        facts: Facts that the device reported.
+        profile: Its profile, or None.
+        mismatch: One line about a wrong entry; empty where it is right.
+    """
     if mismatch:
         return Check("board", "bad", mismatch, "correct its entry in devices.toml")
     kind = f"profile {profile.name}" if profile else "no profile fits: it is used as it is"
@@ -159,24 +206,32 @@ def judge(
     tried: Mapping[str, RuntimeTrial] | None = None,
     used: str | None = None,
 ) -> list[Check]:
-    """Every check that needs no connection. Nothing in the survey is believed that makes no sense."""
+    """Run every check that needs no connection. Implausible survey values are ignored.
+
+    Args:
+        facts: Facts that the device reported.
+        survey: Its answer to `survey`.
+        profile: Its profile, or None.
+        tried: Runtime -> outcome of a small model in it.
+        used: The runtime that a search would use.
+    """
     shown = UntrustedReply(survey)
     runs = software(facts, shown, profile, tried, used)
     return [*runs, *(check for look in (room, pace, company) for check in look(facts, shown, profile))]
 
 
 def table(report: Report) -> RenderableType:
-    """A renderable for rich."""
+    """Return a table of the report for rich."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
     simulated = ", simulated" if report.simulated else ""
-    title = Text(f"{report.device}{simulated}")  # as every cell: text, and never markup
+    title = Text(f"{report.device}{simulated}")  # text, never markup, as every cell
     drawn = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for name in ("", "what", "found"):
         drawn.add_column(name, overflow="fold")
-    for check in report.checks:  # Text takes words literally: nothing a device says is markup
+    for check in report.checks:  # Text is literal, so that no text from a device is read as markup
         found = Text(check.found)
         if check.mend:
             found.append(f"\n-> {check.mend}", style="cyan")
@@ -188,11 +243,19 @@ def table(report: Report) -> RenderableType:
 
 def main(
     argv: list[str] | None = None,
-    connect: Callable[[Device], DoctorSession] = Session.open,
+    connect: Callable[[Device], DoctorSession] = open_session,
     tries: Tries = try_runtimes,
+    prog: str = PROG,
 ) -> int:
-    """The exit code of one command."""
-    args = parser().parse_args(argv)
+    """Run one command and return its exit code.
+
+    Args:
+        argv: Arguments; None for those of the process.
+        connect: Opens the session.
+        tries: Runs a small model in each runtime.
+        prog: The program's name in help texts.
+    """
+    args = parser(prog).parse_args(argv)
     try:
         report = examine(load_device(args.name), connect, tries)
     except DeviceConfigError as error:
@@ -200,7 +263,7 @@ def main(
         return USER
     except DeviceError as error:
         print(f"device: {error}", file=sys.stderr)
-        return UNREACHABLE
+        return DEVICE
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -210,7 +273,7 @@ def main(
         from rich.console import Console
 
         Console().print(table(report))
-    return FIT if report.fit else UNFIT
+    return OK if report.fit else NOTHING_FITS
 
 
 if __name__ == "__main__":

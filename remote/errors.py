@@ -1,17 +1,36 @@
-"""What can go wrong with a device, told apart by whose fault it is.
+"""Define the root of every exception of this project. The exit codes are in `remote/exit_codes.py`.
 
-UnknownDevice    the user's: no such device, or one that is not what it was entered as
-DeviceError      the device's or the link's: retried, teaches a search nothing
-  Cancelled      asked for by us
-CandidateError   the model's: told to the search
+EdgefrontError
+  UserError                    the request can't be done as it stands; exit code 2
+    SettingsError              search/settings.py: an option or a run folder
+    SpaceError                 spaces/space.py: a space; WeightsError: the weights it starts from
+    DataError                  evaluators/data/dataset.py: a data set
+    DeviceConfigError          a device name, or an entry of a devices.toml
+      SimulationSpecError      remote/simulated/spec.py: a name that begins with `sim:`
+  DeviceError                  the device or the link failed: retried, teaches a search nothing; exit code 4
+    CancelledError             the controller asked for the end of the job
+  HostError                    this machine has no disk, no memory or no right to write; exit code 5
+  CandidateFaultError          the model can't be built, run or trained: reported to the search as a Failure
+    CandidateError             reported by the device
+    UnbuildableError           spaces/candidate.py: NoGainError, UnsupportedOperatorError, ParityError
+    TrainingFailedError        evaluators/training/jobs.py
+    UnknownOperatorError       evaluators/quantization/torch_graph.py
+  WorkerError                  evaluators/fault_attribution.py: the worker process ended without a result
+    WorkerCrashedError, WorkerTimeoutError, HostMemoryError
+  OutOfTimeError               evaluators/training/time_allowance.py: a training can't end within the time limit
+  BusyError, MisfitError, NotAModelError, TooLargeError    caught where they are raised
+
+Code that runs on a device has exceptions of its own (`remote/agent.py`, `remote/onboard/`), since it can import
+nothing else of ours.
 """
 
 from __future__ import annotations
 
 CANDIDATE_KINDS = ("unsupported", "unbuildable", "out_of_memory", "crashed", "timed_out")
-# What a second, fresh process may refute: another's memory, a passing hang. Seen twice it is the model's.
+# Verdicts that a second, fresh process may refute, since other processes may have taken the memory or a hang may
+# pass. A verdict that occurs twice is attributed to the model.
 SUSPECT_KINDS = ("out_of_memory", "crashed", "timed_out")
-# Failures of a device by kind, in a user's words.
+# Failures of a device: kind -> wording for the user.
 DEVICE_KINDS = {
     "link": "connection lost",
     "silent": "silent for too long",
@@ -27,13 +46,38 @@ DEVICE_KINDS = {
 FINAL_KINDS = ("no_reference", "closed", "changed", "no_runtime", "bad_request", "bad_cache", "no_lock", "protocol")
 
 
-class DeviceConfigError(ValueError):
-    """A device name or entry that cannot be used; the message lists what there is."""
+class EdgefrontError(Exception):
+    """Base class of every exception of this project."""
 
 
-class DeviceError(Exception):
-    """The device or the link failed, not what ran on it. `kind` is one of DEVICE_KINDS, or of FINAL_KINDS:
-    those that another try cannot mend.
+class UserError(EdgefrontError, ValueError):
+    """Raised when a user's request can't be fulfilled.
+
+    The message is one line that says what was asked, which values there are, and what to do.
+    """
+
+
+class CandidateFaultError(EdgefrontError):
+    """Raised when a candidate itself can't be built, run or trained."""
+
+
+class HostError(EdgefrontError):
+    """Raised when this machine, not a device or a candidate, can't go on: no disk, no memory, no right to write.
+
+    The message is one line that says what was asked and what to do. Nothing is recorded of the candidate that it
+    interrupted: with room, the same command resumes the run.
+    """
+
+
+class DeviceConfigError(UserError):
+    """Raised when a device name or an entry of a devices.toml can't be used. The message lists the accepted values."""
+
+
+class DeviceError(EdgefrontError):
+    """Raised when the device or the link failed, not the model that ran on it.
+
+    Attributes:
+        kind: One of DEVICE_KINDS, or of FINAL_KINDS, which no retry can mend.
     """
 
     def __init__(self, message: str, kind: str = "failed") -> None:
@@ -42,18 +86,24 @@ class DeviceError(Exception):
 
     @property
     def final(self) -> bool:
+        """Return whether no retry can mend the failure."""
         return self.kind in FINAL_KINDS
 
 
 class CancelledError(DeviceError):
-    """The job was stopped because this side asked for it."""
+    """Raised when a job was stopped because this side cancelled it."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, "closed")
 
 
-class CandidateError(Exception):
-    """The model cannot be built or run on this device. `kind` is one of CANDIDATE_KINDS."""
+class CandidateError(CandidateFaultError):
+    """Raised when the model can't be built or run on this device.
+
+    Attributes:
+        kind: One of CANDIDATE_KINDS.
+        reason: The device's own words, one line.
+    """
 
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(f"{kind}: {reason}")

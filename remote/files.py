@@ -1,4 +1,4 @@
-"""Write files so that each appears whole or not at all, whoever else writes it and however the process ends."""
+"""Write files so that each appears whole or not at all, however many processes write it and however they end."""
 
 from __future__ import annotations
 
@@ -13,18 +13,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-FULL = (errno.ENOSPC, errno.EDQUOT)  # what a file system without room answers
-SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # what a machine answers that can open or map no more
-NAME_MAX = 100  # characters of a file's name that the name of its unfinished form has
+from remote.errors import HostError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)  # errors of a file system without room
+SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # errors of a machine that can open or map no more
+NAME_MAX = 100  # characters of a file's name that are kept in the name of its unfinished part
 PART = re.compile(r"\..+\.[0-9a-f]{12}\.part", re.DOTALL)
-
-
-class HostError(Exception):
-    """Raised when this machine, not a device or a candidate, can't go on: no disk, no memory, no right to write.
-
-    The message is one line that says what was asked and what to do. Nothing is recorded of the candidate whose work it
-    interrupted: with room, the same command goes on.
-    """
 
 
 @contextlib.contextmanager
@@ -61,12 +55,12 @@ def replace_file(path: Path) -> Iterator[Path]:
 
 
 def remove_parts(folder: Path, of: str = "*", older_s: float = 0.0) -> None:
-    """Remove what killed processes left of files that they were writing by `replace_file`.
+    """Remove the unfinished parts that killed processes left behind in `replace_file`.
 
     Args:
-        folder: Where the files lie; not those below.
-        of: Name of the one file that is meant, or a pattern.
-        older_s: Seconds for which nothing was written to what is removed: another process may be at work.
+        folder: Folder of the files; subfolders are left alone.
+        of: Name of one file, or a pattern.
+        older_s: Minimum age of a part in seconds since its last write, since another process may still write it.
     """
     for part in folder.glob(f".{of[:NAME_MAX]}.*.part"):
         with contextlib.suppress(OSError):
@@ -75,23 +69,31 @@ def remove_parts(folder: Path, of: str = "*", older_s: float = 0.0) -> None:
 
 
 def write_file(path: Path, content: str | bytes) -> None:
-    """Write a whole file at once; text is UTF-8. See `replace_file`."""
+    """Write a whole file at once; see `replace_file`.
+
+    Args:
+        path: The file to make or replace.
+        content: Its new content; text is written as UTF-8.
+
+    Raises:
+        OSError: The folder can't be written, or has no room.
+    """
     with replace_file(path) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def append(file: BinaryIO, data: bytes, path: Path, is_synced: bool = True) -> None:
-    """Append to an unbuffered file, on disk when this returns; where that fails nothing is left of it.
+    """Append to an unbuffered file. The data is on disk on return; after a failure nothing of it is left.
 
     Args:
         file: Opened with `path.open("ab", buffering=0)`.
-        data: What to append.
+        data: The bytes to append.
         path: Its name, for the message.
-        is_synced: Whether it must survive a power failure, too.
+        is_synced: Whether the data must survive a power failure, too.
 
     Raises:
         HostError: There is no room, or no right to write.
-        OSError: Anything else.
+        OSError: Any other error of the file system.
     """
     size = os.fstat(file.fileno()).st_size
     try:
@@ -113,6 +115,10 @@ def reserve(path: Path, size: int) -> None:
 
     A sparse file that is mapped raises no error when the disk is full: the process is killed by SIGBUS.
 
+    Args:
+        path: An existing file.
+        size: Bytes to reserve.
+
     Raises:
         OSError: With errno ENOSPC where there is no room.
     """
@@ -126,11 +132,14 @@ def reserve(path: Path, size: int) -> None:
 
 
 def host_error(error: OSError, doing: str) -> HostError | None:
-    """Return what a failed write says of this machine, or None where it says nothing of it.
+    """Return the HostError that a failed write stands for, or None where it says nothing about this machine.
 
     Args:
-        error: What a write, or the making of a file, raised.
-        doing: What was being done, as the beginning of a sentence: `writing runs/steel`.
+        error: The error of a write, or of making a file.
+        doing: The interrupted action, as the beginning of a sentence: `writing runs/steel`.
+
+    Returns:
+        An error with a message that says what to do, or None.
     """
     where = f" ({error.filename})" if error.filename else ""
     if error.errno in FULL:
@@ -145,11 +154,23 @@ def host_error(error: OSError, doing: str) -> HostError | None:
 
 
 def read_or_none(path: Path, parse: Callable[[str], object]) -> object | None:
-    """Return what `parse` makes of a cached text file; None where it is missing or damaged.
+    """Return the parsed content of a cached text file; None where it is missing or damaged.
 
-    For caches alone, whose unreadable entries are as good as absent ones.
+    It is meant for caches alone: an unreadable entry is as good as an absent one.
+
+    Args:
+        path: The file, UTF-8.
+        parse: Converts its text; may raise ValueError, KeyError or TypeError.
     """
     try:
         return parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def home_folder() -> Path | None:
+    """Return the user's home folder; None where neither HOME nor the list of users has one."""
+    try:
+        return Path.home()
+    except RuntimeError:
         return None

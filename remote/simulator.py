@@ -1,7 +1,8 @@
-"""The process behind a `sim:` board: `python -m remote.simulator SPEC NBYTES` speaks the agent's protocol on its pipes.
+"""Run the process behind a `sim:` board.
 
-It is the agent, with its own wire, store and lock; only what would touch the machine (sensors, child processes)
-is a simulated board's, and calls fail as the specification asks. See docs/simulated.md.
+`python -m remote.simulator SPEC NBYTES` speaks the agent's protocol on its pipes. It is the agent, with its own wire,
+store and lock; only the parts that would touch the machine (sensors, child processes) are a simulated board's, and
+calls fail as the specification asks. See docs/simulated.md.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ Value = dict[str, Any]
 
 
 class Job(agent.Job):
-    """A job without a child process: the machine works it out here."""
+    """Run a job without a child process: the simulated machine computes its result."""
 
-    machine: SimulatedMachine  # set once, when the process begins
+    machine: SimulatedMachine  # set once, at the start of the process
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +41,16 @@ class Job(agent.Job):
         self.befall = lambda fault: None
 
     def run(self, order: Value, deadline_s: float, keep: Any = ()) -> tuple[Value, bytes]:
-        """(value, raw bytes) of a child's function."""
+        """Return (value, raw bytes) of a child's function.
+
+        Args:
+            order: The function's name and the job's fields.
+            deadline_s: Seconds after which the job has timed out.
+            keep: Descriptors for the child; not used here.
+
+        Raises:
+            Refused: The job failed, or a fault struck.
+        """
         machine, function, job = self.machine, order["function"], order.get("job", {})
 
         def wait(seconds: float) -> None:
@@ -62,7 +72,11 @@ class Job(agent.Job):
             raise error if isinstance(error, Refused) else _as_a_child_would(error) from None
 
     def _pass(self, seconds: float, deadline_s: float) -> None:
-        """Half of the time, the fault if there is one, the other half. Raises Refused for what ends a job early."""
+        """Sleep half of the time, inject the fault if there is one, and sleep the other half.
+
+        Raises:
+            Refused: The job ends early.
+        """
         late = seconds > deadline_s
         self._sleep(min(seconds, deadline_s) / 2)
         self.befall(self.fault)
@@ -80,7 +94,7 @@ def _as_a_child_would(error: Exception) -> Refused:
 
 
 class SimulatedAgent(agent.Agent):
-    """The agent, whose calls fail now and then. The faults of a job strike in its middle."""
+    """Run the agent with injected failures. The faults of a job strike in its middle."""
 
     def __init__(self, wire: Wire, spec: SimulationSpec, folder: BoardFolder, start: int) -> None:
         super().__init__(wire)
@@ -89,7 +103,12 @@ class SimulatedAgent(agent.Agent):
         self.drawn: dict[int, str] = {}  # request id of a job -> its fault
 
     def draw(self, request: int, op: str) -> str:
-        """The fault that befalls a call, empty for none. Of a drop the wire takes care."""
+        """Draw the fault of a call, empty for none. A drop is carried out by the wire.
+
+        Args:
+            request: Number of the request.
+            op: Name of the operation.
+        """
         self.calls += 1
         fault = self.spec.fault(op, self.start, self.calls)
         if fault == "drop" and op != "put":
@@ -97,9 +116,9 @@ class SimulatedAgent(agent.Agent):
         return fault
 
     def befall(self, fault: str) -> None:
-        """What a fault does at the moment it strikes."""
+        """Apply a fault at the moment it strikes."""
         if fault == "hang":
-            self.silence_s = math.inf  # nothing ends it but the other side
+            self.silence_s = math.inf  # only the other side can end it
             self.wire.hang()
         if fault == "reboot":
             self.past.count(boots=1)
@@ -111,51 +130,60 @@ class SimulatedAgent(agent.Agent):
             raise Refused("no_space", "0 MB free, 64 MB needed")
 
     def stat(self, request: int, fields: Value) -> Value:
+        """Return whether a blob is stored, or fail."""
         self.befall(self.draw(request, "stat"))
         return super().stat(request, fields)
 
     def state(self, request: int, fields: Value) -> Value:
+        """Return the present readings, or fail."""
         self.befall(self.draw(request, "state"))
         return super().state(request, fields)
 
     def put(self, request: int, fields: Value) -> None:
+        """Wait for a blob, or fail."""
         self.drawn[request] = self.draw(request, "put")
         self.befall(self.drawn[request])
         super().put(request, fields)
 
     def take_blob(self, request: int, length: int) -> Value | None:
+        """Receive a blob; in a drop, only half of it."""
         if self.drawn.pop(request, "") == "drop":
             self.wire.left = length // 2
         return super().take_blob(request, length)
 
     def time(self, request: int, fields: Value) -> None:
+        """Begin a timing, with its fault if one is drawn."""
         self.drawn[request] = self.draw(request, "time")
         super().time(request, fields)
 
     def predict(self, request: int, fields: Value) -> None:
+        """Begin a prediction, with its fault if one is drawn."""
         self.drawn[request] = self.draw(request, "predict")
         super().predict(request, fields)
 
     def do(self, request: int, job: Job, *args: Any) -> Value | None:
+        """Run one job with the fault that was drawn for it."""
         job.fault, job.befall = self.drawn.pop(request, ""), self.befall
         return super().do(request, job, *args)
 
     def watched(self, job: Job, order: Value, deadline_s: float, lock: int) -> tuple[Value, bytes]:
+        """Return the machine's answer with the simulated readings during its run."""
         if job.fault == "throttle":
-            job.slowed = self.spec.slowed(self.start, self.calls)
+            job.slowed = self.spec.slowdown(self.start, self.calls)
         value, raw = job.run(order, deadline_s, [lock])
         machine = job.machine
         energy = {} if machine.energy_mj is None else {"energy_mj": machine.energy_mj}
         return value | energy | {"during": machine.during}, raw
 
     def engine(self, request: int, job: Job, *args: Any) -> tuple[str, float]:
+        """Return (path, simulated seconds) of a stored model's engine."""
         job.build_s = 0.0
         path, _ = super().engine(request, job, *args)
         return path, job.build_s
 
 
 def install(machine: SimulatedMachine) -> None:
-    """Puts the machine in the place of this one: the agent's parts, child processes and operations."""
+    """Replace the parts, child processes and operations of the agent by the simulated machine's."""
     agent.PARTS.update(texts())
     agent.LOADED["sensors"] = SimpleNamespace(
         facts=lambda: machine.facts,
@@ -168,7 +196,7 @@ def install(machine: SimulatedMachine) -> None:
 
 
 def main() -> None:
-    """Serves the controller at the other end of stdin and stdout."""
+    """Serve the controller at the other end of stdin and stdout."""
     try:
         text, size = sys.argv[1], int(sys.argv[2])
         spec = parse(text)
@@ -179,7 +207,7 @@ def main() -> None:
     os.umask(0o077)
     try:
         agent.write_all(wire.fd_out, b"\nAGENT-BOOT\n")
-        wire.skip(size)  # the source: ours is here already
+        wire.skip(size)  # the source, which this process has already
         folder = BoardFolder(spec.board.name)
         os.environ |= {"XDG_CACHE_HOME": str(folder.path), "EDGEFRONT_LOCK_DIR": str(folder.path)}
         start, boots = folder.count(starts=1)

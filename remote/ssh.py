@@ -1,4 +1,4 @@
-"""The command line that reaches a board through the system's own ssh, and what its failures mean.
+"""Build the ssh command line that reaches a board, and explain the failures of ssh.
 
 The user's whole set-up counts: ~/.ssh/config, jump hosts, agent, certificates, known hosts. No key enters
 this process, and nothing secret is on the command line. Pure functions; `remote/link/transport.py` runs them.
@@ -15,7 +15,7 @@ from remote.device import Device
 from remote.errors import DeviceConfigError
 
 OPTIONS = (
-    "BatchMode=yes",  # nobody is there to type a password
+    "BatchMode=yes",  # no password can be typed
     "ConnectTimeout=10",
     "ServerAliveInterval=5",
     "ServerAliveCountMax=3",
@@ -24,9 +24,9 @@ OPTIONS = (
     "LogLevel=ERROR",
 )
 # Host key checking is left to the user's configuration, on purpose.
-# What an entry may set for `ssh board` by hand and no program can use: another command, a terminal, no input, no
-# session at all, a client that goes into the background. An older client has no such option, so no entry of its user
-# can set it, and it refuses its name. IgnoreUnknown is no way out: it would replace the user's own.
+# Options that suit `ssh board` by hand and that no program can use: another command, a terminal, no input, no
+# session at all, a client that goes into the background. Each is given from the version that introduced it: an older
+# client refuses its name, and its user can't have set it. IgnoreUnknown is no way out: it would replace the user's own.
 OVERRIDDEN = (
     ((5, 9), "RequestTTY=no"),
     ((7, 6), "RemoteCommand=none"),
@@ -41,8 +41,8 @@ BOOTSTRAP = re.compile(r"[A-Za-z0-9+/=._ \"();,-]+")  # means the same to every 
 
 OLD_PYTHON = re.compile(r"EDGEFRONT-PYTHON (\d{1,3}\.\d{1,3}\.\d{1,3})(?!\S)")  # as remote/agent.py has it
 NO_SUCH_HOST = "no host has that name"
-NOT_RUN = r"not found|no such file|unknown command|permission denied|cannot execute|exec format"  # said by shells
-# What ssh prints before it ends with 255 -> what to do, the first that fits. Texts of OpenSSH 7.6 to 10.
+NOT_RUN = r"not found|no such file|unknown command|permission denied|cannot execute|exec format"  # shells' messages
+# Message of ssh before it ends with 255 -> advice; the first match counts. Texts of OpenSSH 7.6 to 10.
 FAILURES = (
     (
         r"REMOTE HOST IDENTIFICATION HAS CHANGED",
@@ -89,9 +89,12 @@ FAILURES = (
 
 
 def check_host(host: str) -> str:
-    """`host` as it is, if ssh can take it for `host`, `user@host` or an address and for nothing else.
+    """Return `host` unchanged if ssh can take it for `host`, `user@host` or an address and for nothing else.
 
-    Raises UnknownDevice: it may not pass for an option, nor hold anything a shell would heed.
+    It must not pass for an option, nor hold a character that a shell interprets.
+
+    Raises:
+        DeviceConfigError: ssh or a shell could take it for something else.
     """
     found = DESTINATION.fullmatch(host) if len(host) <= 320 else None
     if found and (found["name"] or _is_ipv6(found["address"])):
@@ -109,7 +112,11 @@ def _is_ipv6(text: str) -> bool:
 
 
 def check_python(python: str) -> str:
-    """`python` as it is, if a shell takes it for one word that names a program. Raises UnknownDevice."""
+    """Return `python` unchanged if a shell takes it for one word that names a program.
+
+    Raises:
+        DeviceConfigError: It holds a character that a shell may interpret.
+    """
     if PYTHON.fullmatch(python):
         return python
     raise DeviceConfigError(
@@ -119,9 +126,18 @@ def check_python(python: str) -> str:
 
 
 def ssh_argv(device: Device, boot: str, size: int) -> list[str]:
-    """Command line that starts `boot` (Python, one line) with the argument `size` on the device's host.
+    """Return the command line that starts Python on the device's host.
 
-    The login shell there replaces itself, so that no process stays between ssh and Python. Raises UnknownDevice.
+    The login shell there replaces itself, so that no process stays between ssh and Python.
+
+    Args:
+        device: A device with a host.
+        boot: Python code of one line.
+        size: The code's only argument: bytes of the source that follows on stdin.
+
+    Raises:
+        DeviceConfigError: The device has no host, or its host or its Python can't be used.
+        ValueError: `boot` holds a character that some shell may interpret.
     """
     if not BOOTSTRAP.fullmatch(boot):
         raise ValueError("the bootstrap holds a character that some shell may heed")
@@ -129,7 +145,15 @@ def ssh_argv(device: Device, boot: str, size: int) -> list[str]:
 
 
 def command_argv(device: Device, command: str) -> list[str]:
-    """Command line that has the login shell of the device's host run `command`. Raises UnknownDevice."""
+    """Return the command line that has the login shell of the device's host run a command.
+
+    Args:
+        device: A device with a host.
+        command: The command, as the shell there is to read it.
+
+    Raises:
+        DeviceConfigError: The device has no host, or ssh can't take it.
+    """
     if device.host is None:
         raise DeviceConfigError(f"device {device.name} has no host, so ssh can't be asked for it")
     config = ["-F", device.ssh_config] if device.ssh_config else []
@@ -140,7 +164,7 @@ def command_argv(device: Device, command: str) -> list[str]:
 
 @lru_cache
 def client_version() -> tuple[int, int]:
-    """Return (major, minor) of the ssh client here; (0, 0) where it is none, or not OpenSSH's."""
+    """Return (major, minor) of the ssh client on this machine; (0, 0) where there is none, or it is not OpenSSH's."""
     try:
         done = subprocess.run(["ssh", "-V"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
@@ -149,13 +173,13 @@ def client_version() -> tuple[int, int]:
 
 
 def parse_version(text: str) -> tuple[int, int]:
-    """Return (major, minor) of what `ssh -V` printed, such as `OpenSSH_9.2p1 Debian-2, OpenSSL 3.0.19`."""
+    """Return (major, minor) of the output of `ssh -V`, such as `OpenSSH_9.2p1 Debian-2, OpenSSL 3.0.19`."""
     found = re.match(r"OpenSSH_[A-Za-z_]*(\d{1,3})\.(\d{1,3})", text)
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def why_too_old(said: str) -> str:
-    """Return what to do about a Python that is too old for the agent, by what it printed; empty if it is not."""
+    """Return advice about a Python that is too old for the agent, from its output; empty if it is not too old."""
     found = OLD_PYTHON.search(said)
     if found is None:
         return ""
@@ -166,7 +190,12 @@ def why_too_old(said: str) -> str:
 
 
 def why_failed(status: int | None, stderr_text: str) -> str:
-    """One line: why ssh or the Python it was to start ended with `status`, and what to do about it."""
+    """Return one line that says why ssh, or the Python it was to start, ended, and what to do about it.
+
+    Args:
+        status: Exit status of ssh; None where it is not known.
+        stderr_text: The text that ssh and the board printed.
+    """
     said = _telling_line(stderr_text, NOT_RUN if status in (126, 127) else None)
     if old := why_too_old(stderr_text):
         return old
@@ -176,7 +205,7 @@ def why_failed(status: int | None, stderr_text: str) -> str:
         return f"what is entered as python can't be run there{said}"
     if status == 1 and re.search(r"account is (?:currently )?not available", stderr_text):
         return f"the user may not log in there: name another one, as USER@HOST{said}"
-    if status == 255:  # ssh's own; with any other status the text is the board's, and proves nothing
+    if status == 255:  # ssh's own status; with any other the text is the board's, and proves nothing
         for pattern, advice in FAILURES:
             if re.search(pattern, stderr_text):
                 return f"{advice}{said}"
@@ -187,10 +216,10 @@ def why_failed(status: int | None, stderr_text: str) -> str:
 
 
 def _telling_line(text: str, pattern: str | None) -> str:
-    """The last line that has the pattern, or else what was printed last, in brackets: printable, cut short.
+    """Return the last line that matches the pattern, or else the last line printed: in brackets, printable, cut short.
 
-    A shell may quote the command below its message, as fish does, and mark the word by a row of carets. Empty if
-    nothing was printed.
+    A shell may quote the command below its message, as fish does, and mark the word by a row of carets. The result is
+    empty if nothing was printed.
     """
     lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
     lines = [line for line in lines if pattern and re.search(pattern, line, re.I)] or lines

@@ -1,0 +1,1 @@
+"""Write the results of a run as HTML, tables, pictures, terminal output and a model bundle."""

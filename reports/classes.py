@@ -1,4 +1,4 @@
-"""What a model does class by class: which classes it finds, which it takes for others, and which it never gives."""
+"""Report a model's results by class: recall, precision, confusions, and classes that it never predicts."""
 
 from __future__ import annotations
 
@@ -11,29 +11,37 @@ from evaluators.measurement import TOP1, Accuracy, Measurement
 from reports.trial_table import same
 from search.result import Result
 
-ALL, WORST = 20, 10  # up to so many classes all are shown, of more the worst
-TAKEN, NAMED = 3, 5  # of what a class is taken for, and of the classes that one warning names
+ALL, WORST = 20, 10  # number of classes up to which all are shown; number of worst classes shown beyond it
+TAKEN, NAMED = 3, 5  # number of confusions listed per class, and of classes named in one warning
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassRow:
-    """One class as one model sees it."""
+    """Describe one class in the predictions of one model.
+
+    Attributes:
+        name: Name of the class.
+        images: Number of images of the class.
+        recall: Share of its images that are predicted correctly, 0..1; None without images.
+        precision: Share of the images predicted as this class that belong to it, 0..1; None if there are none.
+        taken_for: Most frequent wrong predictions for its images, such as `scratches (3), patches (1)`.
+    """
 
     name: str
     images: int
-    recall: float | None  # share of its images that were right; None without images
-    precision: float | None  # share of the images given this class that are of it; None where none was
-    taken_for: str  # `scratches (3), patches (1)`: what its images were wrongly taken for
+    recall: float | None
+    precision: float | None
+    taken_for: str
 
 
 @dataclass(frozen=True)
 class HeatMap:
-    """A confusion matrix of a few classes.
+    """Hold the confusion matrix of a few classes.
 
     Attributes:
-        names: Of rows and columns.
-        cells: One row a label: (images, share of the label's images) by predicted class.
-        others: Images by label that were given a class that is not shown.
+        names: Class names of the rows and columns.
+        cells: One row per label, with (images, share 0..1 of the label's images) by predicted class.
+        others: By label, the number of images predicted as a class that is not shown.
     """
 
     names: tuple[str, ...]
@@ -43,9 +51,18 @@ class HeatMap:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassReport:
-    """Choice or baseline, class by class."""
+    """Hold the results of the choice or the baseline by class.
 
-    what: str  # choice | baseline
+    Attributes:
+        what: `choice` or `baseline`.
+        candidate: Description of the candidate.
+        split: Split whose images were predicted.
+        shown: Rows of the shown classes.
+        classes: Number of all classes.
+        matrix: Confusion matrix of the shown classes.
+    """
+
+    what: str
     candidate: str
     split: str
     shown: tuple[ClassRow, ...]
@@ -54,9 +71,9 @@ class ClassReport:
 
 
 def by_class(result: Result) -> list[ClassReport]:
-    """Return choice and baseline class by class, on the test images or, where those were not seen, on validation.
+    """Return the results of choice and baseline by class, on the test images or else on the validation images.
 
-    Of more than `ALL` classes the `WORST`, by recall, are shown. Empty where classes are not told apart.
+    Of more than `ALL` classes, the `WORST` by recall are shown. The list is empty if confusions were not recorded.
     """
     found = []
     for what, measurement in (("choice", result.choice), ("baseline", result.baseline)):
@@ -69,12 +86,12 @@ def by_class(result: Result) -> list[ClassReport]:
 
 
 def final(measurement: Measurement | None) -> Accuracy | None:
-    """Return the accuracy on the test images, or on validation images where those were not seen."""
+    """Return the accuracy on the test images, or on the validation images if there is no test result."""
     return (measurement.test or measurement.accuracy) if measurement else None
 
 
 def class_warnings(result: Result) -> list[str]:
-    """Return one line if the choice misses classes: a recall of 0, or far below the median class by more than noise."""
+    """Return one line if the choice misses classes: their recall is 0, or below the median class by more than noise."""
     accuracy = final(result.choice)
     if result.choice is None or accuracy is None or accuracy.confusion is None:
         return []
@@ -94,13 +111,18 @@ def class_warnings(result: Result) -> list[str]:
 
 
 def summary(accuracy: Accuracy, names: Sequence[str]) -> dict[str, Any]:
-    """Return the scores by class as plain values; empty where classes are not told apart."""
+    """Return the scores by class as plain values; empty if confusions were not recorded.
+
+    Args:
+        accuracy: A result on one split.
+        names: Class names by index.
+    """
     confusion = accuracy.confusion
     if confusion is None:
         return {}
     rows = zip(confusion.counts, confusion.recalls(), confusion.precisions(), strict=True)
     return {
-        "balanced": confusion.balanced()[0],
+        "balanced": confusion.score_balanced()[0],
         "macro_f1": confusion.macro_f1()[0],
         "by_class": [
             {"class": class_name(names, place), "images": images, "recall": recall, "precision": precision}
@@ -110,7 +132,12 @@ def summary(accuracy: Accuracy, names: Sequence[str]) -> dict[str, Any]:
 
 
 def class_name(names: Sequence[str], place: int) -> str:
-    """Return a class's name; its number where it has none."""
+    """Return a class's name, or its number if it has no name.
+
+    Args:
+        names: Class names by index.
+        place: Index of the class.
+    """
     return names[place] if place < len(names) else f"class {place}"
 
 
@@ -122,11 +149,16 @@ def _by_class(
     recalls, precisions = confusion.recalls(), confusion.precisions()
     rows = [
         ClassRow(
-            name=class_name(names, place), images=confusion.counts[place], recall=recalls[place], precision=precisions[place],
-            taken_for=", ".join(f"{class_name(names, other)} ({n})" for other, n in [*iter_mistakes(confusion, place)][:TAKEN]),
+            name=class_name(names, place),
+            images=confusion.counts[place],
+            recall=recalls[place],
+            precision=precisions[place],
+            taken_for=", ".join(
+                f"{class_name(names, other)} ({n})" for other, n in [*iter_mistakes(confusion, place)][:TAKEN]
+            ),
         )
         for place in places
-    ]  # fmt: skip
+    ]
     matrix = _heat_map(confusion, places, names)
     return ClassReport(
         what=what,

@@ -1,4 +1,4 @@
-"""What was gained against the greedy baseline, and what each lever did in this very run."""
+"""Compare the choice with the greedy baseline, and estimate from this run the effect of each single change."""
 
 from __future__ import annotations
 
@@ -16,44 +16,65 @@ from search.result import Result
 from spaces.candidate import Candidate
 from spaces.operation_specs import options
 
-# From dear to cheap: a lever is told in the direction that is meant to save time.
+# From slow to fast: a lever is reported in the direction that is expected to save time.
 _PRECISIONS = ("fp32", "fp16", "int8")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Saving:
-    """The choice against the baseline. Ratios are choice / baseline: below 1 is saved."""
+    """Hold the comparison of choice and baseline. Ratios are choice / baseline, so below 1 is a saving.
 
-    is_baseline: bool  # the choice is the greedy one: nothing was given up, nothing saved
-    latency_ratio: Interval  # of rank_ms, both timed beside the reference
-    memory_ratio: float  # of peak_mb
-    size_ratio: float | None  # of the ONNX file
-    test_lost: float | None  # baseline minus choice, 0..1
+    Attributes:
+        is_baseline: Whether the choice is the greedy baseline itself.
+        latency_ratio: Ratio of `rank_ms`, for which both were timed beside the reference model.
+        memory_ratio: Ratio of `peak_mb`.
+        size_ratio: Ratio of the sizes of the ONNX files; None if one is unknown.
+        test_lost: Test score of the baseline minus that of the choice, as a fraction; None without both.
+        test_lost_se: Standard error of `test_lost`, as a fraction.
+        test_count: Number of test images.
+    """
+
+    is_baseline: bool
+    latency_ratio: Interval
+    memory_ratio: float
+    size_ratio: float | None
+    test_lost: float | None
     test_lost_se: float | None
     test_count: int | None
 
     @property
     def latency_saved(self) -> Interval:
-        """Fraction of the baseline's latency that is saved."""
+        """Return the fraction of the baseline's latency that the choice saves."""
         ratio = self.latency_ratio
         return Interval(1 - ratio.value, 1 - ratio.high, 1 - ratio.low)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lever:
-    """What changing one thing alone did, over all pairs of measured candidates that differ in it only."""
+    """Describe the effect of changing one axis, over all pairs of timed candidates that differ in it alone.
 
-    axis: str  # image_px, precision, threads, variant, or the name of a compression step
+    Attributes:
+        axis: `image_px`, `precision`, `threads`, `variant`, or the name of a compression step or option.
+        before: Value of the axis before the change.
+        after: Value of the axis after the change.
+        pairs: Number of pairs.
+        time_ratio: Ratio of `rank_ms`, after / before: median, smallest and largest pair.
+        memory_ratio: Ratio of `peak_mb`, after / before: median pair.
+        accuracy_pairs: Number of pairs whose accuracies are known after the same number of epochs.
+        accuracy_change: Validation score after minus before, as a fraction: median pair; None without pairs.
+    """
+
+    axis: str
     before: Any
     after: Any
     pairs: int
-    time_ratio: Interval  # of rank_ms, after / before: the median pair, and the smallest and largest
-    memory_ratio: float  # of peak_mb, the median pair
-    accuracy_pairs: int  # pairs whose accuracy is known after the same number of epochs
-    accuracy_change: float | None  # validation score, after - before, the median pair
+    time_ratio: Interval
+    memory_ratio: float
+    accuracy_pairs: int
+    accuracy_change: float | None
 
     def reverse(self) -> Lever:
-        """The same pairs told the other way round."""
+        """Reverse the direction of the change, with the same pairs."""
         time = self.time_ratio
         return replace(
             self,
@@ -66,10 +87,10 @@ class Lever:
 
 
 def saving(result: Result) -> Saving | None:
-    """The choice against the baseline; None without either or without their timing.
+    """Compare the choice with the baseline; return None if either or its latency is missing.
 
-    The two test accuracies are of the same images. Which image each got wrong is not kept, so the standard error is
-    that of two independent samples: wider than a paired one as long as the two models err on the same images.
+    Both test accuracies are of the same images. The errors by image are not stored, so the standard error is that of
+    two independent samples. It is wider than a paired one as long as the two models fail on the same images.
     """
     choice, baseline = result.choice, result.baseline
     if not (choice and baseline and choice.latency and baseline.latency):
@@ -95,19 +116,19 @@ def saving(result: Result) -> Saving | None:
 
 
 def levers(result: Result) -> tuple[Lever, ...]:
-    """Every change of one axis that at least one pair of timed candidates shows, by axis, most pairs first."""
+    """Find every change of one axis that at least one pair of timed candidates shows, by axis, most pairs first."""
     found: dict[tuple[str, Any, Any], list[tuple[Measurement, Measurement]]] = defaultdict(list)
     timed = {m.candidate: m for m in trials(result) if m.latency is not None}
     for axis, pair in _pairs(list(timed.values())):
         before, after = _order_pair(axis, pair)
         found[axis, setting(before.candidate, axis), setting(after.candidate, axis)].append((before, after))
     made = [_lever(axis, before, after, pairs) for (axis, before, after), pairs in found.items()]
-    turned = [v.reversed() if v.axis == "variant" and v.time_ratio.value > 1 else v for v in made]
+    turned = [v.reverse() if v.axis == "variant" and v.time_ratio.value > 1 else v for v in made]
     return tuple(sorted(turned, key=lambda v: (v.axis == "variant", v.axis, -v.pairs, v.time_ratio.value)))
 
 
 def settings(candidate: Candidate) -> dict[str, Any]:
-    """What can be turned on a candidate, by axis. A variant stands for its family."""
+    """Return a candidate's values by axis. The variant stands for its family too."""
     plain: dict[str, Any] = {
         "image_px": candidate.image_px,
         "precision": candidate.precision,
@@ -118,7 +139,12 @@ def settings(candidate: Candidate) -> dict[str, Any]:
 
 
 def setting(candidate: Candidate, axis: str) -> Any:
-    """What an axis is set to; a step that is not applied is 0.0, an option that is not named its default."""
+    """Return a candidate's value of an axis.
+
+    Args:
+        candidate: The candidate.
+        axis: Name of the axis; a step that is not applied is 0.0, an unnamed option has its default.
+    """
     return settings(candidate).get(axis, options()[axis].default if axis in options() else 0.0)
 
 
@@ -133,7 +159,7 @@ def _pairs(timed: Sequence[Measurement]) -> Iterator[tuple[str, tuple[Measuremen
 
 
 def _order_pair(axis: str, pair: tuple[Measurement, Measurement]) -> tuple[Measurement, Measurement]:
-    """The pair from dear to cheap, so that the same two settings always meet in the same order."""
+    """Order a pair from slow to fast, so that the same two values always come in the same order."""
 
     def cost(measurement: Measurement) -> Any:
         value = setting(measurement.candidate, axis)
@@ -167,9 +193,9 @@ def _lever(axis: str, before: Any, after: Any, pairs: list[tuple[Measurement, Me
 
 
 def _change(before: Measurement, after: Measurement) -> list[float]:
-    """The difference at the largest number of epochs both have seen; empty if there is none.
+    """Return the accuracy difference at the largest number of epochs that both have; empty if there is none.
 
-    Before its first epoch a network that was just cut says nothing of what it will be.
+    A freshly compressed network's accuracy is not predictive before its first epoch, so epoch 0 does not count for it.
     """
     start, end = ({a.epochs: a.score for a in m.accuracies} for m in (before, after))
     shared = start.keys() & end.keys()
@@ -179,7 +205,7 @@ def _change(before: Measurement, after: Measurement) -> list[float]:
 
 
 def _ratio(top: Interval, bottom: Interval) -> Interval:
-    """top / bottom with the interval of two independent estimates, their errors taken as relative ones."""
+    """Divide two independent estimates; the interval combines their relative errors."""
     value = top.value / bottom.value
     down = hypot(_log(top.value, top.low), _log(bottom.high, bottom.value))
     up = hypot(_log(top.high, top.value), _log(bottom.value, bottom.low))
@@ -187,7 +213,7 @@ def _ratio(top: Interval, bottom: Interval) -> Interval:
 
 
 def _log(large: float, small: float) -> float:
-    # an interval that reaches 0, or has no upper end, bounds nothing
+    # An interval that reaches 0 or has no upper end gives no bound.
     return log(large / small) if small > 0 and isfinite(large) else log(1000.0)
 
 
@@ -201,5 +227,5 @@ def _accuracy_change(
 
 
 def _share(after_mb: float, before_mb: float) -> float:
-    """After over before; 1 where a table gives no memory."""
+    """Divide memory after by memory before; 1 if a table of measurements has no memory."""
     return after_mb / before_mb if before_mb else 1.0

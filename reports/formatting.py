@@ -1,4 +1,4 @@
-"""Numbers and findings as short text: the same words in the report, the picture and the terminal."""
+"""Format numbers and findings as short text, the same in report, picture and terminal."""
 
 from __future__ import annotations
 
@@ -19,48 +19,53 @@ AXES = {"image_px": "image", "prune": "pruning", "precision": "precision", "thre
 
 
 def number(value: float) -> str:
-    """Three significant digits, never with an exponent: 0.0123, 3.14, 31.4, 3140."""
+    """Format a number with three significant digits and no exponent: 0.0123, 3.14, 31.4, 3140."""
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:#.3g}".rstrip(".") if value else "0"
 
 
 def ms(value: float) -> str:
-    """`3.14 ms`."""
+    """Format milliseconds: `3.14 ms`."""
     return f"{number(value)} ms"
 
 
 def interval(estimate: Interval) -> str:
-    """`3.14 [3.02, 3.26]`; `3.14 [3.02, …]` where the samples give no upper bound."""
+    """Format an interval: `3.14 [3.02, 3.26]`, or `3.14 [3.02, …]` if the samples give no upper bound."""
     return f"{number(estimate.value)} [{number(estimate.low)}, {format_bound(estimate.high)}]"
 
 
 def format_bound(high: float | None) -> str:
-    """The upper end of an interval; `…` for none."""
+    """Format the upper end of an interval; `…` stands for none."""
     return "…" if high is None or isinf(high) else number(high)
 
 
 def percent(fraction: float | None, digits: int = 1) -> str:
-    """`92.1 %`; a dash for what is not known."""
+    """Format a fraction as percentage, `92.1 %`; a dash stands for an unknown value.
+
+    Args:
+        fraction: Value in 0..1, or None.
+        digits: Digits after the decimal point.
+    """
     return "–" if fraction is None else f"{100 * fraction:.{digits}f} %"
 
 
 def points(fraction: float) -> str:
-    """Return `-0.6 points`, signed; what rounds to nothing is `+0.0 points`."""
+    """Format a fraction as signed percentage points: `-0.6 points`; a change that rounds to zero is `+0.0 points`."""
     return f"{round(100 * fraction, 1) + 0.0:+.1f} points"
 
 
 def metric_name(metric: str) -> str:
-    """Return what a metric is called in a sentence; top-1 is simply `accuracy`."""
+    """Return a metric's name in a sentence; top-1 is `accuracy`."""
     return "accuracy" if metric == TOP1 else METRICS[metric]
 
 
 def accuracy_change(lost: float, error: float | None, metric: str = TOP1, split: str = "test") -> str:
-    """Return `0.8 ± 2.2 points of test accuracy lost`, or `gained`: every reader is told the same way round.
+    """Return `0.8 ± 2.2 points of test accuracy lost`, or `gained`; all outputs use this sign convention.
 
     Args:
-        lost: Baseline minus choice, a fraction: below 0 is gained.
-        error: Its standard error, a fraction; None leaves it out.
-        metric: What was compared, one of METRICS.
-        split: Whose images.
+        lost: Baseline minus choice, as a fraction; a negative value is a gain.
+        error: Standard error of `lost`, as a fraction; None leaves it out.
+        metric: The compared metric, one of METRICS.
+        split: Split of the images, such as `test`.
     """
     size = f"{abs(100 * lost):.1f}" + (f" ± {100 * error:.1f}" if error is not None else "")
     verb = "gained" if lost < 0 and size[:3] != "0.0" else "lost"
@@ -68,7 +73,12 @@ def accuracy_change(lost: float, error: float | None, metric: str = TOP1, split:
 
 
 def latency_change(saved: Interval, with_bounds: bool = True) -> str:
-    """Return `91.9 % [91.7, 92.2] less`, or `more` where the choice takes longer: fractions of the baseline's."""
+    """Return `91.9 % [91.7, 92.2] less`, or `more` if the choice takes longer than the baseline.
+
+    Args:
+        saved: Fraction of the baseline's latency that is saved.
+        with_bounds: Whether the interval is included.
+    """
     ends = (saved.low, saved.high) if saved.value >= 0 else (-saved.high, -saved.low)
     low, high = (f"{100 * end:.1f}" for end in ends)
     bounds = f" [{low}, {high}]" if with_bounds else ""
@@ -76,7 +86,7 @@ def latency_change(saved: Interval, with_bounds: bool = True) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`42 s`, `3 min 20 s`, `2 h 5 min`."""
+    """Format seconds: `42 s`, `3 min 20 s`, `2 h 5 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
@@ -84,19 +94,30 @@ def duration(seconds: float) -> str:
 
 
 def change(axis: str, before: Any, after: Any) -> str:
-    """`image 96 -> 64 px`."""
+    """Describe a change of one axis: `image 96 -> 64 px`.
+
+    Args:
+        axis: Name of the axis.
+        before: Value before the change.
+        after: Value after the change.
+    """
     unit = " px" if axis == "image_px" else ""
     start, end = (f"{value:g}" if isinstance(value, float) else str(value) for value in (before, after))
     return f"{AXES.get(axis, axis)} {start} -> {end}{unit}"
 
 
 def shorten(text: str, most: int) -> str:
-    """The text, or its beginning and an ellipsis: `most` characters."""
+    """Shorten a text to its beginning and an ellipsis if it is too long.
+
+    Args:
+        text: The text.
+        most: Largest number of characters of the result.
+    """
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def headline(result: Result) -> str:
-    """The one sentence an engineer wants: what runs how fast, at what cost, and whether the limit is kept."""
+    """Summarise the run in one sentence: choice, latency, cost in accuracy, and whether the budget is kept."""
     if result.choice is None or result.choice.latency is None:
         return f"Nothing measured keeps the budget ({result.budget.describe()})."
     choice, latency = result.choice, result.choice.latency
@@ -118,7 +139,11 @@ def _against(result: Result, saved: Saving | None) -> str:
 
 
 def outcomes(result: Result) -> list[tuple[str, int, list[tuple[str, int]]]]:
-    """(outcome, trials, [(reason, trials)]) in the funnel's order; reasons that differ in numbers only count as one."""
+    """Count the trials by outcome and reason; reasons that differ only in numbers count as one.
+
+    Returns:
+        (outcome, trials, [(reason, trials)]) in the order of the stages.
+    """
     found = []
     for outcome in OUTCOMES:
         ended = [m for m in trials(result) if m.outcome == outcome]
@@ -130,7 +155,7 @@ def outcomes(result: Result) -> list[tuple[str, int, list[tuple[str, int]]]]:
 
 
 def trust(result: Result) -> list[str]:
-    """What is to be known before any number is believed, one line each; empty for a quiet run on a real device."""
+    """List the reservations about the run's numbers, one line each; empty for a calm run on a real device."""
     timed = [m.latency for m in trials(result) if m.latency is not None]
     lines = []
     if any(latency.simulated for latency in timed):
@@ -147,26 +172,30 @@ def trust(result: Result) -> list[str]:
 
 
 def finalists(result: Result) -> list[Measurement]:
-    """Choice and front as far as the device showed what it runs for them, the choice first."""
+    """Return choice and front as far as the device was profiled or compared for them, the choice first."""
     shown = [m for m in (result.choice, *result.front) if m is not None and (m.coverage or m.agreement)]
     return [m for place, m in enumerate(shown) if not any(same(m, other) for other in shown[:place])]
 
 
 def int8_finalists(result: Result) -> list[Measurement]:
-    """Choice and front as far as they are int8 and tell what it took, the choice first."""
+    """Return choice and front as far as they are int8 with recorded escalation levels, the choice first."""
     told = [m for m in (result.choice, *result.front) if m is not None and m.accuracy is not None and m.accuracy.rungs]
     return [m for place, m in enumerate(told) if not any(same(m, other) for other in told[:place])]
 
 
 def runs_as(measurement: Measurement) -> str:
-    """`mobilenet_v2 96px int8: int8 pays, ...`: in which precision it really runs, and what comes of it."""
+    """Describe the precision that really ran and its effect: `mobilenet_v2 96px int8: int8 pays, ...`."""
     if measurement.coverage is None:
         return ""
     return f"{measurement.candidate.describe()}: {layer_precision.sentence(measurement.coverage)}"
 
 
 def split(result: Result) -> list[tuple[str, float, float]]:
-    """(kind, seconds, share of the wall time): structure, timing, training, scoring, other."""
+    """Split the run's wall time by kind of work.
+
+    Returns:
+        (kind, seconds, share 0..1 of the wall time) for structure, timing, training, scoring and other.
+    """
     seconds = result.seconds
     kinds = ("structure", "timing", "training", "scoring", "other")
     wall = seconds.wall or 1.0
@@ -174,14 +203,18 @@ def split(result: Result) -> list[tuple[str, float, float]]:
 
 
 def incidents(result: Result) -> list[tuple[str, int]]:
-    """(what happened, how often): the device's failures that were survived, and timings repeated for calm."""
+    """Count the device failures that the run survived, and the timings that were repeated because of disturbances.
+
+    Returns:
+        (description, count) by kind.
+    """
     told = [(DEVICE_KINDS.get(kind, kind.replace("_", " ")), count) for kind, count in result.incidents]
     repeated = sum(m.latency.repeated for m in trials(result) if m.latency is not None)
     return told + ([("disturbed, timed again", repeated)] if repeated else [])
 
 
 def early(result: Result) -> str:
-    """Return for how many of the candidates over the budget nothing was trained; empty without any."""
+    """Count in one line the candidates over the budget that ended before any training; empty without any."""
     before, over = result.early_stops
     return f"{before} of {over} candidates over the budget ended before anything was trained for them" if over else ""
 

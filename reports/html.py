@@ -1,4 +1,4 @@
-"""The report as one self-contained page: opens from a file, asks no network for anything."""
+"""Build the report as one self-contained HTML page that opens from a file and needs no network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from reports.recommendations import explain_saving, nearest
 from reports.trial_table import rows, rows_of_screened, screened_measurements, trials
 from search.result import Result
 
-# What the interactive front needs of each trial; the rest stands in the table and the CSV.
+# Columns that the interactive front needs of each trial; the others are in the table and the CSV.
 _DRAWN = (
     "id trial candidate outcome reason variant family image_px prune precision threads latency_ms latency_low_ms "
     "latency_high_ms rank_ms validation_score validation_score_se test_score test_score_se epochs peak_mb parameters "
@@ -31,7 +31,7 @@ _KEYS = ("device", "data", "provenance")
 
 
 def page(result: Result) -> str:
-    """The whole HTML document. Every name from the run is escaped, in the text as in the embedded data."""
+    """Build the HTML document. All names from the run are escaped, in the text and in the embedded data."""
     records = [*_records(rows(result)), *_records(rows_of_screened(result))]
     for place, record in enumerate(records):
         record["id"] = f"look-{place}" if record["trial"] is None else f"trial-{record['trial']}"
@@ -42,7 +42,7 @@ def page(result: Result) -> str:
         trust=formatting.trust(result),
         nearest=nearest(result),
         saved=saving(result),
-        explain_saving=explain_saving(result),
+        axis_changes=explain_saving(result),
         levers=levers(result),
         outcomes=formatting.outcomes(result),
         outcome_names=[*OUTCOMES, *(name for name in SCREENED if any(r["outcome"] == name for r in records))],
@@ -79,9 +79,9 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    # JSON that a browser can't read must fail here, not there
+    # JSON that a browser cannot read (NaN) must fail here and not in the browser
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "sort_keys": True}
-    for name in ("ms", "number", "interval", "bound", "percent", "points", "duration"):
+    for name in ("ms", "number", "interval", "format_bound", "percent", "points", "duration"):
         environment.filters[name] = getattr(formatting, name)
     names = ("change", "runs_as", "accuracy_change", "latency_change", "metric_name")
     environment.globals |= {name: getattr(formatting, name) for name in names}
@@ -90,11 +90,11 @@ def _environment() -> Environment:
 
 @cache
 def _plotly() -> Markup:
-    return Markup(get_plotlyjs())  # the library itself, nothing of the run
+    return Markup(get_plotlyjs())  # safe: the text of the library without any data of the run
 
 
 def _describe_timing(result: Result) -> dict[str, str]:
-    """How the timing went, for people."""
+    """Describe how the timings of the run went, by label."""
     timed: list[Measurement] = [m for m in (*trials(result), *screened_measurements(result)) if m.latency is not None]
     latencies = [m.latency for m in timed if m.latency is not None]
     samples, blocks = (sum(getattr(latency, name) for latency in latencies) for name in ("samples", "blocks"))

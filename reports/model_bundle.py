@@ -1,4 +1,4 @@
-"""The chosen/ folder: the model that was timed, everything needed to use it, and an example that does."""
+"""Write the `chosen/` folder: the timed model, everything needed to use it, and an example program."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,14 @@ from reports.classes import class_warnings, summary
 from search.result import Result
 from spaces.family_files import identity
 
-# The preprocessing of the example is the search's own text: a picture becomes the same numbers in both.
+
+def _source_of(step: Callable[..., object]) -> str:
+    """Return a function's source text with the first sentence of its docstring alone: an example is to be short."""
+    source, doc = inspect.getsource(step), step.__doc__ or ""
+    return source.replace(doc, doc.split("\n")[0], 1)
+
+
+# The example contains the source text of the search's own preprocessing, so a picture becomes the same numbers in both.
 EXAMPLE = (
     '''\
 """python predict.py IMAGE: the class and its probability. Needs onnxruntime, numpy and pillow."""
@@ -31,7 +38,7 @@ from PIL import Image, ImageOps
 
 
 '''
-    + "\n\n".join(inspect.getsource(step) for step in (fit, rgb, resize_image)).replace("Image.Resampling.", "Image.")
+    + "\n\n".join([_source_of(fit), _source_of(rgb), _source_of(resize_image)]).replace("Image.Resampling.", "Image.")
     + """
 
 here = pathlib.Path(__file__).parent
@@ -51,10 +58,18 @@ print(config["classes"][p.argmax()], round(float(p.max() / p.sum()), 4))
 
 
 def write_chosen(result: Result, classes: Sequence[str], preprocessing: dict[str, Any]) -> Path:
-    """`chosen/` in the run folder, with model.onnx, config.json and predict.py; for ncnn with model.ncnn.zip too.
+    """Write `chosen/` into the run folder: model.onnx, config.json and predict.py; for ncnn model.ncnn.zip too.
 
-    `preprocessing` holds `mean`, `std` (of pixels / 255, one a channel) and `image_px`; what else it says is kept.
-    Raises ValueError if there is no choice or its file is not the one that was measured.
+    Args:
+        result: The result of the run.
+        classes: Class names by index.
+        preprocessing: `mean` and `std` (of pixels / 255, one value per channel) and `image_px`; other entries are kept.
+
+    Returns:
+        Path of the folder.
+
+    Raises:
+        ValueError: There is no choice, its file is not the measured one, or `preprocessing` is incomplete.
     """
     choice = result.choice
     if choice is None:
@@ -66,7 +81,7 @@ def write_chosen(result: Result, classes: Sequence[str], preprocessing: dict[str
         raise ValueError(f"preprocessing lacks {', '.join(sorted(missing))}; it has {', '.join(preprocessing)}")
     model = source.read_bytes()
     digest = hashlib.sha256(model).hexdigest()
-    # what a runtime with a format of its own was sent is made of this graph, and is what was scored and timed
+    # a runtime with its own format was sent a file made from this graph; that file was scored and timed
     candidate = choice.candidate
     sent = for_runtime(source, needs(candidate.runtime), candidate.image_px, source.parent)
     _check(sent, hashlib.sha256(sent.read_bytes()).hexdigest(), choice)
@@ -82,14 +97,19 @@ def write_chosen(result: Result, classes: Sequence[str], preprocessing: dict[str
 
 
 def remove_chosen(run: Path, keep: Path | None = None) -> None:
-    """Remove a run's `chosen/`, and what a kill left of one; a folder to `keep` stays."""
+    """Remove a run's `chosen/`, and the leftovers of a run that was killed.
+
+    Args:
+        run: The run folder.
+        keep: A folder that stays.
+    """
     for name in (".chosen.part", ".chosen.old", "chosen"):
         if run / name != keep and (run / name).exists():
             shutil.rmtree(run / name)
 
 
 def _swap_folders(part: Path, folder: Path) -> Path:
-    """Put a new folder in the place of an old one, which is whole until then; return its path."""
+    """Replace an old folder, complete until then, by a new one; return its path."""
     old = folder.with_name(f".{folder.name}.old")
     if folder.exists():
         folder.rename(old)
@@ -99,7 +119,7 @@ def _swap_folders(part: Path, folder: Path) -> Path:
 
 
 def _check(source: Path, digest: str, choice: Measurement) -> None:
-    """The file is the one that was scored and, if it was timed with its trained weights, the one that was timed."""
+    """Check that the file is the scored one and, if it was timed with trained weights, the timed one."""
     measured = {"scored": choice.accuracy, "tested": choice.test}
     hashes = {what: accuracy.model_sha256 for what, accuracy in measured.items() if accuracy}
     if choice.confirmed and choice.latency:

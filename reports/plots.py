@@ -1,4 +1,4 @@
-"""The front as a picture."""
+"""Draw the front as a picture."""
 
 from __future__ import annotations
 
@@ -23,7 +23,12 @@ _LIMIT = "#b42318"
 
 
 def draw(result: Result, file: Path) -> None:
-    """Writes accuracy against latency as PNG: intervals, budget, front, choice and baseline."""
+    """Draw accuracy against latency as PNG, with intervals, budget, front, choice and baseline.
+
+    Args:
+        result: The result of the run.
+        file: Path of the PNG file.
+    """
     figure = Figure(figsize=(9, 5.6), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -61,7 +66,7 @@ def draw(result: Result, file: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=max(1, len(labels)), frameon=False, fontsize=9)
-    with warnings.catch_warnings():  # a name in a script the font lacks is drawn as boxes; that is no one's fault
+    with warnings.catch_warnings():  # characters that the font lacks become boxes without a warning
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(file, format="png", metadata={"Software": "edgefront"})
 
@@ -81,7 +86,7 @@ def _limits(axes: Axes, timed: Sequence[Measurement], scored: Sequence[Measureme
         axes.xaxis.set_minor_formatter(NullFormatter())
     else:
         axes.set_xlim(max(0.0, low - 0.1 * (high - low) - 0.01 * high), high + 0.1 * (high - low) + 0.01 * high)
-    # from what is shown, with room for the names above and the rug below
+    # the range of the shown scores, with room for the names above and the rug below
     axes.yaxis.set_major_formatter(FuncFormatter(lambda score, _: f"{score:g}" if 0 <= score <= 100 else ""))
     tops = [100 * m.accuracy.score for m in scored if m.accuracy] or [0.0, 100.0]
     room = max(1.0, max(tops) - min(tops))
@@ -113,7 +118,7 @@ def _points(axes: Axes, measurements: Sequence[Measurement], colour: str, label:
 
 
 def _line(axes: Axes, front: Sequence[Measurement]) -> None:
-    """The front as seen from latency and accuracy alone: what is on it for its memory only lies below the line."""
+    """Draw the front of latency and accuracy alone; points on the front for their memory only lie below the line."""
     best, x, y = -1.0, [], []
     for m in sorted(front, key=lambda m: m.latency.percentile_ms.value if m.latency else 0.0):
         assert m.latency is not None and m.accuracy is not None
@@ -128,7 +133,7 @@ def _rug(axes: Axes, unscored: Sequence[Measurement]) -> None:
     if not unscored:
         return
     x = [m.latency.percentile_ms.value for m in unscored if m.latency]
-    place = axes.get_xaxis_transform()  # x in ms, y in parts of the axis
+    place = axes.get_xaxis_transform()  # x in ms, y as a fraction of the axis
     axes.plot(
         x,
         [0.025] * len(x),
@@ -142,7 +147,7 @@ def _rug(axes: Axes, unscored: Sequence[Measurement]) -> None:
 
 
 def _close(axes: Axes, result: Result) -> bool:
-    """True if the names of choice and baseline would be written at the same height."""
+    """Return whether the names of choice and baseline would be at the same height."""
     accuracies = [m.accuracy.score for m in (result.choice, result.baseline) if m and m.accuracy]
     low, high = axes.get_ylim()
     return len(accuracies) == 2 and 100 * abs(accuracies[0] - accuracies[1]) < 0.05 * (high - low)
@@ -155,7 +160,7 @@ def _name(axes: Axes, m: Measurement | None, marker: str, colour: str, what: str
     size = 17 if marker == "*" else 9
     axes.plot(x, y, marker, color=colour, markersize=size, markeredgecolor="white", zorder=5, label=what)
     across = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))[0]
-    # up and to the left of a front there is nothing, so a name hides nothing there, if it has the room
+    # no point lies above and left of a front, so a name hides nothing there if it has enough room
     shift, side = (-9, "right") if across > 0.45 else (9, "left")
     axes.annotate(
         f"{what}: {shorten(m.candidate.describe(), 60)}", (x, y), xytext=(shift, lift), ha=side, va="center",

@@ -1,4 +1,7 @@
-"""What bought the latency, and which lever would bring a near miss within the budget. Only what was measured."""
+"""Explain the saved latency by axis, and propose the change that would bring the nearest miss within the budget.
+
+Both rest on measured pairs of candidates only.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,14 @@ from spaces.operation_specs import options
 
 @dataclass(frozen=True)
 class AxisChange:
-    """One axis in which the choice differs from the baseline, and the lever measured for it, if any."""
+    """Describe one axis in which the choice differs from the baseline.
+
+    Attributes:
+        axis: Name of the axis.
+        before: Value of the baseline.
+        after: Value of the choice.
+        lever: Measured effect of this change; None if no pair shows it.
+    """
 
     axis: str
     before: Any
@@ -27,45 +37,55 @@ class AxisChange:
 
 @dataclass(frozen=True, kw_only=True)
 class Prospect:
-    """A candidate that was not measured: one lever away from the nearest miss. An estimate, never a result."""
+    """Estimate an unmeasured candidate that is one change away from the nearest miss. It is never a result.
+
+    Attributes:
+        lever: The change.
+        candidate: Description of the candidate.
+        latency_ms: Expected latency at the budget's percentile, in ms.
+        latency_high_ms: Expected upper bound of that latency, in ms.
+        peak_mb: Expected peak memory, in MB.
+        score: Expected validation score by the run's metric, 0..1; None if it is unknown.
+        closes: Whether every limit of the budget would be kept.
+    """
 
     lever: Lever
     candidate: str
     latency_ms: float
     latency_high_ms: float
     peak_mb: float
-    score: float | None  # validation accuracy by the run's metric
-    closes: bool  # every limit would be kept
+    score: float | None
+    closes: bool
 
 
 def explain_saving(result: Result) -> tuple[AxisChange, ...]:
-    """From baseline to choice, axis by axis; empty without either."""
+    """Explain the way from baseline to choice axis by axis; empty without either."""
     if result.choice is None or result.baseline is None:
         return ()
     start, end = result.baseline.candidate, result.choice.candidate
-    known = {(v.axis, v.before, v.after): v for lever in levers(result) for v in (lever, lever.reversed())}
+    known = {(v.axis, v.before, v.after): v for lever in levers(result) for v in (lever, lever.reverse())}
     axes = [axis for axis in settings(start) | settings(end) if setting(start, axis) != setting(end, axis)]
     turns = [(axis, setting(start, axis), setting(end, axis)) for axis in axes]
     return tuple(AxisChange(*turn, known.get(turn)) for turn in turns)
 
 
 def best_prospect(result: Result) -> Prospect | None:
-    """The lever most likely to close the gap of the nearest miss; None if no measured pair narrows it."""
+    """Find the change most likely to close the gap of the nearest miss; None if no measured pair narrows the gap."""
     if result.miss is None or result.miss.measurement.latency is None:
         return None
     missed, limit = result.miss.measurement, _limit(result)
     tried = {m.candidate for m in trials(result)}
     prospects = []
-    for lever in (v for one in levers(result) for v in (one, one.reversed())):
+    for lever in (v for one in levers(result) for v in (one, one.reverse())):
         candidate = _turn_lever(missed.candidate, lever, result) if _narrows(lever, limit) else None
-        # what was tried and did not become the choice will not become it now
+        # a candidate that was tried and is not the choice will not become it
         if candidate is not None and candidate not in tried:
             prospects.append(_prospect(result, missed, lever, candidate))
     return min(prospects, key=lambda p: _order(result, limit, p), default=None)
 
 
 def nearest(result: Result) -> str:
-    """`mobilenet_v2 96px int8: p95 6.2 ms, 1.2 ms over; ...`: the nearest miss and its lever, for people."""
+    """Describe the nearest miss and its lever in one line: `mobilenet_v2 96px int8: p95 6.2 ms, 1.2 ms over; ...`."""
     miss = result.miss
     if miss is None:
         return ""
@@ -94,7 +114,7 @@ def nearest(result: Result) -> str:
 
 
 def _limit(result: Result) -> str:
-    """The limit the nearest miss misses: latency, memory or accuracy, in this order."""
+    """Return the limit that the nearest miss exceeds: latency, memory or accuracy, in this order."""
     latency = result.miss.measurement.latency if result.miss else None
     if latency is None or result.budget.excess_ms(latency) > 0:
         return "latency"
@@ -102,25 +122,25 @@ def _limit(result: Result) -> str:
 
 
 def _narrows(lever: Lever, limit: str) -> bool:
-    """By at least 1 % (a tenth of a point): less is no lever but noise."""
+    """Return whether a lever narrows the gap by at least 1 % (accuracy: 0.1 points); a smaller effect is noise."""
     if limit == "latency":
         return lever.time_ratio.value < 0.99
     return lever.memory_ratio < 0.99 if limit == "memory" else (lever.accuracy_change or 0.0) > 0.001
 
 
 def _upper(interval: Interval) -> float:
-    """The upper bound; the estimate itself where a timing stopped before it had one."""
+    """Return the upper bound, or the estimate itself if a timing ended before it had a bound."""
     return interval.high if isfinite(interval.high) else interval.value
 
 
 def _how_far(result: Result, missed: Measurement) -> str:
-    """By how much latency is missed; empty if it is another limit that is."""
+    """Describe the excess of latency; empty if another limit is exceeded."""
     latency = missed.latency
     if latency is None or _limit(result) != "latency":
         return ""
     interval, limit = latency.percentile_ms, result.budget.latency_ms
     name = f"p{latency.percentile:g} {ms(interval.value)}"
-    if interval.value <= limit:  # judged on the upper bound
+    if interval.value <= limit:  # the upper bound decides
         if not isfinite(interval.high):
             return f"{name}, on too few samples for a bound"
         return f"{name}, but up to {ms(interval.high)}, {ms(interval.high - limit)} over"
@@ -128,7 +148,7 @@ def _how_far(result: Result, missed: Measurement) -> str:
 
 
 def _turn_lever(candidate: Candidate, lever: Lever, result: Result) -> Candidate | None:
-    """The candidate with one lever turned; None if it is not set where the lever starts."""
+    """Return the candidate with one change applied; None if it does not have the lever's first value."""
     if setting(candidate, lever.axis) != lever.before:
         return None
     if lever.axis == "variant":
@@ -156,7 +176,7 @@ def _prospect(result: Result, missed: Measurement, lever: Lever, candidate: Cand
         score = min(1.0, max(0.0, missed.accuracy.score + lever.accuracy_change))
     closes = _upper(latency.percentile_ms) * times <= budget.latency_ms
     closes = closes and (budget.peak_mb is None or peak_mb <= budget.peak_mb)
-    # an unknown accuracy does not rule a candidate out, unless accuracy is the very limit that was missed
+    # an unknown accuracy does not rule a candidate out, unless the nearest miss exceeds the accuracy limit itself
     if budget.max_drop is not None and result.baseline is not None and result.baseline.accuracy is not None:
         floor = result.baseline.accuracy.score - budget.max_drop
         closes = closes and (score >= floor if score is not None else missed.accuracy is None)
@@ -172,12 +192,12 @@ def _prospect(result: Result, missed: Measurement, lever: Lever, candidate: Cand
 
 
 def _order(result: Result, limit: str, prospect: Prospect) -> tuple[float, ...]:
-    """What closes the gap first; of these the one that costs least accuracy and rests on most pairs."""
+    """Return the sort key: prospects that close the gap come first, then the least accuracy cost, then most pairs."""
     lever = prospect.lever
     gain = lever.accuracy_change
     if prospect.closes:
         return 0.0, float(gain is None), -(gain or 0.0), -lever.pairs, prospect.latency_ms
     left = {"latency": prospect.latency_ms, "memory": prospect.peak_mb, "accuracy": -(gain or 0.0)}[limit]
-    # what mends one limit by breaking another comes last
+    # a change that keeps one limit by exceeding another comes last
     breaks = limit != "latency" and prospect.latency_high_ms > result.budget.latency_ms
     return 1.0, float(breaks), left, -lever.pairs

@@ -1,4 +1,4 @@
-"""Puts the report into the run folder."""
+"""Write the report files into the run folder."""
 
 from __future__ import annotations
 
@@ -13,9 +13,16 @@ from search.result import Result
 
 
 def write(result: Result, folder: Path) -> tuple[Path, ...]:
-    """Write report.html, front.csv, trials.csv, trials.parquet, looks.csv and front.png; return their paths.
+    """Write report.html, front.csv, trials.csv, trials.parquet, looks.csv and front.png.
 
-    Each appears under its name only when whole; one that is there already is replaced.
+    A file appears under its name only when it is complete, and replaces an older one.
+
+    Args:
+        result: The result of the run.
+        folder: Folder for the files.
+
+    Returns:
+        Paths of the files.
     """
     table = rows(result)
     front = table[table["on_front"]].sort_values("rank_ms", kind="stable")

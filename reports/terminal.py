@@ -1,4 +1,4 @@
-"""The end of a run in the terminal."""
+"""Summarise the end of a run in the terminal."""
 
 from __future__ import annotations
 
@@ -30,7 +30,14 @@ from search.result import Result
 
 
 def summary(result: Result) -> Group:
-    """Renderables that read well at 80 columns: finding, front, comparison, time, where the files are."""
+    """Summarise a run for 80 columns: finding, front, comparison, time and paths of the files.
+
+    Args:
+        result: The result of the run, after its report was written.
+
+    Returns:
+        Renderables of rich.
+    """
     parts: list[RenderableType] = [_text(headline(result), style="bold green" if result.choice else "bold red")]
     parts += [_text(line, style="yellow") for line in trust(result)]
     if near := nearest(result):
@@ -43,7 +50,7 @@ def summary(result: Result) -> Group:
 
 
 def _text(text: str, style: str = "") -> Text:
-    """Return text that holds names of the user's: no markup is read in it, and control characters are written out."""
+    """Return text that may contain a user's names: markup is not read, and control characters are written out."""
     return Text(printable(text), style=style)
 
 

@@ -1,4 +1,4 @@
-"""Everything measured of a run as tables: a row for each trial, and one for each candidate that never became one."""
+"""Build tables of all measurements of a run: one row per trial, and one per screened candidate."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from spaces.candidate import Candidate
 from spaces.family_files import label
 from spaces.operation_specs import operations, options
 
-# The column's unit ends its name; accuracies are fractions. Nullable types: what was not measured is empty in the
-# CSV and null in parquet and JSON, never NaN and never a whole number turned into 3.0.
+# A column's name ends in its unit; accuracies are fractions. The types are nullable: a missing measurement is empty in
+# the CSV and null in parquet and JSON, never NaN, and whole numbers never become 3.0.
 _TYPES = {
     "string": "candidate outcome reason family variant precision runtime model_sha256 model_path runtime_version "
     "disturbed exporter rounded_to unfolded metric scored_sha256 validation_by_epochs layers_by_precision "
@@ -44,7 +44,7 @@ _TYPES = {
     "parity_max_abs reformat_share other_share fp32_ratio device_top1 host_top1 same_answer",
     "boolean": "keeps_budget confirmed simulated relaid on_front chosen baseline",
 }
-_SCORES = {TOP1: "top1", BALANCED: "balanced", MACRO_F1: "macro_f1"}  # metric -> as columns call it
+_SCORES = {TOP1: "top1", BALANCED: "balanced", MACRO_F1: "macro_f1"}  # metric -> its name in column names
 _SPLITS = ("validation", "test")
 _ORDER = (
     "trial candidate outcome reason chosen baseline on_front family variant image_px prune precision runtime threads "
@@ -55,7 +55,7 @@ _FIRST = _ORDER.split()
 
 
 def _kinds() -> dict[str, str]:
-    """Return the type of every column, compression operations and their options among them."""
+    """Return the type of every column, including those of compression operations and their options."""
     kinds = {name: kind for kind, names in _TYPES.items() for name in names.split()}
     kinds |= dict.fromkeys(operations(), "Float64") | dict.fromkeys(options(), "string")
     for split in _SPLITS:
@@ -74,12 +74,17 @@ COLUMNS = (*_FIRST, *(name for name in _TYPE if name not in _FIRST))
 
 
 def same(one: Measurement | None, other: Measurement | None) -> bool:
-    """Return True if both are the same trial (a finalist that was timed again is still the same one)."""
+    """Return whether two measurements belong to the same trial.
+
+    Args:
+        one: A measurement, or None, which equals nothing.
+        other: Another one; a remeasured finalist still belongs to the same trial.
+    """
     return one is not None and other is not None and _identity(one) == _identity(other)
 
 
 def trials(result: Result) -> list[Measurement]:
-    """Return every trial by number, in its latest state: what was confirmed and tested replaces what was not."""
+    """Return every trial by number in its latest state: a confirmed and tested measurement replaces an earlier one."""
     latest = {_identity(m): m for m in result.measurements}
     for measurement in (*result.front, result.baseline, result.choice):
         if measurement is not None:
@@ -88,21 +93,21 @@ def trials(result: Result) -> list[Measurement]:
 
 
 def screened_measurements(result: Result) -> list[Measurement]:
-    """Return what was measured and is no trial, with the outcome that says so."""
+    """Return the measurements of candidates that never became trials, with outcomes for screened candidates."""
     tried = {m.candidate for m in trials(result)}
     return [_as_screened(m) for m in result.screened if m.candidate not in tried]
 
 
 def rows(result: Result) -> pandas.DataFrame:
-    """Return one row a trial, in order of its number.
+    """Return one row per trial, in order of its number.
 
-    `COLUMNS` come first, then one for every compression step that has no file in `spaces/operations/`.
+    `COLUMNS` come first, then one column per compression step that has no file in `spaces/operations/`.
     """
     return _table(result, trials(result))
 
 
 def rows_of_screened(result: Result) -> pandas.DataFrame:
-    """Return one row a screened candidate, without a number, in the columns of `rows`."""
+    """Return one row per screened candidate, without a trial number, in the columns of `rows`."""
     return _table(result, screened_measurements(result))
 
 
@@ -123,7 +128,7 @@ def _table(result: Result, measurements: Sequence[Measurement]) -> pandas.DataFr
 
 
 def _as_screened(measurement: Measurement) -> Measurement:
-    if measurement.latency is None:  # a failure is a failure, trial or not
+    if measurement.latency is None:  # a failure keeps its outcome, whether it is a trial or not
         return measurement
     outcome = TRIED_BRIEFLY if measurement.accuracies else TIMED_ONLY
     return replace(measurement, outcome=outcome)
@@ -156,7 +161,7 @@ def _row(measurement: Measurement, budget: Budget) -> dict[str, Any]:
 
 
 def _candidate(candidate: Candidate) -> dict[str, Any]:
-    """Return the candidate's fields; an option that is not named is its default, where its step is applied."""
+    """Return the candidate's fields; an unnamed option of an applied step has its default."""
     steps = {"prune": 0.0} | dict(candidate.steps)
     named = dict(candidate.options)
     chosen = {axis: named.get(axis, of.default) for axis, of in options().items() if steps.get(of.operation)}
@@ -190,7 +195,7 @@ def _latency(latency: Latency, budget: Budget) -> dict[str, Any]:
 
 
 def _interval(name: str, interval: Interval) -> dict[str, float | None]:
-    high = interval.high if isfinite(interval.high) else None  # too few samples for an upper bound
+    high = interval.high if isfinite(interval.high) else None  # inf: too few samples for an upper bound
     return {f"{name}_ms": interval.value, f"{name}_low_ms": interval.low, f"{name}_high_ms": high}
 
 
@@ -206,12 +211,12 @@ def _accuracy(accuracy: Accuracy | None, split: str) -> dict[str, Any]:
     if split == "test":
         return known
     own = {"epochs": accuracy.epochs, "relaid": accuracy.relaid, "metric": accuracy.metric}
-    own |= {"unfolded": accuracy.unfolded} if accuracy.unfolded else {}  # else it is the structure's
+    own |= {"unfolded": accuracy.unfolded} if accuracy.unfolded else {}  # otherwise the value of the structure holds
     return known | own | {"scored_sha256": accuracy.model_sha256}
 
 
 def _coverage(coverage: LayerPrecision) -> dict[str, Any]:
-    """Return what became of a finalist's layers; a precision that is not told leaves its columns empty."""
+    """Return the precisions of a finalist's layers; columns stay empty if the runtime does not report them."""
     facts: dict[str, Any] = {"fp32_ratio": coverage.fp32_ratio, "layers_untold": coverage.untold}
     if not coverage.known:
         return facts

@@ -1,4 +1,4 @@
-"""The user's limits."""
+"""Define the user's limits on latency, memory and accuracy."""
 
 from __future__ import annotations
 
@@ -11,18 +11,27 @@ from evaluators.measurement import METRICS, TOP1, Latency, Measurement
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What a choice must keep. None is no limit."""
+    """Hold the limits that a choice must keep; None means no limit.
+
+    Attributes:
+        latency_ms: Latency limit in ms at `percentile`.
+        percentile: Percentile of latency that the limit applies to, between 0 and 100.
+        peak_mb: Limit on the process's peak memory in MB.
+        max_drop: Largest accepted loss against the baseline, measured by `metric`, 0..1.
+        metric: Metric by which accuracies are compared, one of METRICS.
+    """
 
     latency_ms: float
     percentile: float = 95.0
     peak_mb: float | None = None
-    max_drop: float | None = None  # lost against the baseline by `metric`, 0..1
-    metric: str = TOP1  # what accuracies are compared by: one of METRICS
+    max_drop: float | None = None
+    metric: str = TOP1
 
     def excess_ms(self, latency: Latency) -> float:
-        """Milliseconds by which the upper confidence bound exceeds the limit; <= 0 keeps it.
+        """Return by how many milliseconds the upper confidence bound exceeds the limit; <= 0 is feasible.
 
-        Without a bound it is the estimate that exceeds it, by a little at least: what is not proved is not kept.
+        Without a finite bound the estimate is compared instead, and the excess is at least 0.1 % of the limit: a
+        latency that is not proved feasible counts as infeasible.
         """
         interval = latency.percentile_ms
         if math.isfinite(interval.high):
@@ -30,14 +39,14 @@ class Budget:
         return max(interval.value - self.latency_ms, 0.001 * self.latency_ms)
 
     def excess_mb(self, latency: Latency) -> float:
-        """Megabytes by which peak memory exceeds the limit; <= 0 keeps it."""
+        """Return by how many megabytes peak memory exceeds the limit; <= 0 is feasible."""
         return latency.peak_mb - self.peak_mb if self.peak_mb is not None else -1.0
 
     def impossible_mb(self, runtime_mb: Mapping[str, float]) -> str:
-        """Return why no model can keep the memory limit, one line; empty where one may.
+        """Explain in one line why no model can keep the memory limit; return an empty string where one may.
 
         Args:
-            runtime_mb: By runtime, megabytes that a process takes with the runtime loaded and no model.
+            runtime_mb: Megabytes that a process takes with the runtime loaded and no model, by runtime.
         """
         least = min(runtime_mb.values(), default=0.0)
         if self.peak_mb is None or self.peak_mb > least:
@@ -49,11 +58,16 @@ class Budget:
         )
 
     def keeps(self, latency: Latency) -> bool:
-        """True if latency (upper bound) and memory are both within their limits."""
+        """Return True if latency (upper confidence bound) and memory are both within their limits."""
         return self.excess_ms(latency) <= 0 and self.excess_mb(latency) <= 0
 
     def keeps_accuracy(self, measurement: Measurement, baseline: Measurement | None) -> bool:
-        """True if validation accuracy is no more than `max_drop` below the baseline's."""
+        """Return True if the validation accuracy is no more than `max_drop` below the baseline's.
+
+        Args:
+            measurement: Candidate to check. Without an accuracy it fails, unless there is no limit to check.
+            baseline: Greedy baseline; without it, or without its accuracy, every candidate passes.
+        """
         if self.max_drop is None or baseline is None or baseline.accuracy is None:
             return True
         return (
@@ -61,7 +75,7 @@ class Budget:
         )
 
     def describe(self) -> str:
-        """`p95 <= 5 ms, peak <= 300 MB`: a line for people."""
+        """Describe the limits in one line for people: `p95 <= 5 ms, peak <= 300 MB`."""
         parts = [f"p{self.percentile:g} <= {self.latency_ms:g} ms"]
         if self.peak_mb is not None:
             parts.append(f"peak <= {self.peak_mb:g} MB")

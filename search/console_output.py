@@ -1,4 +1,4 @@
-"""Write for people on whatever there is: terminals that are not UTF-8, closed pipes, full disks."""
+"""Write output for people robustly: to terminals without UTF-8, closed pipes and full disks."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from rich.console import Console
 
 from search.signal_handling import Interrupted
 
-# What stands for a character that an encoding has not; as wide as it is where a line is laid out in columns.
+# Replacements for characters that an encoding lacks; equally wide where lines are laid out in columns.
 PLAIN = {"…": ".", "–": "-", "—": "-", "±": "+/-", "×": "x", "→": "->", "≤": "<=", "≥": ">=", "µ": "u"}
-WIDE = 500  # columns where there is no terminal to fold lines for: `grep` wants them whole
+WIDE = 500  # columns without a terminal: lines stay whole for `grep`
 
 
 def _replace_unencodable(error: UnicodeError) -> tuple[str, int]:
@@ -27,10 +27,10 @@ codecs.register_error("edgefront.plain", _replace_unencodable)
 
 
 class UnfailingStream(io.TextIOBase):
-    """A text file that can write everything, and that dies quietly.
+    """Wrap a text file so that every character can be written and a failing file raises no error.
 
-    A reader that has gone (`| head`) raises Interrupted once, so that the command ends as by a signal; a terminal that
-    has gone, or a full disk, is written to no more: what is measured does not depend on who is watching.
+    A closed pipe (`| head`) raises Interrupted once, so that the command ends as by a signal. Writing to a closed
+    terminal or to a full disk stops silently: the measurements do not depend on the display.
     """
 
     def __init__(self, file: IO[str]) -> None:
@@ -39,15 +39,15 @@ class UnfailingStream(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """The encoding of the file below."""
+        """Return the encoding of the wrapped file."""
         return getattr(self._file, "encoding", None) or "utf-8"
 
     def isatty(self) -> bool:
-        """Return whether the file below is a terminal."""
+        """Return whether the wrapped file is a terminal."""
         return self._file.isatty()
 
     def fileno(self) -> int:
-        """Return the file's number."""
+        """Return the file descriptor."""
         return self._file.fileno()
 
     def writable(self) -> bool:
@@ -55,21 +55,21 @@ class UnfailingStream(io.TextIOBase):
         return True
 
     def write(self, text: str) -> int:
-        """Write what the encoding has of a text, and something like it for the rest."""
+        """Write a text; characters outside the encoding are replaced by similar ones."""
         if not self._is_dead:
             encoded = text.encode(self.encoding, "edgefront.plain")
             self._try(lambda: self._file.write(encoded.decode(self.encoding)))
         return len(text)
 
     def flush(self) -> None:
-        """Flush the file below."""
+        """Send buffered text to the wrapped file."""
         if not self._is_dead:
             self._try(self._file.flush)
 
     def _try(self, work: Any) -> None:
         try:
             work()
-        except ValueError:  # closed
+        except ValueError:  # the file is closed
             self._is_dead = True
         except OSError as error:
             self._is_dead = True
@@ -78,13 +78,13 @@ class UnfailingStream(io.TextIOBase):
 
 
 def make_unfailing(console: Console) -> Console:
-    """Return the console, whose file from now on takes every text."""
+    """Return the console after wrapping its file in an UnfailingStream."""
     if not isinstance(console.file, UnfailingStream):
         console.file = UnfailingStream(console.file)  # type: ignore[assignment]
     return console
 
 
 def console_of(file: IO[str]) -> Console:
-    """Return a console for a standard stream; where that is no terminal, lines are not folded."""
+    """Return a console for a standard stream; lines are not folded if the stream is no terminal."""
     is_wide = not file.isatty() and "COLUMNS" not in os.environ
     return Console(file=UnfailingStream(file), width=WIDE if is_wide else None)  # type: ignore[arg-type]

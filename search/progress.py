@@ -1,4 +1,4 @@
-"""What is seen while a search runs: a live view in a terminal, plain lines elsewhere."""
+"""Show the progress of a search: a live view in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -21,7 +21,16 @@ from search.console_output import make_unfailing
 
 
 class ProgressView:
-    """Draws the state of a search. Only redrawn when told something: nothing of ours runs during a timing."""
+    """Draw the state of a search.
+
+    The view is redrawn only when its state changes, so that no work of ours runs during a timing.
+
+    Args:
+        console: Console to draw on.
+        budget: Limits to display.
+        trials: Number of trials to run; None if only time limits the search.
+        time_limit_s: Time limit in seconds; None without one.
+    """
 
     def __init__(self, console: Console, budget: Budget, trials: int | None, time_limit_s: float | None) -> None:
         self._console, self._budget, self._trials, self._limit = make_unfailing(console), budget, trials, time_limit_s
@@ -32,7 +41,7 @@ class ProgressView:
         self._best: Measurement | None = None
         self._share: float | None = None
         self._lines: list[str] = []
-        self._before = 0  # trials of earlier sessions
+        self._before = 0  # number of trials of earlier sessions
         is_live = console.is_terminal and not console.is_dumb_terminal
         self._live = Live(console=console, auto_refresh=False, transient=True) if is_live else None
 
@@ -48,20 +57,35 @@ class ProgressView:
             self._live.stop()
 
     def device(self, name: str, state: str) -> None:
-        """The device and how it is: `calm, reference 1.21 ms`."""
+        """Show the device and its state.
+
+        Args:
+            name: Name of the device.
+            state: Description such as `calm, reference 1.21 ms`.
+        """
         if (name, state) != (self._device, self._state):
             self._device, self._state = name, state
             self.log(f"device {name}: {state}")
 
     def earlier(self, measurements: Sequence[Measurement], best: Measurement | None) -> None:
-        """Count the trials of earlier sessions, which a run that is gone on with had before."""
+        """Count the trials of earlier sessions of a resumed run.
+
+        Args:
+            measurements: Measurements of the earlier trials.
+            best: Best feasible measurement among them.
+        """
         if measurements:
             self._outcomes.update(m.outcome for m in measurements)
             self._before, self._best = len(measurements), best
             self.log(f"going on: {len(measurements)} trials were there before")
 
     def doing(self, what: str, share: float | None = None) -> None:
-        """What is being done just now, and how much of it is done (0..1) where that is known."""
+        """Show the current activity.
+
+        Args:
+            what: One line that describes it.
+            share: Completed share, 0..1, where it is known.
+        """
         what = printable(what)
         if what != self._doing and not self._live:
             self._line(what)
@@ -69,13 +93,18 @@ class ProgressView:
         self._draw()
 
     def outcome(self, measurement: Measurement, best: Measurement | None) -> None:
-        """A trial ended."""
+        """Record the end of a trial.
+
+        Args:
+            measurement: Measurement of the trial.
+            best: Best feasible measurement so far.
+        """
         self._outcomes[measurement.outcome] += 1
         self._best = best
         self.log(f"trial {measurement.trial}: {measurement.candidate.describe()}: {_ending(measurement)}")
 
     def log(self, line: str) -> None:
-        """A line that stays."""
+        """Append a line to the log."""
         line = printable(line)
         self._lines = [*self._lines, line][-6:]
         if self._live:
@@ -108,7 +137,7 @@ class ProgressView:
         return Panel(Group(table, bar, log), title="edgefront", border_style="cyan")
 
     def _share_done(self, done: int) -> float:
-        """How much of the search is done, 0..1, by whichever limit is nearer."""
+        """Return the completed share of the search, 0..1, by the limit that is nearer."""
         elapsed = time.monotonic() - self._began
         return max(done / self._trials if self._trials else 0.0, elapsed / self._limit if self._limit else 0.0)
 

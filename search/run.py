@@ -1,11 +1,11 @@
-"""python -m search.run: the most accurate image model that keeps a latency budget on a device.
+"""Run a search from the command line or from Python.
 
-Also the Python API: `search(Settings(budget_ms=5, data="./defects"))` returns a Result.
+`python -m search.run` finds the most accurate image model that keeps a latency budget on a device. In Python,
+`search(Settings(budget_ms=5, data="./defects"))` returns a Result.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import signal
@@ -14,223 +14,33 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluators.data.resizing import RESIZES
-from evaluators.training.augmentation import DEFAULT, NONE, PRESETS, SWITCHES
-from search.settings import EXTENDABLE, TRIALS, Settings, SettingsError, from_table, from_toml
+from remote.exit_codes import BUG, DEVICE, HOST, NOTHING_FITS, OK, USER
+from search.cli import PROG, parser, settings_of
+from search.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from search.result import Result
 
-OK, BUG, USER, NOTHING_FITS, DEVICE, HOST, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 GOES_ON = "what was measured is kept, the same command goes on"
-
-EPILOG = """\
-what happens:
-  every candidate (architecture x input size x pruning x precision) is built and timed on the device first;
-  what is over the budget is not trained, but for uncompressed networks, one of which is the baseline to compare
-  with; the best candidate is timed again before it is chosen.
-
-examples:
-  python -m search.run --budget-ms 1 --out runs/demo
-  python -m search.run --budget-ms 5 --data ./defects --weights ./weights --trials 60 --out runs/steel
-  python -m search.run --config steel.toml --time-limit 1h
-  python -m search.run --resume --out runs/steel --trials 100
-  python -m search.run --budget-ms 12 --space nb201 --table ./bench --device table:raspi4 --data in16
-
-a data set is
-  digits                 embedded, made from scikit-learn's digits: for trying things out
-  DIR                    folders train/ val/ [test/] of class folders, or class folders alone (then split 70/15/15)
-  cifar10:DIR cifar100:DIR   the files of the CIFAR sites under DIR
-without a test folder, val/ becomes the test set and validation is taken from train/: the search never sees what
-is reported.
-
-exit codes:
-  0 a choice keeps the budget    3 nothing keeps it (the report says what comes nearest)
-  2 invalid settings             4 the device was lost (run the same command to continue)
-  1 a bug of ours                5 this machine has no disk or memory left (run the same command to continue)
-  130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, 141 when nobody reads the output any more: the board is
-  restored and everything closed first, a second signal ends at once; run the same command to continue
-"""
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line. Defaults stand in Settings; an option left out stays None here."""
-    default = Settings(budget_ms=1.0)
-    p = argparse.ArgumentParser(
-        prog="python -m search.run",
-        description="The most accurate image model that keeps a latency budget on a device.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    limits = p.add_argument_group("limits")
-    limits.add_argument("--budget-ms", type=float, metavar="MS", help="latency limit in milliseconds (needed)")
-    limits.add_argument(
-        "--percentile",
-        type=float,
-        metavar="P",
-        help=f"percentile of latency whose upper confidence bound must keep it (default {default.percentile:g})",
-    )
-    limits.add_argument("--budget-mb", type=float, metavar="MB", help="peak memory limit of the process, in MB")
-    limits.add_argument(
-        "--max-drop",
-        type=float,
-        metavar="FRACTION",
-        help="largest loss of --metric against the greedy baseline, 0.02 is two points",
-    )
-    limits.add_argument(
-        "--metric",
-        metavar="NAME",
-        help="what accuracy is: top1, the share of images that are right; balanced, the mean recall of the classes; "
-        f"macro-f1, the mean F1 of the classes (default {default.metric})",
-    )
-    what = p.add_argument_group("what is searched, where")
-    what.add_argument("--device", metavar="NAME", help=f"a device of devices.toml (default {default.device})")
-    what.add_argument("--data", metavar="SET", help=f"data set, see below (default {default.data})")
-    what.add_argument(
-        "--space",
-        metavar="NAME",
-        help="preset or TOML file; `python -m spaces.show` lists them (default: tiny up to 64 px, edge above)",
-    )
-    what.add_argument(
-        "--family",
-        action="append",
-        metavar="FILE",
-        help="Python file with networks of your own, searched beside those of --space: VARIANTS and build, as in "
-        "spaces/families/; may be given several times",
-    )
-    what.add_argument(
-        "--model",
-        action="append",
-        metavar="FILE",
-        help="ONNX classifier of your own, or a folder with model.onnx, as a fixed candidate: timed, quantized and "
-        "scored, never trained or pruned; its preprocessing in a JSON file beside it; may be given several times",
-    )
-    what.add_argument(
-        "--table",
-        metavar="DIR",
-        help="look up instead of measuring: --space names the table, --device table:COLUMN its latencies, --data its "
-        "accuracies",
-    )
-    what.add_argument(
-        "--weights",
-        metavar="DIR",
-        help="folder of pretrained weights; `none` starts from scratch (default: torchvision's own loading)",
-    )
-    how = p.add_argument_group("how")
-    how.add_argument("--sampler", metavar="NAME", help=f"a file of search/samplers/ (default {default.sampler})")
-    how.add_argument(
-        "--warm-start",
-        metavar="RUN",
-        help="folder of an earlier run to learn from, of whatever device or data (sampler budget)",
-    )
-    how.add_argument(
-        "--trials",
-        type=int,
-        metavar="N",
-        help=f"candidates to evaluate (default {TRIALS}, or with --time-limit as many as it allows)",
-    )
-    how.add_argument("--time-limit", metavar="TIME", help="stop asking in time to end by then: 90s, 15m, 1h30m")
-    how.add_argument(
-        "--rungs",
-        metavar="EPOCHS",
-        help=f"fine-tuning epochs at which the unpromising are let go (default {','.join(map(str, default.rungs))})",
-    )
-    how.add_argument(
-        "--probe-share",
-        type=float,
-        metavar="FRACTION",
-        help="of the run's time that may go into finding, once a device, where latency steps over channel counts: "
-        f"pruning then ends at those; 0: none, it ends at multiples of 8 or fewer (default {default.probe_share:g})",
-    )
-    how.add_argument("--parent-epochs", type=int, metavar="N", help="epochs a parent is trained for (default: by data)")
-    how.add_argument(
-        "--augment",
-        metavar="LIST",
-        help=f"how training images are varied: {', '.join(SWITCHES)}; presets {', '.join(PRESETS)}; or {NONE}. Name "
-        f"only what leaves the class as it is (default {','.join(DEFAULT)})",
-    )
-    how.add_argument(
-        "--resize",
-        metavar="HOW",
-        help=f"{'; '.join(f'{name}: {what}' for name, what in RESIZES.items())} (default {default.resize})",
-    )
-    how.add_argument(
-        "--int8-drop",
-        type=float,
-        metavar="FRACTION",
-        help=f"top-1 accuracy int8 may lose against fp32 before more is done for it (default {default.int8_drop:g})",
-    )
-    how.add_argument(
-        "--qat-epochs",
-        type=int,
-        metavar="N",
-        help=f"fine-tuning in int8 where nothing less does, 0 for none (default {default.qat_epochs})",
-    )
-    how.add_argument(
-        "--teacher",
-        metavar="NAME",
-        help="whose logits candidates learn from: parent, their own; best, the most accurate parent; a network's name; "
-        f"or an ONNX classifier with its preprocessing beside it (default {default.teacher})",
-    )
-    how.add_argument("--distillation", type=float, metavar="SHARE", help="weight of those logits in the loss, 0 to 1")
-    how.add_argument("--temperature", type=float, metavar="T", help="that softens both sides' logits")
-    how.add_argument("--seed", type=int, metavar="N", help=f"of splits, sampler and training (default {default.seed})")
-    how.add_argument(
-        "--sampler-seed",
-        type=int,
-        metavar="N",
-        help="of the sampler alone, to compare runs over the same data (default: --seed)",
-    )
-    files = p.add_argument_group("files")
-    files.add_argument(
-        "--config", type=Path, metavar="FILE", help="TOML file of these settings; options given here win"
-    )
-    files.add_argument(
-        "--out", metavar="DIR", help=f"run folder: report, measurements, chosen/ (default {default.out})"
-    )
-    files.add_argument("--cache", metavar="DIR", help=f"trained parents and decoded images (default {default.cache})")
-    files.add_argument(
-        "--resume", action="store_true", help="go on with the run in --out with the settings recorded there"
-    )
-    return p
-
-
-def settings_of(args: argparse.Namespace) -> Settings:
-    """The settings a command line asks for. Raises SettingsError."""
-    given: dict[str, Any] = {
-        name: value for name, value in vars(args).items() if value is not None and name not in ("config", "resume")
-    }
-    if "rungs" in given:
-        try:
-            given["rungs"] = [int(part) for part in given["rungs"].split(",")]
-        except ValueError:
-            raise SettingsError(f"--rungs {given['rungs']!r} is not a list of epochs such as 0,1,3") from None
-    if args.resume:
-        recorded = Path(given.get("out", Settings.out)) / "config.toml"
-        if not recorded.is_file():
-            raise SettingsError(f"nothing to resume: there is no {recorded}; run once without --resume")
-        wanted = {name: value for name, value in given.items() if name in (*EXTENDABLE, "time_limit")}
-        if ignored := sorted(given.keys() - wanted.keys()):
-            raise SettingsError(f"--resume keeps the recorded settings; leave out {', '.join(ignored)}")
-        return from_toml(recorded, **wanted)
-    if args.config:
-        return from_toml(args.config, **given)
-    return from_table(given, "command line")
 
 
 def search(settings: Settings, console: Console | None = None) -> Result:
-    """Run, or go on with, the search the settings describe; writes its run folder.
+    """Run or resume the search that the settings describe, and write its run folder.
 
     Args:
-        settings: What is asked for.
-        console: Where progress is shown; None for nowhere.
+        settings: Settings of the search.
+        console: Console for progress output; None prints nothing.
+
+    Returns:
+        The result, which was also written as a report.
 
     Raises:
-        SettingsError: As DataError, SpaceError and UnknownDevice the user's: one line that says what to do.
-        DeviceError: The device was lost.
-        HostError: This machine has no disk or no memory. After these two the same search goes on where it stopped.
+        SettingsError: Like DataError, SpaceError and DeviceConfigError, an error of the user; one line says how to fix
+            it.
+        DeviceError: The connection to the device was lost. The same search resumes where it stopped.
+        HostError: This machine has no disk space or memory left. The same search resumes where it stopped.
     """
     from rich.console import Console
 
@@ -240,7 +50,7 @@ def search(settings: Settings, console: Console | None = None) -> Result:
 
     def publish(result: Result, preprocessing: dict[str, Any], classes: tuple[str, ...]) -> None:
         write(result, result.folder)
-        if result.choice and result.choice.model_path:  # a table has no file
+        if result.choice and result.choice.model_path:  # a table has no model file
             write_chosen(result, classes, preprocessing)
         else:
             remove_chosen(result.folder)
@@ -248,28 +58,36 @@ def search(settings: Settings, console: Console | None = None) -> Result:
     return run(settings, console or Console(quiet=True), publish)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The exit code of one command."""
+def main(argv: list[str] | None = None, prog: str = PROG) -> int:
+    """Run the command line of a search and return its exit code.
+
+    Args:
+        argv: Arguments; None uses those of the process.
+        prog: Program name as the user typed it.
+
+    Returns:
+        An exit code of `remote/exit_codes.py`, or 128 and the signal's number.
+    """
     from search.signal_handling import Interrupted, have_streams, interruptible
 
     have_streams()
     try:
         with interruptible():
-            return _command(argv)
+            return _command(argv, prog)
     except Interrupted as error:
-        if error.number == signal.SIGPIPE:  # nobody reads on
+        if error.number == signal.SIGPIPE:  # the reader of the output is gone
             _nowhere()
         else:
             why = "interrupted" if error.number == signal.SIGINT else f"ended by {error}"
             _say(f"\n{why}: {GOES_ON}")
         return error.exit_code
-    except BrokenPipeError:  # of `--help | head -1`
+    except BrokenPipeError:  # raised by `--help | head -1`
         _nowhere()
         return 128 + signal.SIGPIPE
 
 
-def _command(argv: list[str] | None) -> int:
-    args = parser().parse_args(argv)
+def _command(argv: list[str] | None, prog: str) -> int:
+    args = parser(prog).parse_args(argv)
     try:
         settings = settings_of(args)
     except SettingsError as error:
@@ -291,15 +109,14 @@ def _search_and_print(settings: Settings) -> int:
 
 
 def _report_early_end(error: Exception, settings: Settings) -> int:
-    """Say what ended a search: the user's wish, the device, this machine, or a bug of ours."""
-    from remote.errors import DeviceError
-    from remote.files import HostError, host_error
-    from search.runs.run_directory import REFUSALS
+    """Print the cause of an early end (user, device, this machine, or a bug) and return its exit code."""
+    from remote.errors import DeviceError, HostError, UserError
+    from remote.files import host_error
     from spaces.memory import chain, is_out_of_memory
 
     if any(isinstance(cause, MemoryError) for cause in chain(error)):
         return _print_failure("host", "out of memory: free some, and the same command goes on", HOST)
-    if isinstance(error, REFUSALS):
+    if isinstance(error, UserError):
         return _print_failure("error", error, USER)
     if isinstance(error, DeviceError):
         return _print_failure("device", f"{error}; {GOES_ON}", DEVICE)
@@ -313,7 +130,7 @@ def _report_early_end(error: Exception, settings: Settings) -> int:
 
 
 def _bug(error: Exception, folder: Path) -> int:
-    """Say where the trace of an error is that should not have been; beside the run, or here where it can't be."""
+    """Save the trace of an unexpected error in the run folder, or print it where that is impossible."""
     from remote.files import write_file
 
     trace, file = "".join(traceback.format_exception(error)), folder / "bug.txt"
@@ -334,7 +151,7 @@ def _print_failure(whose: str, error: object, code: int) -> int:
 
 
 def _say(text: str) -> None:
-    """Print one line for people to the standard error, which may be gone."""
+    """Print one line for people to standard error, which may be closed."""
     from remote.link.reply_parsing import printable
 
     start, line = ("\n", text[1:]) if text.startswith("\n") else ("", text)
@@ -343,7 +160,7 @@ def _say(text: str) -> None:
 
 
 def _nowhere() -> None:
-    """Let what is still to be written go nowhere: Python flushes its output at the end."""
+    """Redirect the remaining output to the null device, since Python flushes its output at exit."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 

@@ -1,4 +1,4 @@
-"""What a user asks for: the same fields on the command line, in a TOML file and in Python."""
+"""Define the settings of a search: the same fields on the command line, in a TOML file and in Python."""
 
 from __future__ import annotations
 
@@ -13,53 +13,89 @@ from typing import Any
 from evaluators.data.resizing import RESIZES, SQUASH
 from evaluators.measurement import METRICS
 from evaluators.training.augmentation import switches
+from remote.errors import UserError
 from remote.files import write_file
 from search.budget import Budget
 
-TRIALS = 40  # of a search without any limit of its own
-SEEDS = 2**32  # what every generator of random numbers takes
-WHOLE_MAX = 2**31 - 1  # of other whole numbers
+TRIALS = 40  # trials of a search that the user did not limit
+SEEDS = 2**32  # number of seeds that every random number generator accepts
+WHOLE_MAX = 2**31 - 1  # upper limit of other integers
 CONFIG_BYTES_MAX = 1 << 20
 
 
-class SettingsError(ValueError):
-    """A wish that can't be met as it stands: one line saying what was asked, what there is, what to do."""
+class SettingsError(UserError):
+    """Raised for an invalid setting.
+
+    The message names the setting, the accepted values, and how to fix it, in one line.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """One search. Relative paths are the caller's."""
+    """Hold the settings of one search; relative paths refer to the caller's working directory.
+
+    Attributes:
+        budget_ms: Latency limit in ms.
+        percentile: Percentile of latency that the limit applies to, between 0 and 100.
+        budget_mb: Limit on peak memory in MB; None for no limit.
+        max_drop: Largest accepted loss of `metric` against the greedy baseline, 0..1; None for no limit.
+        metric: Accuracy metric, one of METRICS.
+        device: Name of a device in `devices.toml`.
+        data: Data set: `digits`, a folder, `cifar10:DIR` or `cifar100:DIR`.
+        space: Preset or TOML file of the search space; None selects tiny for images up to 64 px and edge for larger
+            ones.
+        family: Python files with the user's network families, searched in addition to those of the space.
+        model: The user's ONNX classifiers, added as fixed candidates.
+        table: Folder of a table; its values replace measurements.
+        weights: Folder of pretrained weights; `none` starts from scratch; None lets torchvision load them.
+        sampler: Name of a file in `search/samplers/`.
+        warm_start: Folder of an earlier run to start from.
+        trials: Number of trials; None means TRIALS, or with a time limit as many as it allows.
+        time_limit_s: Time limit in seconds; None for no limit.
+        rungs: Fine-tuning epochs after which unpromising candidates are pruned, ascending.
+        probe_share: Share of the run time that measuring latency steps over channel counts may take, 0..1.
+        parent_epochs: Epochs of a parent's training; None derives them from the data.
+        augment: Augmentation of training images: words of `evaluators.training.augmentation`, comma-separated.
+        resize: Method that makes images square: squash, crop or pad.
+        int8_drop: Accepted loss of int8 against fp32 before stronger quantization methods are tried, 0..1.
+        qat_epochs: Epochs of quantization-aware training, the last resort; 0 disables it.
+        teacher: Teacher of the candidates: parent, best, a network's name, or an ONNX file.
+        distillation: Weight of the teacher's logits in the loss, 0..1; None keeps the recipe's weight.
+        temperature: Distillation temperature; None keeps the recipe's.
+        seed: Seed of splits, sampler and training.
+        sampler_seed: Seed of the sampler alone; None means `seed`.
+        out: Run folder.
+        cache: Folder of trained parents and decoded images.
+    """
 
     budget_ms: float
     percentile: float = 95.0
     budget_mb: float | None = None
     max_drop: float | None = None
-    metric: str = "top1"  # one of METRICS
+    metric: str = "top1"
     device: str = "local"
     data: str = "digits"
-    space: str | None = None  # None: tiny for images up to 64 px, edge for larger ones
-    family: tuple[str, ...] = ()  # files with families of the user's own, beside those of the space
-    model: tuple[str, ...] = ()  # ONNX classifiers of the user's own, as fixed candidates
-    table: str | None = None  # folder of a table that is looked up instead of measuring
+    space: str | None = None
+    family: tuple[str, ...] = ()
+    model: tuple[str, ...] = ()
+    table: str | None = None
     weights: str | None = None
     sampler: str = "budget"
-    warm_start: str | None = None  # folder of an earlier run
-    trials: int | None = None  # None: TRIALS, or with a time limit as many as it allows
+    warm_start: str | None = None
+    trials: int | None = None
     time_limit_s: float | None = None
     rungs: tuple[int, ...] = (0, 1, 3)
-    probe_share: float = 0.1  # of a run's time that finding where latency steps over channel counts may take, 0..1
+    probe_share: float = 0.1
     parent_epochs: int | None = None
-    augment: str = (
-        "default"  # how training images are varied: words of evaluators.training.augmentation, comma-separated
-    )
-    resize: str = SQUASH  # how images become squares: squash, crop or pad
-    int8_drop: float = 0.01  # that int8 may lose against fp32 before more is done for it
-    qat_epochs: int = 2  # of fine-tuning in int8, where nothing less does
-    teacher: str = "parent"  # whose logits candidates learn from: parent, best, a network's name, an ONNX file
-    distillation: float | None = None  # weight of those logits in the loss, 0..1; None: the recipe's
+    augment: str = "default"
+    resize: str = SQUASH
+    int8_drop: float = 0.01
+    qat_epochs: int = 2
+    teacher: str = "parent"
+    distillation: float | None = None
     temperature: float | None = None
     seed: int = 0
-    sampler_seed: int | None = None  # None: seed
+    sampler_seed: int | None = None
     out: str = "runs/search"
     cache: str = "~/.cache/edgefront"
 
@@ -109,16 +145,16 @@ class Settings:
         self._check({name: (math.isfinite(value), "must be a finite number") for name, value in self._all(float)})
 
     def _texts(self) -> list[tuple[str, str]]:
-        """Return name and text of the settings that are text, or lists of it."""
+        """Return name and text of all settings that are texts or tuples of texts."""
         lists = [(name, text) for name, texts in self._all(tuple) for text in texts if isinstance(text, str)]
         return [*self._all(str), *lists]
 
     def _all(self, kind: type) -> list[tuple[str, Any]]:
-        """Return name and value of the settings of a type."""
+        """Return name and value of all settings of a type."""
         return [(field.name, value) for field in fields(self) if isinstance(value := getattr(self, field.name), kind)]
 
     def _whole(self) -> list[tuple[str, int]]:
-        """Return name and largest value of the settings that are whole numbers, seeds left out."""
+        """Return name and largest value of all integer settings except seeds."""
         one = [(name, value) for name, value in self._all(int) if "seed" not in name]
         numbers = [(name, [v for v in values if isinstance(v, int)]) for name, values in self._all(tuple)]
         return [*one, *((name, max(values)) for name, values in numbers if values)]
@@ -129,15 +165,15 @@ class Settings:
                 raise SettingsError(f"{name} = {getattr(self, name)!r} {must}")
 
     def trials_max(self) -> int | None:
-        """Trials to stop after; None where time is the limit."""
+        """Return the number of trials after which the search stops; None if only time limits it."""
         return self.trials if self.trials is not None or self.time_limit_s is not None else TRIALS
 
     def seed_of_sampler(self) -> int:
-        """The seed of the sampler."""
+        """Return the sampler's seed."""
         return self.seed if self.sampler_seed is None else self.sampler_seed
 
     def budget(self) -> Budget:
-        """The limits alone."""
+        """Return the limits alone."""
         return Budget(
             latency_ms=self.budget_ms,
             percentile=self.percentile,
@@ -147,27 +183,43 @@ class Settings:
         )
 
 
-# What may differ when a run is gone on with: more of the same, or the same kept elsewhere.
+# Settings that may differ when a run is resumed: more of the same work, or other folders for the same files.
 EXTENDABLE = ("trials", "time_limit_s", "cache", "out")
 
 
 def from_toml(path: Path, **over: Any) -> Settings:
-    """Settings of a TOML file, `over` taking precedence. Raises SettingsError."""
+    """Read settings from a TOML file.
+
+    Args:
+        path: TOML file, at most CONFIG_BYTES_MAX bytes.
+        over: Settings that take precedence over those of the file.
+
+    Raises:
+        SettingsError: The file is missing, is no valid TOML, or holds an invalid setting.
+    """
     try:
-        with path.open("rb") as file:  # what has no end, such as /dev/zero, is not read to it
+        with path.open("rb") as file:  # an endless file such as /dev/zero is read up to the limit only
             content = file.read(CONFIG_BYTES_MAX + 1)
         if len(content) > CONFIG_BYTES_MAX:
             raise ValueError(f"it is longer than {CONFIG_BYTES_MAX} bytes")
         table = tomllib.loads(content.decode("utf-8-sig").replace("\r\n", "\n"))
     except FileNotFoundError:
         raise SettingsError(f"no file {path}: --config takes a TOML file, see examples/steel.toml") from None
-    except (ValueError, RecursionError, OSError) as error:  # TOML's and UTF-8's errors are ValueErrors
+    except (ValueError, RecursionError, OSError) as error:  # errors of TOML and of UTF-8 are ValueErrors
         raise SettingsError(f"{path} can't be read as TOML: {error or 'it is nested too deep'}") from None
     return from_table(table | over, str(path))
 
 
 def from_table(table: dict[str, Any], source: str) -> Settings:
-    """Settings of plain values; unknown names and wrong types are errors. Raises SettingsError."""
+    """Build settings from plain values.
+
+    Args:
+        table: Values by setting name; dashes count as underscores.
+        source: Origin of the values, for error messages.
+
+    Raises:
+        SettingsError: A name is unknown, a type is wrong, or a value is invalid.
+    """
     table = {name.replace("-", "_"): value for name, value in table.items()}
     if isinstance(table.get("time_limit"), str | int | float) and not isinstance(table["time_limit"], bool):
         table["time_limit_s"] = seconds(table.pop("time_limit"))
@@ -182,7 +234,11 @@ def from_table(table: dict[str, Any], source: str) -> Settings:
 
 
 def seconds(text: str | float) -> float:
-    """Seconds of `90`, `90s`, `15m`, `2h`, `1h30m`. Raises SettingsError."""
+    """Convert a duration such as `90`, `90s`, `15m`, `2h` or `1h30m` to seconds.
+
+    Raises:
+        SettingsError: The text is no duration.
+    """
     if re.fullmatch(r"\s*\d+(\.\d+)?([eE][+-]?\d+)?\s*", str(text)):
         return float(str(text))
     parts = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", str(text).strip())
@@ -193,9 +249,14 @@ def seconds(text: str | float) -> float:
 
 
 def write(settings: Settings, path: Path) -> None:
-    """A TOML file that `from_toml` reads back as the same settings."""
+    """Write settings to a TOML file that `from_toml` reads back as the same settings.
+
+    Args:
+        settings: Settings to write; those that are None are left out.
+        path: File to write.
+    """
     lines = [
-        # every type used here is written alike in JSON and in TOML, but for one control character
+        # JSON and TOML represent every type used here identically, except for one control character
         f"{name} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f")
         for name, value in asdict(settings).items()
         if value is not None
@@ -204,7 +265,16 @@ def write(settings: Settings, path: Path) -> None:
 
 
 def go_on(recorded: Settings, wanted: Settings, folder: Path) -> Settings:
-    """The settings a run goes on with: what was recorded, and more of the same. Raises SettingsError."""
+    """Return the settings with which a recorded run is resumed.
+
+    Args:
+        recorded: Settings in the run folder.
+        wanted: Settings of this call, which may differ in EXTENDABLE only.
+        folder: Run folder, for the error message.
+
+    Raises:
+        SettingsError: Another setting differs.
+    """
     differ = [
         f"{field.name} was {getattr(recorded, field.name)!r}, now {getattr(wanted, field.name)!r}"
         for field in fields(Settings)
@@ -218,7 +288,7 @@ def go_on(recorded: Settings, wanted: Settings, folder: Path) -> Settings:
 
 
 def _is_text(value: str) -> bool:
-    """Return False for bytes that are no UTF-8, which Python keeps as lone surrogates, and for NUL."""
+    """Return False for bytes that are not UTF-8, which Python keeps as lone surrogates, and for NUL."""
     return "\0" not in value and not any("\ud800" <= one <= "\udfff" for one in value)
 
 

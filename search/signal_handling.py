@@ -1,4 +1,4 @@
-"""End a command on the signals that ask for it as on Ctrl-C, so that everything that was opened is closed."""
+"""End a command on termination signals as on Ctrl-C, so that every open resource is closed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-# Signals that ask a program to end. SIGPIPE is ignored by Python: a closed output is seen where it is written.
+# Signals that ask a program to end. Python ignores SIGPIPE: a closed output is detected when it is written to.
 ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGXCPU") if hasattr(signal, name))
-# `timeout` and closing terminals send one and the same signal twice: what comes so soon is not a second wish.
+# `timeout` and closing terminals send the same signal twice: a repeat within this time is no second request.
 REPEAT_S = 1.0
 
 
@@ -20,7 +20,7 @@ class Interrupted(KeyboardInterrupt):
     """Raised in the main thread when a signal asks the command to end.
 
     Args:
-        number: The signal's number.
+        number: Number of the signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -29,15 +29,18 @@ class Interrupted(KeyboardInterrupt):
 
     @property
     def exit_code(self) -> int:
-        """128 and the signal's number, as shells have it: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
+        """Return 128 plus the signal's number, as shells do.
+
+        That is 130 after Ctrl-C, 143 after SIGTERM and 129 after SIGHUP.
+        """
         return 128 + self.number
 
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Context manager in which the first signal that asks to end raises Interrupted; a second one ends at once.
+    """Context manager in which the first termination signal raises Interrupted; a second one ends the process at once.
 
-    A signal that is ignored already, as SIGHUP is by `nohup`, stays ignored.
+    A signal that is already ignored, as SIGHUP is under `nohup`, stays ignored.
     """
     first_s: float | None = None
 
@@ -62,7 +65,7 @@ def interruptible() -> Iterator[None]:
 
 
 def _die(number: int) -> None:
-    """End this process by the signal, without further ado but for the terminal's cursor."""
+    """End this process by the signal at once, after restoring only the terminal's cursor."""
     with contextlib.suppress(OSError, ValueError):
         if os.isatty(1):
             os.write(1, b"\x1b[?25h")
@@ -71,14 +74,15 @@ def _die(number: int) -> None:
 
 
 def have_streams() -> None:
-    """Give a process that was started without standard streams (`2>&-`) such that go nowhere.
+    """Open the null device for each standard stream that the process was started without (`2>&-`).
 
-    Without them the next files that are opened get their numbers, and what a library prints goes into the ledger.
+    Without this, the next opened files would receive those descriptors, and the output of a library would go into the
+    ledger.
     """
     for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number, which is this one
+            os.open(os.devnull, os.O_RDWR)  # receives the lowest free descriptor, which is this one
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))  # noqa: SIM115

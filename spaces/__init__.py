@@ -1,0 +1,1 @@
+"""Define candidates, spaces of candidates, and the networks that a candidate stands for."""

@@ -1,4 +1,4 @@
-"""One point of the joint space, as plain data."""
+"""Describe one point of the joint space as plain data."""
 
 from __future__ import annotations
 
@@ -7,32 +7,45 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from remote.errors import CandidateFaultError
 from spaces.family_files import identity, is_fixed
 
-USUAL_RUNTIME = "onnxruntime"  # runs on every device, so that people need not be told of it
+USUAL_RUNTIME = "onnxruntime"  # runs on every device, so descriptions leave it out
 
 
-class UnbuildableError(ValueError):
-    """A candidate that can't be: its own failure, in one line. `kind` is the kind of a `Failure`."""
+class UnbuildableError(CandidateFaultError, ValueError):
+    """Raised for a candidate that cannot be built. The message is one line.
+
+    The failure is the candidate's own, neither the device's nor this machine's.
+
+    Attributes:
+        kind: Kind of the recorded `Failure`.
+    """
 
     kind = "unbuildable"
 
 
 class NoGainError(UnbuildableError):
-    """A compression step that leaves a network as it was, or dearer."""
+    """Raised when a compression step saves no multiply-accumulates, or adds some."""
 
     kind = "no_gain"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """What is built, compressed, run and timed.
+    """Describe a network that is built, compressed, run and timed.
 
-    `family` is a file in `spaces/families/`, or path and digest of one of the user's (`spaces/family_files.py`).
-    `variant` is a row of a family's table (`mobilenet_v2`), unique over all families. `steps` are the
-    compression operations in the order they are applied: a name is a file in `spaces/operations/`, an
-    amount its strength (for `prune` the fraction of channels removed, 0..1). `options` say how, by axis name
-    (`prune_by`), where a step is applied otherwise than by default; sorted, so that equal networks are equal here.
+    Attributes:
+        family: Name of a module in `spaces/families/`, or path and digest of a user's file (`spaces/family_files.py`).
+        variant: Row of the family's table, such as `mobilenet_v2`; unique over all families.
+        image_px: Side of the square input, in px.
+        steps: Compression operations in the order in which they are applied, as (name, amount). The name is a module
+            in `spaces/operations/`, the amount its strength (for `prune` the fraction of channels removed, 0..1).
+        precision: `fp32`, `fp16` or `int8`.
+        runtime: Name of the runtime on the device.
+        threads: Number of CPU threads.
+        options: Non-default options of the steps, as (axis name such as `prune_by`, value); sorted, so that equal
+            networks compare equal.
     """
 
     family: str
@@ -45,27 +58,27 @@ class Candidate:
     options: tuple[tuple[str, str], ...] = ()
 
     def amount(self, operation: str) -> float:
-        """Strength of one compression operation; 0.0 where it is not applied."""
+        """Return the strength of one compression operation, 0.0 if it is not applied."""
         return dict(self.steps).get(operation, 0.0)
 
     @property
     def compressed(self) -> bool:
-        """True if anything but the plain fp32 network runs."""
+        """Return whether the network is not the uncompressed one in fp32."""
         return bool(self.steps) or self.precision != "fp32"
 
     @property
     def fixed(self) -> bool:
-        """True for a classifier that was given as it is: never trained, never cut."""
+        """Return whether this is a user's fixed classifier, which is neither trained nor compressed."""
         return is_fixed(self.family)
 
     def uncut(self) -> Candidate:
-        """The same candidate without its compression steps: what a step must be faster than."""
+        """Return the candidate without its compression steps, which a compressed candidate must be faster than."""
         return replace(self, steps=(), options=())
 
     def describe(self) -> str:
-        """Return `mobilenet_v2 128px prune 0.3 taylor late int8`: a line for people, of no other candidate.
+        """Return a unique one-line description, such as `mobilenet_v2 128px prune 0.3 taylor late int8`.
 
-        The runtime stands at the end unless it is the usual one.
+        The runtime stands at the end, unless it is `USUAL_RUNTIME`.
         """
         steps = [" ".join([name, f"{amount:g}", *self._options_of(name)]) for name, amount in self.steps]
         threads = [f"{self.threads} threads"] if self.threads > 1 else []
@@ -73,27 +86,27 @@ class Candidate:
         fixed = ["fixed"] if self.fixed else []
         return " ".join([self.variant, f"{self.image_px}px", *fixed, *steps, self.precision, *threads, *runtime])
 
-    # One training serves every precision and runtime of a structure, one graph every runtime option:
-    # so there are three keys, each naming what the work below it depends on.
+    # One training serves every precision and runtime of a structure, and one graph serves every runtime option.
+    # Each of the three keys therefore identifies what one kind of work depends on.
     def structure_key(self) -> str:
-        """12 hex digits naming what is trained."""
+        """Return 12 hex digits that identify the trained network."""
         return _digest([identity(self.family), self.variant, self.image_px, self.steps, *self.options])
 
     def graph_key(self) -> str:
-        """12 hex digits naming what is exported."""
+        """Return 12 hex digits that identify the exported graph."""
         return _digest([self.structure_key(), self.precision])
 
     def key(self) -> str:
-        """12 hex digits naming what is timed: the whole candidate."""
+        """Return 12 hex digits that identify the timed candidate, all of its fields included."""
         return _digest([self.graph_key(), self.runtime, self.threads])
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; `from_dict` is the inverse."""
+        """Return the fields as plain JSON values; `from_dict` is the inverse."""
         return asdict(self) | {"steps": [list(s) for s in self.steps], "options": [list(o) for o in self.options]}
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> Candidate:
-        """The candidate `to_dict` described."""
+        """Build the candidate from the values that `to_dict` returned."""
         steps = tuple((str(name), float(amount)) for name, amount in data["steps"])
         options = tuple((str(name), str(value)) for name, value in data.get("options", ()))
         return Candidate(**(data | {"steps": steps, "options": options}))

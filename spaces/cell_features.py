@@ -1,8 +1,8 @@
-"""What the wiring of a cell tells of a network: the operations that data flows through, and the ways it takes.
+"""Compute features of a cell's wiring: the operations and paths that data flows through.
 
-A cell is a directed graph with an operation on every edge, as in NAS-Bench-201, DARTS and their like. An axis says
-which operation an edge has, not whether anything reaches it: accuracy is told from paths far better than from edges
-(White et al., BANANAS: Bayesian optimization with neural architectures, 2021).
+A cell is a directed graph with an operation on every edge, as in NAS-Bench-201 and DARTS. An axis gives the operation
+of an edge but not whether data reaches it. Paths therefore predict accuracy far better than edges do (White et al.,
+BANANAS: Bayesian optimization with neural architectures, 2021).
 """
 
 from __future__ import annotations
@@ -19,23 +19,37 @@ Array = NDArray[numpy.float64]
 
 @dataclass(frozen=True)
 class Cell:
-    """Axes as edges. Data enters at the first node and leaves at the last; nodes are numbered along its way."""
+    """Describe a cell whose edges are axes of a space.
 
-    edges: Mapping[str, tuple[int, int]]  # axis -> the nodes it leads from and to
-    absent: Any  # the value of an edge that is not there
-    passes: Any  # the value of an edge that hands on what it gets
+    Data enters at the first node and leaves at the last; nodes are numbered in topological order.
+
+    Attributes:
+        edges: By axis, the nodes that the edge leads from and to.
+        absent: Value of an axis that means no edge.
+        passes: Value of an axis that means an identity edge.
+    """
+
+    edges: Mapping[str, tuple[int, int]]
+    absent: Any
+    passes: Any
 
     def paths(self) -> list[tuple[int, ...]]:
-        """Ways from the first node to the last, as places among the edges."""
+        """List all paths from the first node to the last, each as indices of its edges."""
         last = max(to for _, to in self.edges.values())
         return list(self._onwards(min(start for start, _ in self.edges.values()), last))
 
     def numbers(self, values: NDArray[Any]) -> list[Array]:
-        """Of cells (N, edges), the values of their edges, one array (N,) a number; paths with an absent edge are none.
+        """Compute the features of N cells; a path with an absent edge does not count.
 
-        How many paths; the most and fewest operations that compute along one (fewest: all edges, where there is no
-        path); and for each operation, edges it is on that data flows through, paths through it, and how often the
-        path that has it most has it.
+        The features are the number of paths; the largest and smallest number of computing operations on one path (the
+        smallest is the number of edges if there is no path); and for each operation the number of its edges that data
+        flows through, the number of paths through it, and its largest number of occurrences on one path.
+
+        Args:
+            values: Edge values (N, edges), in the order of `edges`.
+
+        Returns:
+            One array (N,) per feature.
         """
         paths = self.paths()
         there = values != self.absent
@@ -60,5 +74,5 @@ class Cell:
 
 
 def _along(paths: Sequence[tuple[int, ...]], marked: NDArray[numpy.bool_]) -> NDArray[numpy.int64]:
-    """(N, paths) how many edges of each path are marked (N, edges)."""
+    """Count the marked edges (N, edges) of each path: (N, paths)."""
     return numpy.stack([marked[:, list(path)].sum(axis=1) for path in paths], axis=1)

@@ -1,13 +1,14 @@
-"""How many channels, or ranks, are left of a layer: what every operation rounds alike.
+"""Round the number of channels or ranks that a compression operation leaves of a layer.
 
-Where a device's latency has been seen to step, pruned counts end at the edges of those steps instead of multiples that
-are the same everywhere. What they are rounded `to` is told in a word, so that it can stand among a candidate's options:
+If latency steps were measured on a device, pruned channel counts end at the edges of those steps instead of at fixed
+multiples. One word, which can be the value of a candidate's option, says how counts are rounded:
 
-- `declared`: the nearest multiple of the net's own step, see `granularity`;
+- `declared`: to the nearest multiple of the network's own step, see `granularity`;
 - `16+48+64`: up to a count that is 16, 48 or 64 beyond a multiple of 64, the last number being the period (so `16` is
-  any multiple of 16); or all of them, where that is fewer;
-- `64-8`: 8 fewer than the largest multiple of 64 there is, whatever the amount; a layer narrower than 64 stays as it
-  is. Networks of 64-0, 64-8, 64-16 ... have all their layers at the same place of a step: their latencies show it.
+  any multiple of 16), or to the layer's full width if that is smaller;
+- `64-8`: to 8 fewer than the largest multiple of 64 in the layer, whatever the amount; a layer narrower than 64 keeps
+  its width. In networks of 64-0, 64-8, 64-16 ... all layers are at the same place of a step, so their latencies show
+  the steps.
 """
 
 from dataclasses import dataclass
@@ -21,14 +22,26 @@ from spaces.operation_specs import DECLARED
 
 @dataclass(frozen=True)
 class Rounding:
-    """What pruned channel counts become. `at` are places beyond a multiple of `period`, 1 up to `period`."""
+    """Describe how pruned channel counts are rounded.
+
+    Attributes:
+        period: Number of channels after which the pattern repeats.
+        at: Accepted counts beyond a multiple of `period`, from 1 to `period`, rising.
+        less: Number of channels below the largest multiple of `period`, for the networks of a latency probe; else None.
+    """
 
     period: int
     at: tuple[int, ...] = ()
-    less: int | None = None  # of a network that shows the steps: this many fewer than the largest multiple
+    less: int | None = None
 
     def left(self, width: int, amount: float, parts: int = 1) -> int:
-        """What is left of each of a layer's `parts` of `width` channels, of which `amount` (0..1) would go."""
+        """Return the number of channels that each part of a layer keeps.
+
+        Args:
+            width: Channels of one part.
+            amount: Fraction of channels to remove, 0..1.
+            parts: Number of equal parts (groups) of the layer, whose sum is rounded.
+        """
         if self.less is not None:
             whole = width * parts - width * parts % self.period
             return max(1, (whole - self.less) // parts) if whole else width
@@ -37,7 +50,11 @@ class Rounding:
 
 
 def rounding(to: str) -> Rounding:
-    """The rounding of such a word. Raises ValueError."""
+    """Parse the word that says how counts are rounded, such as `16+48+64` or `64-8`.
+
+    Raises:
+        ValueError: The word is not of one of these forms.
+    """
     try:
         if "-" in to:
             period, less = (int(part) for part in to.split("-"))
@@ -57,10 +74,13 @@ def rounding(to: str) -> Rounding:
 
 
 def granularity(net: nn.Module) -> int:
-    """What channel counts are rounded to a multiple of: 8, which kernels like; less for nets it would mutilate.
+    """Return the multiple that channel counts are rounded to: 8, which kernels prefer, or less in narrow networks.
 
-    Half the convolutions being 64 or wider makes a net one for 8. For others it is 4, 2 or 1: at most a quarter of
-    the narrowest convolution.
+    It is 8 if at least half of the convolutions have 64 channels or more. Otherwise it is 4, 2 or 1, and at most a
+    quarter of the narrowest convolution.
+
+    Args:
+        net: An uncompressed network; linear layers count if it has no convolution.
     """
     widths = [layer.out_channels for layer in net.modules() if isinstance(layer, nn.Conv2d)]
     widths = widths or [layer.out_features for layer in net.modules() if isinstance(layer, nn.Linear)]
@@ -70,5 +90,11 @@ def granularity(net: nn.Module) -> int:
 
 
 def round_width(width: int, amount: float, step: int) -> int:
-    """What is left of `width`: the nearest multiple of `step`, at least one step, never more than there are."""
+    """Return the number of channels or ranks that are kept: the nearest multiple of `step`, at least one step.
+
+    Args:
+        width: Present number, which the result never exceeds.
+        amount: Fraction to remove, 0..1.
+        step: Multiple to round to.
+    """
     return min(width, max(step, step * int(width * (1 - amount) / step + 0.5)))

@@ -1,4 +1,4 @@
-"""Judge a family from a file of the user's before anything is measured with it. Needs torch."""
+"""Check a family from a user's file before anything is measured with it. The module needs torch."""
 
 from __future__ import annotations
 
@@ -13,21 +13,24 @@ from spaces.family_loading import describe_error, load_family
 from spaces.network import Variant, head_name
 from spaces.space import SpaceError
 
-NAME = re.compile(r"\w[\w.+-]{0,99}")  # of a network: it names files, too
+NAME = re.compile(r"\w[\w.+-]{0,99}")  # pattern of a network's name, which also becomes part of file names
 Shapes = dict[str, tuple[int, ...]]
 
 
 def judge_family(family: str, wanted: Sequence[str], sizes: Sequence[int], classes: int) -> tuple[str, ...]:
-    """Return the networks a space has of a family, each of which was built and run at every input size.
+    """Check a family by building and running each of its networks at every input size.
 
     Args:
-        family: Path and digest, as `spaces.family_files` names it.
-        wanted: Networks that are named; empty for all.
-        sizes: Input sizes in px.
-        classes: How many the networks must tell apart.
+        family: Path and digest, in the form of `spaces.family_files`.
+        wanted: Names of the networks to use; empty for all.
+        sizes: Sides of the square input, in px.
+        classes: Number of classes of the data.
+
+    Returns:
+        The names of the networks that the space has of the family.
 
     Raises:
-        SpaceError: The file or a network doesn't keep the contract of `spaces.network`; one line.
+        SpaceError: The file or a network violates the contract of `spaces.network`. The message is one line.
     """
     path, module = split(family)[0], load_family(family)
     table = getattr(module, "VARIANTS", None)
@@ -49,7 +52,7 @@ def judge_family(family: str, wanted: Sequence[str], sizes: Sequence[int], class
 
 def _check_sizes(family: str, name: str, sizes: Sequence[int], classes: int) -> None:
     path, first = split(family)[0], sizes[0]
-    shapes = {px: _checked(family, name, px, classes) for px in sizes}
+    shapes = {px: _check(family, name, px, classes) for px in sizes}
     for px, found in shapes.items():
         if found != shapes[first]:
             tensor = next(key for key in found | shapes[first] if found.get(key) != shapes[first].get(key))
@@ -59,8 +62,8 @@ def _check_sizes(family: str, name: str, sizes: Sequence[int], classes: int) -> 
             )
 
 
-def _checked(family: str, name: str, image_px: int, classes: int) -> Shapes:
-    """Return the shapes of a network's tensors. Raises SpaceError for one that can't be searched."""
+def _check(family: str, name: str, image_px: int, classes: int) -> Shapes:
+    """Return the shapes of a network's tensors. Raises SpaceError for an unusable network."""
     path, where = split(family)[0], f"{name} at {image_px} px"
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -68,7 +71,7 @@ def _checked(family: str, name: str, image_px: int, classes: int) -> Shapes:
             if not isinstance(net, nn.Module):
                 raise TypeError(f"build returned {type(net).__name__}, not a torch.nn.Module")
             out = net.eval()(torch.zeros(2, 3, image_px, image_px))
-    except (Exception, SystemExit) as error:  # the file may do anything
+    except (Exception, SystemExit) as error:  # a user's file may raise any exception
         if isinstance(error, MemoryError):
             raise
         raise SpaceError(f"family file {path}: {where} can't be used: {describe_error(error, path)}") from None

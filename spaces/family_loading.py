@@ -1,4 +1,4 @@
-"""Import a family from a file of the user's."""
+"""Import an architecture family from a user's file."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ WORDS_MAX = 200
 
 @cache
 def load_family(family: str) -> ModuleType:
-    """Return a family's module; nothing is written beside its file.
+    """Import and return a family's module; no bytecode is written beside its file.
 
     Args:
-        family: Path and digest, as `spaces.family_files` names it.
+        family: Path and digest, in the form of `spaces.family_files`.
 
     Raises:
-        SpaceError: The file is gone, is not the one that was named, or can't be imported; one line.
+        SpaceError: The file is missing, has changed, or cannot be imported. The message is one line.
     """
     path, digest = split(family)
     try:
@@ -33,10 +33,10 @@ def load_family(family: str) -> ModuleType:
         raise SpaceError(f"family file {path} was changed meanwhile: put it back as it was, or name a new --out")
     module = ModuleType(f"edgefront_family_{path.stem}_{digest}")
     module.__file__ = str(path)
-    sys.modules[module.__name__] = module  # dataclasses look their module up
+    sys.modules[module.__name__] = module  # dataclasses need their module in sys.modules
     try:
         exec(compile(source, str(path), "exec"), module.__dict__)
-    except (Exception, SystemExit) as error:  # the file may do anything
+    except (Exception, SystemExit) as error:  # a user's file may raise any exception
         del sys.modules[module.__name__]
         if isinstance(error, MemoryError):
             raise
@@ -45,7 +45,15 @@ def load_family(family: str) -> ModuleType:
 
 
 def describe_error(error: BaseException, path: Path) -> str:
-    """Return what went wrong in a user's file, with the last of its lines that led there: `line 3: ValueError: no`."""
+    """Return a one-line description of an error in a user's file, such as `line 3: ValueError: no`.
+
+    Args:
+        error: The exception.
+        path: The user's file; the description names the last of its lines in the traceback.
+
+    Returns:
+        At most `WORDS_MAX` characters.
+    """
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
     words = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())

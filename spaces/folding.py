@@ -1,7 +1,7 @@
-"""Networks that are trained in branches and deployed folded into fewer layers: RepVGG, MobileOne, FastViT and the like.
+"""Fold networks that are trained in branches into fewer layers for deployment: RepVGG, MobileOne, FastViT and others.
 
-A block says that it folds by having one of the methods that timm's and the papers' code give it. What is exported,
-timed and scored is the folded network; what is trained and pruned are the branches.
+A block can be folded if it has one of the methods that timm's and the papers' code define for it. The folded network is
+exported, timed and scored; the branches are trained and pruned.
 """
 
 from __future__ import annotations
@@ -16,42 +16,43 @@ from torch import nn
 from spaces.candidate import UnbuildableError
 from spaces.memory import is_out_of_memory
 
-METHODS = ("fuse", "reparameterize", "switch_to_deploy")  # the first returns what takes the block's place
-AGREEMENT = 1e-3  # largest difference of the outputs, of their largest: folded weights are rounded to single precision
+# `fuse` returns the layer that replaces the block; the other methods change the block in place.
+METHODS = ("fuse", "reparameterize", "switch_to_deploy")
+AGREEMENT = 1e-3  # largest accepted difference relative to the largest output; folding rounds weights to fp32
 
 
 def can_fold(block: nn.Module) -> bool:
-    """Return True if a block has a method that folds it and that needs no arguments."""
+    """Return whether a block has a folding method that needs no arguments."""
     return _method(block) is not None
 
 
 def in_branches(net: nn.Module) -> Set[nn.Module]:
-    """Return all modules that are part of a block that folds: its method relies on their kind."""
+    """Return all modules inside blocks that can be folded, since the folding methods rely on the modules' types."""
     blocks = [module for module in net.modules() if module is not net and can_fold(module)]
     return {part for block in blocks for part in block.modules()}
 
 
 @torch.no_grad()
 def fold(net: nn.Module, image_px: int) -> nn.Module:
-    """Return a copy of `net` in eval mode whose blocks are folded; `net` itself where none can be.
+    """Return a copy of `net` in eval mode whose blocks are folded; `net` itself if it has no such block.
 
     Args:
-        net: a network in whatever mode; left as it is.
-        image_px: side of the square input that both are compared on.
+        net: A network in any mode; it is not changed.
+        image_px: Side in px of the square input on which both networks are compared.
 
     Raises:
-        Unbuildable: the folded network is none, or does not compute the same.
+        UnbuildableError: Folding fails, or the folded network's outputs differ by more than `AGREEMENT`.
     """
     if not any(can_fold(module) for module in net.modules() if module is not net):
         return net
-    before = copy.deepcopy(net).double().eval()  # so that what differs comes of the folding
+    before = copy.deepcopy(net).double().eval()  # in double precision, so that any difference is due to the folding
     image = torch.randn(1, 3, image_px, image_px, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     image = image.to(next(net.parameters()).device)
     try:
         after = copy.deepcopy(net).eval()
         _fold(after)
         wanted, found = before(image), copy.deepcopy(after.eval()).double()(image)
-    except Exception as error:  # the blocks' own code; after pruning it may count on channels that are gone
+    except Exception as error:  # the blocks' own code may rely on pruned channels
         raise UnbuildableError(f"its branches can't be folded: {' '.join(str(error).split())[:200]}") from error
     off = float((wanted - found).abs().max() / wanted.abs().max().clamp(min=1e-30))
     if not off <= AGREEMENT:
@@ -62,19 +63,19 @@ def fold(net: nn.Module, image_px: int) -> nn.Module:
 
 
 def fold_for_export(net: nn.Module, image_px: int, is_cut: bool) -> tuple[nn.Module, str]:
-    """Return what is exported of a network, and why it is not its folded form.
+    """Fold a network for export; return an uncompressed one as it is, with the reason, if its folding fails.
 
     Args:
-        net: The network. It is left as it is.
-        image_px: Side of its square input.
-        is_cut: Whether anything was pruned, taken apart or made sparse.
+        net: The network, which is not changed.
+        image_px: Side of its square input, in px.
+        is_cut: Whether the network was pruned, decomposed or made sparse.
 
     Returns:
-        The folded network and "", or `net` itself and one line: its blocks' code can't fold them.
+        The folded network and an empty string, or `net` itself and the one-line reason why it cannot be folded.
 
     Raises:
-        Unbuildable: A network that is cut can't be folded: with its branches it would be slower than uncut. Or there is
-            no memory, which says nothing of the network.
+        UnbuildableError: A compressed network cannot be folded; with its branches it would be slower than the
+            uncompressed one. Or memory is short, which does not depend on the network.
     """
     try:
         return fold(net, image_px), ""
@@ -97,7 +98,7 @@ def _fold(module: nn.Module) -> None:
 
 
 def _count_channels(block: nn.Module) -> None:
-    """Set what a block of branches alike remembers of its channels to what pruning left: its method counts on it."""
+    """Update the channel counts that a block of equal branches stores, since its folding method relies on them."""
     layers = [module for module in block.modules() if isinstance(module, nn.Conv2d)]
     if len({(layer.in_channels, layer.out_channels, layer.groups) for layer in layers}) != 1:
         return

@@ -1,11 +1,11 @@
-"""Tell a lack of memory from everything else that an exception may say; free of heavy imports."""
+"""Recognise exceptions that were caused by a lack of memory. The module has no heavy imports."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-# What libraries say of it in errors that are no MemoryError, in lower case: torch and its CUDA, ONNX Runtime, C++,
-# Python's threads.
+# Phrases (lower case) in errors other than MemoryError: those of torch and its CUDA, ONNX Runtime, C++ and Python's
+# threads.
 WORDS = (
     "can't allocate memory",
     "cannot allocate memory",
@@ -20,18 +20,30 @@ WORDS = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return True if a lack of memory on this machine raised an exception, or one of those that led to it."""
+    """Return whether a lack of memory on this machine caused an exception.
+
+    Args:
+        error: An exception; its causes and contexts are examined too.
+    """
     return any(is_lack_of_memory(cause) for cause in chain(error))
 
 
 def is_lack_of_memory(error: BaseException) -> bool:
-    """Return True if an exception itself says that there is no memory."""
+    """Return whether an exception itself reports a lack of memory.
+
+    Args:
+        error: An exception; its causes are not examined.
+    """
     text = str(error).lower()
     return isinstance(error, MemoryError) or any(words in text for words in WORDS)
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and those that led to it."""
+    """Iterate over an exception and the exceptions that led to it.
+
+    Args:
+        error: The first item; the others follow its `__cause__` or else its `__context__`.
+    """
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:

@@ -1,10 +1,11 @@
-"""Networks by name: a family is a file in `spaces/families/`, a compression operation one in `spaces/operations/`.
+"""Build and compress networks by name: families from `spaces/families/`, operations from `spaces/operations/`.
 
-A family file has `VARIANTS: dict[str, Variant]` and `build(variant, classes, image_px) -> nn.Module`, a net that
-takes float (N, 3, image_px, image_px) to (N, classes) and whose last layer is the classifier; one with weights of its
-own to fetch has `pretrained(variant)` too. A family may as well be a file of the user's (`spaces/family_files.py`).
-An operation file has `apply(net, amount, example, classes, options, gradients) -> nn.Module`, whose shapes must
-not depend on the weights or on the gradients, and may declare `OPTIONS`, `MEASURED`, `EXCLUDED` and `LAST`
+A family module has `VARIANTS: dict[str, Variant]` and `build(variant, classes, image_px) -> nn.Module`. The network
+maps float (N, 3, image_px, image_px) to (N, classes), and its last layer is the classifier. A family with downloadable
+weights has `imagenet_weights(variant)` too. A family may also be a user's file (`spaces/family_files.py`).
+
+An operation module has `apply(net, amount, example, classes, options, gradients) -> nn.Module`. The resulting shapes
+must not depend on the weights or on the gradients. The module may declare `OPTIONS`, `MEASURED`, `EXCLUDED` and `LAST`
 (`spaces/operation_specs.py`).
 """
 
@@ -28,10 +29,10 @@ from spaces.operation_specs import operations
 from spaces.space import SpaceError, missing
 
 Triple = tuple[float, float, float]
-Options = Sequence[tuple[str, str]]  # (axis name, value), as a candidate has them
-Gradients = Callable[[nn.Module], Iterator[None]]  # at each step the net's parameters hold one batch's gradients
+Options = Sequence[tuple[str, str]]  # (axis name, value), as in `Candidate.options`
+Gradients = Callable[[nn.Module], Iterator[None]]  # at each step the parameters hold one batch's gradients
 
-# Why a family one may look for is not there.
+# Reasons why well-known families are not offered.
 LEFT_OUT = {
     "swin": "pruning swin_t takes over nine minutes and 13 GB",
 }
@@ -39,7 +40,16 @@ LEFT_OUT = {
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkPlan:
-    """All that decides a network's shape: with it, weights can be loaded again."""
+    """Describe everything that determines a network's shapes, so that saved weights can be loaded again.
+
+    Attributes:
+        family: Name of the family, as in `Candidate`.
+        variant: Row of the family's table.
+        classes: Number of outputs.
+        image_px: Side of the square input, in px.
+        steps: Compression operations in order, as (name, amount).
+        options: Non-default options of the steps, as (axis name, value).
+    """
 
     family: str
     variant: str
@@ -51,36 +61,47 @@ class NetworkPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """A row of a family's table. What `width` and `depth` count is the family's own affair."""
+    """Describe a network of a family.
+
+    Attributes:
+        width: Width of the network; each family defines its unit.
+        depth: Depth of the network; each family defines its unit.
+        mean: Mean that the input is normalised with, RGB of pixels in 0..1.
+        std: Standard deviation that the input is normalised with, RGB of pixels in 0..1.
+        file: Stem of the weight file, if it differs from the variant's name.
+    """
 
     width: float = 1.0
     depth: int = 0
-    mean: Triple = (0.485, 0.456, 0.406)  # of the input, RGB of 0..1
+    mean: Triple = (0.485, 0.456, 0.406)
     std: Triple = (0.229, 0.224, 0.225)
-    file: str = ""  # stem of its weight file, where that is not the variant's name
+    file: str = ""
 
 
 def family_names() -> tuple[str, ...]:
-    """Names of the files in `spaces/families/`, but for those of a package that is not installed."""
+    """Return the names of the built-in families, without those that need a package that is not installed."""
     return tuple(name for name in _names("families") if not missing(name))
 
 
 def operation_names() -> tuple[str, ...]:
-    """Names of the files in `spaces/operations/`."""
+    """Return the names of the compression operations."""
     return tuple(operations())
 
 
 def variants(family: str) -> dict[str, Variant]:
-    """The family's table: variant name -> its numbers. It may know more names than it lists."""
+    """Return a family's listed variants by name. The family may know more names than it lists, as timm does."""
     return dict(family_module(family).VARIANTS)
 
 
 def check_names(space: str, networks: Mapping[str, Sequence[str]]) -> None:
-    """Raise SpaceError, one line with what comes near, for a variant that its family doesn't have.
+    """Check that every variant exists in its family.
 
     Args:
-        space: its name, for the message.
-        networks: variants by family.
+        space: Name of the space, for the message.
+        networks: Variants by family.
+
+    Raises:
+        SpaceError: A variant does not exist. The one-line message names similar variants.
     """
     for family, names in networks.items():
         for variant in names:
@@ -91,13 +112,37 @@ def check_names(space: str, networks: Mapping[str, Sequence[str]]) -> None:
 
 
 def normalisation(family: str, variant: str) -> tuple[Triple, Triple]:
-    """(mean, std) that the input of 0..1 is normalised with: what pretrained weights expect."""
+    """Return the (mean, std) that pretrained weights expect the input to be normalised with.
+
+    Args:
+        family: Name of the family.
+        variant: Row of the family's table.
+
+    Returns:
+        Two RGB triples, for pixels in 0..1.
+
+    Raises:
+        UnbuildableError: The family or variant is unknown.
+    """
     row = _row(family, variant)
     return row.mean, row.std
 
 
 def build(family: str, variant: str, classes: int, image_px: int) -> nn.Module:
-    """(N, 3, image_px, image_px) -> (N, classes), randomly initialised. Raises Unbuildable for unknown names."""
+    """Build a randomly initialised network.
+
+    Args:
+        family: Name of the family.
+        variant: Row of the family's table.
+        classes: Number of outputs.
+        image_px: Side of the square input, in px.
+
+    Returns:
+        A network that maps float (N, 3, image_px, image_px) to logits (N, classes).
+
+    Raises:
+        UnbuildableError: The family or variant is unknown, or cannot be built at this size.
+    """
     _row(family, variant)
     net: nn.Module = family_module(family).build(variant, classes, image_px)
     return net
@@ -111,9 +156,22 @@ def apply_steps(
     options: Options = (),
     gradients: Gradients | None = None,
 ) -> nn.Module:
-    """`net` after every compression step in turn; changed in place. An amount of 0 is no step. Raises Unbuildable.
+    """Apply compression steps to a network in turn, in place.
 
-    `gradients` are of the task the net is for; without them criteria that need them do as if there were none.
+    Args:
+        net: The network to change.
+        steps: Operations in order, as (name, amount); an amount of 0 is skipped.
+        image_px: Side of the square input, in px.
+        classes: Number of outputs, which no step changes.
+        options: Non-default options of the steps, as (axis name, value).
+        gradients: Source of gradients of the network's task; without it, criteria that need gradients fall back to
+            magnitude.
+
+    Returns:
+        The compressed network, which may be another object than `net`.
+
+    Raises:
+        UnbuildableError: A step is unknown or fails; its subclass NoGainError if a step saves nothing.
     """
     for name, amount in steps:
         if name not in operations():
@@ -127,21 +185,35 @@ def apply_steps(
 
 
 def build_from_plan(plan: NetworkPlan) -> nn.Module:
-    """The plan's network with random weights. Raises Unbuildable."""
+    """Build a plan's network with random weights.
+
+    Args:
+        plan: Family, variant, input size and compression steps.
+
+    Raises:
+        UnbuildableError: The network cannot be built or compressed.
+    """
     net = build(plan.family, plan.variant, plan.classes, plan.image_px)
     return apply_steps(net, plan.steps, plan.image_px, plan.classes, plan.options)
 
 
 def pack(net: nn.Module, plan: NetworkPlan) -> dict[str, Any]:
-    """Weights and plan as plain values, which `torch.load` reads with `weights_only`; `unpacked` is the inverse."""
+    """Return weights and plan as plain values that `torch.load` reads with `weights_only`; `unpack` is the inverse.
+
+    Args:
+        net: The network whose state is saved.
+        plan: Plan from which a network of the same shapes can be built.
+    """
     return {"state": net.state_dict(), "plan": asdict(plan)}
 
 
 def unpack(saved: dict[str, Any]) -> nn.Module:
-    """The network `packed` was given, in eval mode on the CPU. torch's random state is left alone.
+    """Rebuild the network that `pack` saved, in eval mode on the CPU; torch's random state does not change.
 
-    Built anew and cut anew: shapes follow from the plan alone. Raises RuntimeError where the weights don't fit, as
-    those saved by a version that cut otherwise.
+    The network is built and compressed anew, since its shapes follow from the plan alone.
+
+    Raises:
+        RuntimeError: The weights do not fit, for example if another version pruned differently.
     """
     with torch.random.fork_rng(devices=[]):
         net = build_from_plan(NetworkPlan(**saved["plan"]))
@@ -150,7 +222,15 @@ def unpack(saved: dict[str, Any]) -> nn.Module:
 
 
 def family_module(family: str) -> ModuleType:
-    """The family's file, imported. Raises Unbuildable if there is none, SpaceError for a user's that can't be used."""
+    """Import a family's module.
+
+    Args:
+        family: Name of a built-in family, or path and digest of a user's file.
+
+    Raises:
+        UnbuildableError: The family is unknown, or its package is not installed.
+        SpaceError: A user's family file cannot be used.
+    """
     if is_file(family):
         return load_family(family)
     if family not in family_names():
@@ -160,23 +240,41 @@ def family_module(family: str) -> ModuleType:
 
 
 def head_name(net: nn.Module) -> str:
-    """Name of the classifier: the last layer with weights, a convolution in SqueezeNet."""
+    """Find the classifier's name: the last linear layer or convolution (SqueezeNet's is a convolution).
+
+    Args:
+        net: A network with at least one such layer.
+
+    Returns:
+        Dotted name as in `named_modules`.
+    """
     return [name for name, layer in net.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)][-1]
 
 
 def count_macs(net: nn.Module, example: torch.Tensor) -> int:
-    """Multiply-accumulates of one forward pass of `example`: convolutions and matrix products, as torch counts."""
+    """Count the multiply-accumulates of one forward pass: convolutions and matrix products, as torch counts them.
+
+    Args:
+        net: The network, in any mode.
+        example: Input (N, 3, H, W); the result is for all N images.
+    """
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         net(example)
     return int(counter.get_total_flops() // 2)
 
 
 def fit_stem(net: nn.Module, image_px: int, conv: str, pool: str = "") -> nn.Module:
-    """`net` with a stem that does not throw a small input away; in place.
+    """Remove halvings from the stem of a network, in place, so that small inputs keep enough resolution.
 
-    Nets made for 224 px halve the image up to five times before the classifier. Up to 64 px one halving of the stem
-    is left out and up to 32 px two, the pooling (where the stem has one) first: so the last map keeps 4 x 4 places or
-    as many as the stem can give back. No weight changes its shape, so one parent's weights serve every input size.
+    Networks made for 224 px halve the image up to five times before the classifier. Up to 64 px one halving of the stem
+    is removed and up to 32 px two, the pooling (if the stem has one) first. The last map thus keeps 4 x 4 places, or as
+    many as the stem can give back. No weight changes its shape, so one parent's weights serve every input size.
+
+    Args:
+        net: The network to change.
+        image_px: Side of the square input, in px.
+        conv: Name of the stem's convolution of stride 2.
+        pool: Name of the stem's pooling; empty if it has none.
     """
     halvings = [name for name in (pool, conv) if name]
     for name in halvings[: (image_px <= 64) + (image_px <= 32)]:
@@ -189,7 +287,7 @@ def fit_stem(net: nn.Module, image_px: int, conv: str, pool: str = "") -> nn.Mod
 
 
 def _resolve_options(operation: str, options: Options) -> dict[str, str]:
-    """Every option of one operation, as said, measured or by default. Raises Unbuildable for a value there is not."""
+    """Return all options of one operation: given, measured or default. Raises UnbuildableError for an unknown value."""
     chosen = {}
     for name, values in operations()[operation].options.items():
         chosen[name] = dict(options).get(f"{operation}_{name}", values[0])

@@ -1,4 +1,4 @@
-"""What operation files say of themselves, read without importing them: their libraries take seconds to load."""
+"""Read the declarations of compression operations without importing them, since that takes seconds."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-DECLARED = "declared"  # what the device decides, where it was not asked: as the operation has it
+DECLARED = "declared"  # value of a measured option if nothing was measured on the device: the operation's own default
 OPERATIONS = Path(__file__).parent / "operations"
 
 
 @dataclass(frozen=True)
 class OperationSpec:
-    """The literals `OPTIONS`, `MEASURED`, `EXCLUDED` and `LAST` of a file in `spaces/operations/`.
+    """Hold the literals `OPTIONS`, `MEASURED`, `EXCLUDED` and `LAST` of a file in `spaces/operations/`.
 
-    `options`: name -> values, the default first; no value occurs twice in an operation, so that it needs no name
-    where people read it. `excluded`: (family, value) -> why this family can't have this value of an option, or, where
-    the value is empty, can't have the operation at all. `measured`: name -> default of what no space names, since the
-    device decides it. `last`: no other operation may come after it.
+    Attributes:
+        options: Values by option name, the default first. No value occurs twice in an operation, so descriptions can
+            leave the option's name out.
+        excluded: Reason by (family, value) why the family cannot have this value of an option; an empty value excludes
+            the whole operation.
+        measured: Default by name of the options that no space names, since a measurement on the device decides them.
+        last: Whether no other operation may follow this one.
     """
 
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -31,7 +34,13 @@ class OperationSpec:
 
 @dataclass(frozen=True)
 class Option:
-    """An option as an axis of a space, where it is called `<operation>_<name>`."""
+    """Describe an option as an axis of a space.
+
+    Attributes:
+        operation: Name of the compression operation.
+        name: Name of the option; the axis is called `<operation>_<name>`.
+        values: Accepted values, the default first.
+    """
 
     operation: str
     name: str
@@ -39,20 +48,20 @@ class Option:
 
     @property
     def default(self) -> str:
-        """What holds where nothing is said."""
+        """Return the value that holds if none is given."""
         return self.values[0]
 
 
 @cache
 def operations() -> Mapping[str, OperationSpec]:
-    """What each operation declares, by the operation's name."""
+    """Return the declarations of every operation, by the operation's name."""
     files = sorted(path for path in OPERATIONS.glob("*.py") if path.stem != "__init__")
     return {path.stem: _read(path) for path in files}
 
 
 @cache
 def options() -> Mapping[str, Option]:
-    """Every operation's options, by the name of the axis."""
+    """Return the options of every operation, by the name of the axis."""
     return {
         f"{operation}_{name}": Option(operation, name, values)
         for operation, declared in operations().items()

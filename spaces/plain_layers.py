@@ -1,18 +1,18 @@
-"""Layers that compute what their weights alone say: those that an operation may give other weights."""
+"""Identify layers whose output follows from their weights alone, so that an operation may replace the weights."""
 
 from __future__ import annotations
 
 from torch import nn
 
-# Classes whose only difference from a convolution is how they pad, which every part of a layer keeps.
+# Classes that differ from a convolution only in their padding, which every part of a decomposed layer keeps.
 PADDING_ONLY = ("spaces.families.mobilenet_v1.SameConv2d", "timm.layers.conv2d_same.Conv2dSame")
 
 
 def is_plain(layer: nn.Module) -> bool:
-    """Return True for a linear layer or a convolution, and no kind of its own.
+    """Return whether a layer is an ordinary linear layer or convolution.
 
-    Standardised, normalised or parametrized weights, hooks, and a forward of its own make a layer compute something
-    else than its weights say: what is done to the weights then does not do the same to the layer.
+    Standardised, normalised or parametrized weights, hooks, and an overridden forward make the output differ from what
+    the stored weights give. A change of those weights would then not have the same effect on the layer.
     """
     kind = type(layer)
     known = kind in (nn.Conv2d, nn.Linear) or f"{kind.__module__}.{kind.__qualname__}" in PADDING_ONLY

@@ -1,4 +1,4 @@
-"""python -m spaces.show: a space, as it is and as a device cuts it, with its size."""
+"""Print a space, optionally restricted to what a device supports, with its size: `python -m spaces.show`."""
 
 from __future__ import annotations
 
@@ -8,21 +8,34 @@ import sys
 from spaces.family_files import is_file, label
 from spaces.space import Space, SpaceError, fill_families, load, presets
 
+PROG = "python -m spaces.show"
 DESCRIPTION = "A space, as it is and as a device cuts it, with its size."
-CLASSES = 10  # that networks of the user's files are tried with
+CLASSES = 10  # number of classes with which the networks of user files are checked
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    p = argparse.ArgumentParser(prog="python -m spaces.show", description=DESCRIPTION)
+def parser(prog: str = PROG) -> argparse.ArgumentParser:
+    """Build the argument parser.
+
+    Args:
+        prog: Name of the program in the usage line.
+    """
+    p = argparse.ArgumentParser(prog=prog, description=DESCRIPTION)
     p.add_argument("--space", metavar="NAME", help=f"{', '.join(presets())} or a TOML file (default: list the presets)")
     p.add_argument("--device", metavar="NAME", help="cut the space to what this device can do")
     return p
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The exit code of one command."""
-    args = parser().parse_args(argv)
+def main(argv: list[str] | None = None, prog: str = PROG) -> int:
+    """Run the command.
+
+    Args:
+        argv: Arguments; those of the process by default.
+        prog: Name of the program in the usage line.
+
+    Returns:
+        Exit code: 0, 2 for an invalid argument, 4 for a device failure.
+    """
+    args = parser(prog).parse_args(argv)
     from rich.console import Console
 
     from remote.errors import DeviceConfigError, DeviceError
@@ -32,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         for name in [args.space] if args.space else presets():
             space = load(name)
             if args.space:
-                space = _checked(space)
+                space = _cut_to_device(space)
             known_by: dict[str, str] = {}
             if args.device:
                 space, known_by = _cut(space, args.device)
@@ -49,9 +62,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def table(space: Space) -> object:
-    """A renderable for rich."""
+    """Return a space as a table that rich prints."""
     from rich.table import Table
-    from rich.text import Text  # a TOML file's names are no markup
+    from rich.text import Text  # Text: names from a TOML file must not be read as markup
 
     title = Text(f"{space.name}: {space.title}", style="table.title")
     drawn = Table(title=title, caption=f"{space.size():,} candidates", title_justify="left")
@@ -72,10 +85,10 @@ def table(space: Space) -> object:
     return drawn
 
 
-def _checked(space: Space) -> Space:
-    """Return the space with the networks of the user's family files; takes the seconds that torch takes to load.
+def _cut_to_device(space: Space) -> Space:
+    """Return the space with the networks of the user's family files; loading torch takes seconds.
 
-    Raises SpaceError for a name that is no network's, and for a file that can't be used.
+    Raises SpaceError for an unknown network and for an unusable file.
     """
     from spaces.family_judgement import judge_family
     from spaces.network import check_names
@@ -91,8 +104,8 @@ def _checked(space: Space) -> Space:
 
 
 def _cut(space: Space, device: str) -> tuple[Space, dict[str, str]]:
-    """Return the space a device leaves, and precision -> how it is known that it runs there."""
-    # An entry point, like search/run.py, knows rooms that the package itself must not.
+    """Return the space that a device supports, and by precision the evidence that the device runs it."""
+    # As an entry point, like search/run.py, this module may import packages that `spaces` must not import.
     from evaluators.device_probes import DeviceProbes, default_folder
     from evaluators.device_space import cut_to
     from remote.connect import connect

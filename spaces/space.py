@@ -1,4 +1,4 @@
-"""The joint space: which candidates there are, and how a study is asked for one."""
+"""Define the joint search space: its candidates, and how an Optuna trial suggests one."""
 
 from __future__ import annotations
 
@@ -11,91 +11,134 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
+from remote.errors import UserError
 from spaces.candidate import Candidate
 from spaces.family_files import FIXED_SUFFIX, SUFFIX, family_of, is_file, is_fixed, label, split
 from spaces.operation_specs import operations, options
 
 PRESETS = Path(__file__).parent / "presets"
 FAMILIES = Path(__file__).parent / "families"
-OPTIONAL = ("timm",)  # families of a package of that name, which is installed as an extra
+OPTIONAL = ("timm",)  # families that need the package of the same name, an optional dependency
 PLAIN_AXES = ("image_px", "precision", "runtime", "threads")
-WORDS, COUNTS = ("precision", "runtime"), ("image_px", "threads")  # axes by what their values are
+WORDS, COUNTS = ("precision", "runtime"), ("image_px", "threads")  # axes of words, and of whole numbers from 1 up
 EXAMPLES = {"words": "'fp32', 'int8'", "whole numbers": "64, 96", "numbers": "0.0, 0.5"}
 
 Value = str | int | float
 
 
-class SpaceError(ValueError):
-    """A space that can't be: one line saying what was asked, what there is, what to do."""
+class SpaceError(UserError):
+    """Raised for an invalid space. The one-line message names the value, the accepted values and what to do."""
 
 
 class WeightsError(SpaceError):
-    """Raised for weights that can't be used. The message names the file, what was found, and what to do."""
+    """Raised for unusable weights. The message names the file, its content and what to do."""
 
 
 class SuggestsParameters(Protocol):
-    """The part of an Optuna trial a space asks."""
+    """Describe the part of an Optuna trial that a space uses."""
 
-    def suggest_categorical(self, name: str, choices: Any) -> Any: ...
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1) -> int: ...
-    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None) -> float: ...
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        """Suggest one of `choices`."""
+        ...
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1) -> int:
+        """Suggest a whole number from `low` to `high`, both included."""
+        ...
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None) -> float:
+        """Suggest a number from `low` to `high`, both included."""
+        ...
 
 
 class CandidateSet(Protocol):
-    """What a search needs of a space: its candidates, and how a trial stands for one."""
+    """Describe the part of a space that a search uses: candidates, and the trial parameters that stand for them."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Return the name of the space."""
+        ...
 
-    def size(self) -> int: ...
-    def params(self) -> Iterator[dict[str, Value]]: ...
-    def suggest(self, trial: SuggestsParameters) -> Candidate: ...
-    def candidate(self, params: Mapping[str, Value]) -> Candidate: ...
-    def params_of(self, candidate: Candidate) -> dict[str, Value]: ...
-    def parents(self) -> tuple[Candidate, ...]: ...
+    def size(self) -> int:
+        """Count the candidates."""
+        ...
+
+    def params(self) -> Iterator[dict[str, Value]]:
+        """Iterate over all candidates as trial parameters."""
+        ...
+
+    def suggest(self, trial: SuggestsParameters) -> Candidate:
+        """Return the candidate that a trial suggests."""
+        ...
+
+    def candidate(self, params: Mapping[str, Value]) -> Candidate:
+        """Return the candidate of a trial's parameters."""
+        ...
+
+    def params_of(self, candidate: Candidate) -> dict[str, Value]:
+        """Return the trial parameters of a candidate; the inverse of `candidate`."""
+        ...
+
+    def parents(self) -> tuple[Candidate, ...]:
+        """Return the uncompressed networks, of which the greedy baseline is one."""
+        ...
 
     def numbers(self) -> list[tuple[float, ...]]:
-        """What is known of each candidate before anything is measured, in the order of `params`."""
+        """Return the features of each candidate that are known before any measurement, in the order of `params`."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """Axes and their values; `own_axes` are the values an axis takes for one family alone.
+    """Describe a search space by its networks, axes and values.
 
-    An axis is plain, or an operation's amount (`prune`), or an operation's option (`prune_by`), which a point has
-    only where the operation's amount is above 0. `left_out` says, value by value, what a family or the device can't do
-    and why.
+    An axis is plain, or an operation's amount (`prune`), or an operation's option (`prune_by`). A point has an option
+    only if the operation's amount is above 0.
+
+    Attributes:
+        name: Name of the preset or stem of the TOML file.
+        title: One-line description.
+        variants: Variants by family; empty for a user's file that has not been read yet, which means all of its
+            networks.
+        axes: Values by axis.
+        own_axes: Values by family and axis, for the axes on which a family differs.
+        left_out: One line for each value that a family or the device does not support, with the reason.
+        models: Paths of ONNX classifiers that the TOML file names; empty after `add_models`.
+        names_runtimes: Whether the TOML file has a runtime axis. Otherwise candidates run on the device's runtime.
     """
 
     name: str
     title: str
-    variants: Mapping[str, tuple[str, ...]]  # family -> its variants; none: all of a user's file, not yet read
+    variants: Mapping[str, tuple[str, ...]]
     axes: Mapping[str, tuple[Value, ...]]
     own_axes: Mapping[str, Mapping[str, tuple[Value, ...]]]
     left_out: tuple[str, ...] = ()
-    models: tuple[str, ...] = ()  # ONNX classifiers that are named, until `add_models` has them
-    names_runtimes: bool = False  # else a candidate runs on whichever runtime the device is used with
+    models: tuple[str, ...] = ()
+    names_runtimes: bool = False
 
     def values(self, family: str, axis: str) -> tuple[Value, ...]:
-        """What `axis` may be for a family."""
+        """Return the values of an axis for a family.
+
+        Args:
+            family: A family of the space.
+            axis: An axis of the space; the family's own values take precedence.
+        """
         return self.own_axes.get(family, {}).get(axis, self.axes[axis])
 
     def family_of(self, variant: str) -> str:
-        """The family whose variant this is."""
+        """Return the family that has this variant."""
         return next(family for family, names in self.variants.items() if variant in names)
 
     @property
     def trained(self) -> Mapping[str, tuple[str, ...]]:
-        """Family -> variants, without the fixed ones."""
+        """Return the variants by family, without the fixed classifiers."""
         return {family: names for family, names in self.variants.items() if not is_fixed(family)}
 
     def parent_px(self, family: str) -> int:
-        """Input size parents are trained at, and the greedy choice would run at: the largest."""
+        """Return the family's largest input size in px, at which parents are trained and the greedy baseline runs."""
         return max(int(px) for px in self.values(family, "image_px"))
 
     def parents(self) -> tuple[Candidate, ...]:
-        """The plain network of every variant: uncompressed, largest input, fewest threads."""
+        """Return the uncompressed network of every variant, at the largest input size with the fewest threads."""
         runtime, threads = str(self.axes["runtime"][0]), min(int(n) for n in self.axes["threads"])
         return tuple(
             Candidate(family=family, variant=variant, image_px=self.parent_px(family), runtime=runtime, threads=threads)
@@ -104,11 +147,11 @@ class Space:
         )
 
     def size(self) -> int:
-        """How many candidates there are."""
+        """Count the candidates."""
         return sum(1 for _ in self.params())
 
     def params(self) -> Iterator[dict[str, Value]]:
-        """Every point, as the values a trial would suggest."""
+        """Iterate over all points as the parameters that a trial would suggest."""
         for family, names in self.variants.items():
             amounts = [axis for axis in self.axes if axis not in options()]
             for variant, *point in product(names, *(self.values(family, axis) for axis in amounts)):
@@ -119,7 +162,10 @@ class Space:
                     yield {"variant": variant} | {self._name(family, axis): v for axis, v in named.items()}
 
     def numbers(self) -> list[tuple[float, ...]]:
-        """Area of the input, what each operation leaves of a network, and threads, in the order of `params`."""
+        """Return the features of each candidate that are known before any measurement, in the order of `params`.
+
+        They are the input's area in px^2, the fraction (0..1) that each operation keeps, and the number of threads.
+        """
         steps = [axis for axis in self.axes if axis in operations()]
         found = []
         for candidate in map(self.candidate, self.params()):
@@ -128,7 +174,7 @@ class Space:
         return found
 
     def suggest(self, trial: SuggestsParameters) -> Candidate:
-        """The candidate a trial asks for. Evenly spaced numbers keep their order for the sampler."""
+        """Return the candidate that a trial suggests. Evenly spaced numbers are suggested as ordered distributions."""
         variant = trial.suggest_categorical("variant", [v for names in self.variants.values() for v in names])
         family = self.family_of(variant)
         point: dict[str, Value] = {}
@@ -139,14 +185,14 @@ class Space:
         return self._candidate(family, variant, point)
 
     def candidate(self, params: Mapping[str, Value]) -> Candidate:
-        """The candidate that a trial's parameters stand for."""
+        """Return the candidate of a trial's parameters."""
         variant = str(params["variant"])
         family = self.family_of(variant)
         names = {axis: self._name(family, axis) for axis in self.axes}
         return self._candidate(family, variant, {a: params[name] for a, name in names.items() if name in params})
 
     def params_of(self, candidate: Candidate) -> dict[str, Value]:
-        """The parameters that `candidate` turns into this candidate; the inverse of `candidate`."""
+        """Return the trial parameters of a candidate; the inverse of `candidate`."""
         family, chosen = candidate.family, dict(candidate.options)
         point: dict[str, Value] = {
             axis: getattr(candidate, axis) if axis in PLAIN_AXES else candidate.amount(axis)
@@ -157,7 +203,11 @@ class Space:
         return {"variant": candidate.variant} | {self._name(family, axis): v for axis, v in point.items()}
 
     def less_cut(self, candidate: Candidate) -> tuple[Candidate, ...]:
-        """What a cut must be faster than: the uncut network, and for each step the one with the next smaller amount."""
+        """Return the less compressed candidates that a compressed one must be faster than.
+
+        They are the uncompressed network and, for each step, the candidate with the next smaller amount. The result is
+        empty for an uncompressed candidate.
+        """
         found = [candidate.uncut()]
         for step, amount in candidate.steps:
             less = max(float(value) for value in self.values(candidate.family, step) if float(value) < amount)
@@ -169,7 +219,7 @@ class Space:
         return tuple(dict.fromkeys(found)) if candidate.steps else ()
 
     def _active_options(self, point: Mapping[str, Value]) -> list[str]:
-        """The options that make a difference where the other axes are these: those of operations that are applied."""
+        """Return the options that apply to a point: those of operations whose amount is above 0."""
         return [axis for axis in self.axes if axis in options() and float(point[options()[axis].operation]) > 0]
 
     def _candidate(self, family: str, variant: str, point: Mapping[str, Value]) -> Candidate:
@@ -187,22 +237,29 @@ class Space:
         )
 
     def _name(self, family: str, axis: str) -> str:
-        # Optuna wants one distribution per name, so an axis with values of its own is a name of its own.
+        # Optuna allows one distribution per name, so a family's own values need a name of their own.
         return f"{axis}.{label(family)}" if axis in self.own_axes.get(family, {}) else axis
 
 
 def presets() -> tuple[str, ...]:
-    """Names that `load` knows."""
+    """Return the names of the presets that `load` accepts."""
     return tuple(sorted(path.stem for path in PRESETS.glob("*.toml")))
 
 
 def load(name: str) -> Space:
-    """The space of a preset's name or of a TOML file's path. Raises SpaceError."""
+    """Load a space.
+
+    Args:
+        name: Name of a preset, or path of a TOML file.
+
+    Raises:
+        SpaceError: The file is missing, is not valid TOML, or does not describe a space.
+    """
     path = PRESETS / f"{name}.toml" if name in presets() else Path(name)
     if not path.is_file():
         raise SpaceError(f"no space {name!r}: name one of {', '.join(presets())}, or a TOML file like them")
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors put a byte order mark first
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors write a byte order mark
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise SpaceError(f"{path} is not a TOML file: {error}") from None
     _check_table(table, path)
@@ -211,21 +268,29 @@ def load(name: str) -> Space:
 
 
 def add_families(space: Space, files: Sequence[str]) -> Space:
-    """Return the space with all networks of more families, each in a file of the user's. Raises SpaceError."""
+    """Return the space with all networks of further families, each defined in a user's file.
+
+    Args:
+        space: The space to extend.
+        files: Paths of Python files, as given to `--family`.
+
+    Raises:
+        SpaceError: A file cannot be read, or two families would have the same name in tables.
+    """
     families = [_file_of(Path(file), "--family") for file in files]
     more = {family: () for family in families if family not in space.variants}
     return _check_labels(replace(space, variants={**space.variants, **more}))
 
 
 def add_models(space: Space, image_px: Mapping[str, int]) -> Space:
-    """Return the space with ONNX classifiers beside its networks: as they are, at every precision.
+    """Return the space with ONNX classifiers as fixed networks, uncompressed and at every precision.
 
     Args:
-        space: What else there is.
-        image_px: The only input size of each, by family.
+        space: The space to extend.
+        image_px: Side of the square input in px, the only one that a classifier accepts, by family.
 
     Raises:
-        SpaceError: One has the name of another network.
+        SpaceError: A classifier has the name of another network.
     """
     uncut = {axis: (0.0,) for axis in space.axes if axis in operations()}
     variants = {**space.variants, **{family: (label(family),) for family in image_px}}
@@ -234,7 +299,15 @@ def add_models(space: Space, image_px: Mapping[str, int]) -> Space:
 
 
 def fill_families(space: Space, found: Mapping[str, tuple[str, ...]]) -> Space:
-    """Return the space with the networks that were found in the user's files. Raises SpaceError for a name twice."""
+    """Return the space with the networks that user files define.
+
+    Args:
+        space: A space whose user families list no variants yet.
+        found: Variants by family, as `spaces.family_judgement.judge_family` returns them.
+
+    Raises:
+        SpaceError: Two networks have the same name.
+    """
     return _check_twice(replace(space, variants={**space.variants, **found}), f"space {space.name}")
 
 
@@ -246,10 +319,18 @@ def cut(
     runtime: str = "onnxruntime",
     refused: Mapping[str, str] = MappingProxyType({}),
 ) -> Space:
-    """The space without what a device can't do. `precisions`: name -> None, or why it is left out.
+    """Return the space restricted to the values that a device supports.
 
-    `refused`: operation -> why the device gains nothing from it, or empty if it may. `runtime` is the one the device
-    is used with, for spaces that name none.
+    Args:
+        space: The space to restrict.
+        precisions: By precision, None or the reason why the device does not offer it.
+        runtimes: Runtimes that are installed on the device.
+        threads_max: Number of the device's CPU cores.
+        runtime: Runtime of the device, for spaces without a runtime axis.
+        refused: By operation, the reason why the device gains nothing from it; empty if the device may gain.
+
+    Raises:
+        SpaceError: The device supports no value of an axis.
     """
     if not space.names_runtimes:
         space = replace(space, axes={**space.axes, "runtime": (runtime,)})
@@ -260,7 +341,7 @@ def cut(
     } | {step: lambda value, why=why: why if value else None for step, why in refused.items()}
     left_out: list[str] = []
 
-    def kept(axis: str, values: tuple[Value, ...]) -> tuple[Value, ...]:
+    def restrict(axis: str, values: tuple[Value, ...]) -> tuple[Value, ...]:
         refusals = {value: offered[axis](value) for value in values} if axis in offered else {}
         left_out.extend(f"{axis} {value}: {why}" for value, why in refusals.items() if why)
         keep = tuple(value for value in values if not refusals.get(value))
@@ -268,13 +349,13 @@ def cut(
             raise SpaceError(f"space {space.name}: the device can do none of {axis} = {list(values)}")
         return keep
 
-    axes = {axis: kept(axis, values) for axis, values in space.axes.items()}
-    own = {f: {a: kept(a, v) for a, v in axes.items()} for f, axes in space.own_axes.items()}
+    axes = {axis: restrict(axis, values) for axis, values in space.axes.items()}
+    own = {f: {a: restrict(a, v) for a, v in axes.items()} for f, axes in space.own_axes.items()}
     return replace(space, axes=axes, own_axes=own, left_out=tuple(dict.fromkeys([*space.left_out, *left_out])))
 
 
 def missing(family: str) -> str:
-    """Why a family can't be had here, as the end of a sentence; empty if it can."""
+    """Return the reason why a family is not available here, as the end of a sentence; empty if it is available."""
     if family not in OPTIONAL or find_spec(family) is not None:
         return ""
     return f" needs the package {family}, which is not installed: pip install 'edgefront[{family}]'"
@@ -294,7 +375,7 @@ def _from_table(name: str, table: dict[str, Any]) -> Space:
 
 
 def _without_excluded(space: Space, path: Path) -> Space:
-    """The space without what an operation says that a family can't have."""
+    """Return the space without the values that the operations exclude for a family."""
     own = {family: dict(axes) for family, axes in space.own_axes.items()}
     left_out = []
     for operation, declared in operations().items():
@@ -312,7 +393,7 @@ def _without_excluded(space: Space, path: Path) -> Space:
 
 
 def _check_table(table: dict[str, Any], path: Path) -> None:
-    """Raise SpaceError for a table that is none, or an entry that is no list of the right kind."""
+    """Raise SpaceError for an unknown table, or for an entry that is not a list of the right kind."""
     known = ("title", "variants", "axes", "families", "models")
     if unknown := [name for name in table if name not in known]:
         raise SpaceError(f"{path}: no table {unknown[0]!r}; there are {', '.join(known)}")
@@ -335,7 +416,7 @@ def _check_table(table: dict[str, Any], path: Path) -> None:
             raise SpaceError(f"{path}: families.{family} must be a table, [families.{family}] and lines below it")
     there = (*PLAIN_AXES, *operations(), *options())
     for axis, values in [*table.get("axes", {}).items(), *(item for axes in own.values() for item in axes.items())]:
-        if axis not in there:  # refused below, with what there is
+        if axis not in there:  # `_check` rejects it and names the known axes
             continue
         kinds = (str,) if axis in (*WORDS, *options()) else (int,) if axis in COUNTS else (int, float)
         right = isinstance(values, list) and all(isinstance(v, kinds) and not isinstance(v, bool) for v in values)
@@ -347,17 +428,17 @@ def _check_table(table: dict[str, Any], path: Path) -> None:
 
 
 def _with_files(table: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Return the table with the families that are files by what is in them, beside the TOML file unless absolute."""
+    """Return the table with family files named by path and content; relative paths start at the TOML file's folder."""
     variants, own = table.get("variants", {}), table.get("families", {})
-    if isinstance(own, list):  # files all of whose networks are meant
+    if isinstance(own, list):  # a list of files means all of their networks
         variants, own = variants | dict.fromkeys(own, ()), {}
 
-    def named(family: str) -> str:
+    def resolve_family(family: str) -> str:
         return _file_of(path.parent / Path(family).expanduser(), str(path)) if family.endswith(SUFFIX) else family
 
     return table | {
-        "variants": {named(family): names for family, names in variants.items()},
-        "families": {named(family): axes for family, axes in own.items()},
+        "variants": {resolve_family(family): names for family, names in variants.items()},
+        "families": {resolve_family(family): axes for family, axes in own.items()},
         "models": [str(path.parent.absolute() / Path(file).expanduser()) for file in table.get("models", [])],
     }
 
@@ -367,13 +448,13 @@ def _file_of(file: Path, source: str) -> str:
         if file.suffix != SUFFIX:
             raise OSError(f"it does not end in {SUFFIX}")
         return family_of(file)
-    except (OSError, RuntimeError) as error:  # of a home directory that there is none of
+    except (OSError, RuntimeError) as error:  # RuntimeError: the home directory is unknown
         why = getattr(error, "strerror", None) or error
         raise SpaceError(f"{source}: family file {file}: {why}; name a Python file with VARIANTS and build") from None
 
 
 def _check_labels(space: Space) -> Space:
-    """Raise SpaceError where two families would have the same name in tables."""
+    """Raise SpaceError if two families would have the same name in tables."""
     known = {path.stem: path for path in FAMILIES.glob("*.py")}
     for family in filter(is_file, space.variants):
         path = split(family)[0]
@@ -384,7 +465,7 @@ def _check_labels(space: Space) -> Space:
 
 
 def _check_twice(space: Space, source: str) -> Space:
-    """Raise SpaceError where two networks have the same name."""
+    """Raise SpaceError if two networks have the same name."""
     named = [variant for names in space.variants.values() for variant in names]
     if twice := [variant for place, variant in enumerate(named) if variant in named[:place]]:
         raise SpaceError(f"{source}: [variants] names {twice[0]} twice: name it once, of one family")

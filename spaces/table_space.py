@@ -1,4 +1,4 @@
-"""A space whose candidates are the rows of a table that others have measured."""
+"""Define a space whose candidates are the rows of a published table of measurements."""
 
 from __future__ import annotations
 
@@ -23,7 +23,12 @@ OPTIONAL = {"cell"}
 
 @dataclass(frozen=True)
 class Column:
-    """A column and what one of it is."""
+    """Describe a column of the table and its unit.
+
+    Attributes:
+        name: Name of the column.
+        unit: Size of the column's unit, such as 1e6 for millions.
+    """
 
     name: str
     unit: float
@@ -31,29 +36,46 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class TableSpace:
-    """Rows by key; axes are categorical columns that tell rows apart, or none where only the key does."""
+    """Describe a search space over the rows of a table.
+
+    Attributes:
+        name: Name of the table, the stem of its TOML file.
+        title: One-line description.
+        rows: The rows, indexed by their key as text.
+        axes: Categorical columns that together identify a row; empty if only the key does.
+        numeric: Columns that are known before any measurement.
+        macs: Column of the multiply-accumulates.
+        parameters: Column of the parameter counts.
+        accuracy: Name of the accuracy column, with a place for `{data}`.
+        accuracy_unit: Factor that turns the accuracy column into fractions 0..1.
+        epochs: Training epochs of full fidelity.
+        low: Accuracy columns of lower fidelity, as (column, epochs).
+        image_px: Side of the square input in px, or the name of the column that holds it.
+        cell: Wiring of the axes, if they are the edges of a cell.
+        left_out: Excluded values; always empty for a table.
+    """
 
     name: str
     title: str
-    rows: pandas.DataFrame  # indexed by the key, as text
+    rows: pandas.DataFrame
     axes: tuple[str, ...]
-    numeric: tuple[str, ...]  # columns known before anything is measured
+    numeric: tuple[str, ...]
     macs: Column
     parameters: Column
-    accuracy: str  # with a place for {data}
+    accuracy: str
     accuracy_unit: float
-    epochs: int  # of full fidelity
-    low: tuple[tuple[str, int], ...]  # columns of lower fidelity, their epochs
+    epochs: int
+    low: tuple[tuple[str, int], ...]
     image_px: int | str
-    cell: Cell | None = None  # how the axes are wired, if they are a cell's edges
+    cell: Cell | None = None
     left_out: tuple[str, ...] = ()
 
     def size(self) -> int:
-        """How many candidates there are."""
+        """Count the candidates."""
         return len(self.rows)
 
     def params(self) -> Iterator[dict[str, Value]]:
-        """Every row, as the values a trial would suggest."""
+        """Iterate over all rows as the parameters that a trial would suggest."""
         if not self.axes:
             yield from ({"variant": key} for key in self.rows.index)
             return
@@ -61,18 +83,22 @@ class TableSpace:
         yield from (dict(zip(self.axes, values, strict=True)) for values in zip(*columns, strict=True))
 
     def numbers(self) -> list[tuple[float, ...]]:
-        """What is known of each before it is measured, in the order of `params`: columns, and the cell's wiring."""
+        """Return the features known before any measurement, in the order of `params`: columns, then the cell's."""
         columns = [pandas.to_numeric(self.rows[name], errors="coerce").tolist() for name in self.numeric]
         if self.cell:
             columns += [number.tolist() for number in self.cell.numbers(self.rows[list(self.cell.edges)].to_numpy())]
         return list(zip(*columns, strict=True))
 
     def suggest(self, trial: SuggestsParameters) -> Candidate:
-        """The candidate a trial asks for."""
+        """Return the candidate that a trial suggests."""
         return self.candidate({axis: trial.suggest_categorical(axis, list(self.values[axis])) for axis in self.values})
 
     def candidate(self, params: Mapping[str, Value]) -> Candidate:
-        """The candidate that a trial's parameters stand for. Raises SpaceError where no row has them."""
+        """Return the candidate of a trial's parameters.
+
+        Raises:
+            SpaceError: No row has these values.
+        """
         if not self.axes:
             return self._of(str(params["variant"]))
         key = self._keys.get(tuple(params[axis] for axis in self.axes))
@@ -81,19 +107,19 @@ class TableSpace:
         return self._of(key)
 
     def params_of(self, candidate: Candidate) -> dict[str, Value]:
-        """The parameters that `candidate` turns into this candidate; the inverse of `candidate`."""
+        """Return the trial parameters of a candidate; the inverse of `candidate`."""
         if not self.axes:
             return {"variant": candidate.variant}
         cells: dict[str, Any] = {axis: self.rows.at[candidate.variant, axis] for axis in self.axes}
         return {axis: cell.item() if hasattr(cell, "item") else cell for axis, cell in cells.items()}
 
     def parents(self) -> tuple[Candidate, ...]:
-        """The network of most multiply-accumulates: whoever does not look at latency takes the largest."""
+        """Return the network with the most multiply-accumulates, which is the greedy choice if latency is ignored."""
         return (self._of(str(self.rows[self.macs.name].idxmax())),)
 
     @cached_property
     def values(self) -> dict[str, tuple[Value, ...]]:
-        """What each parameter may be."""
+        """Return the values of each parameter."""
         if not self.axes:
             return {"variant": tuple(self.rows.index)}
         return {axis: tuple(sorted(self.rows[axis].unique().tolist())) for axis in self.axes}
@@ -109,12 +135,20 @@ class TableSpace:
 
 
 def tables() -> tuple[str, ...]:
-    """Names that `load_table` knows."""
+    """Return the names of the tables that `load_table` accepts."""
     return tuple(sorted(path.stem for path in TABLES.glob("*.toml")))
 
 
 def load_table(name: str, folder: Path) -> TableSpace:
-    """The table described by a name's file, or a TOML file like those, its data below `folder`. Raises SpaceError."""
+    """Load a table of measurements.
+
+    Args:
+        name: Name of a file in `spaces/tables/`, or path of a TOML file with the same keys.
+        folder: Folder that holds the table's data files.
+
+    Raises:
+        SpaceError: The description or a data file is missing, unreadable or incomplete.
+    """
     path = TABLES / f"{name}.toml" if name in tables() else Path(name)
     try:
         told = tomllib.loads(path.read_text(encoding="utf-8-sig"))
@@ -150,7 +184,7 @@ def _space(path: Path, told: Mapping[str, Any], rows: pandas.DataFrame) -> Table
 
 
 def _cell(path: Path, told: Any, axes: Sequence[str]) -> Cell:
-    """The wiring, if it is one of these axes: edges lead from a node to one of a higher number."""
+    """Return the wiring of these axes; each edge must lead from a node to one of a higher number."""
     try:
         edges = {axis: (int(start), int(to)) for axis, (start, to) in told["edges"].items()}
         cell = Cell(edges, told["absent"], told["passes"])
@@ -166,7 +200,7 @@ def _cell(path: Path, told: Any, axes: Sequence[str]) -> Cell:
 
 
 def _join_files(path: Path, told: Mapping[str, Any], folder: Path) -> pandas.DataFrame:
-    """One row a key, the columns of every file."""
+    """Join the files by key: one row per key, with the columns of every file."""
     parts, keys = [], [told["key"]] if isinstance(told["key"], str) else list(told["key"])
     for file in told["files"]:
         try:

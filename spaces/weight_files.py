@@ -1,7 +1,7 @@
-"""Tensors of weight files as people save them, read without running anything that a file holds.
+"""Read the tensors of weight files without executing any code that a file contains.
 
-A file is judged by its content, its name may say anything. Pickled objects that are no tensors (arguments, numpy
-scalars, whole networks) become `Inert`, which does nothing; so a checkpoint with any of them is read all the same.
+The content decides the file type, not the name. Pickled objects other than tensors (arguments, numpy scalars, whole
+networks) become `Inert`, which does nothing, so a checkpoint that contains such objects can still be read.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from safetensors.torch import load_file
 from spaces.space import WeightsError
 
 SAVE = "save its weights: torch.save(net.state_dict(), ...)"
-DEPTH_MAX, LENGTH_MAX = 4, 16  # of containers in containers, and of lists, that are looked through
-SKIPPED = ("optim", "sched", "scaler")  # entries of a checkpoint whose tensors are no weights
+DEPTH_MAX, LENGTH_MAX = 4, 16  # nesting depth of containers, and length of lists, that are searched
+SKIPPED = ("optim", "sched", "scaler")  # prefixes of checkpoint entries whose tensors are not weights
 MAGIC = {
     b"\x89HDF": "an HDF5 file, as Keras writes",
     b"\x1f\x8b": "compressed by gzip: unpack it first",
@@ -32,7 +32,7 @@ MAGIC = {
     b"\xfd7zXZ": "compressed by xz: unpack it first",
     b"\x93NUMPY": "a numpy array",
 }
-# All that a pickled tensor is made of. None of these does more than make a tensor or a container.
+# Everything that a pickled tensor consists of. Each of these only creates a tensor or a container.
 ALLOWED = {
     ("collections", "OrderedDict"),
     *(("torch._utils", f"_rebuild_{name}") for name in ("tensor", "tensor_v2", "tensor_v3", "parameter")),
@@ -47,21 +47,26 @@ ALLOWED = {
 
 @dataclass(frozen=True)
 class StateDict:
-    """One state dict of a file: the names of the entries that lead to it (none: the file itself), and its tensors."""
+    """Hold one state dict of a file.
+
+    Attributes:
+        path: Names of the entries that lead to it; empty for the file itself.
+        state: Tensors by name.
+    """
 
     path: tuple[str, ...]
     state: OrderedDict[str, torch.Tensor]
 
 
 class Inert:
-    """A pickled object of an unknown kind: it keeps what it was given and does nothing."""
+    """Stand in for a pickled object of an unknown type: keep its arguments and do nothing."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         self.entries: dict[Any, Any] = {}
         self.state: Any = None
 
     def __new__(cls, *_: Any, **__: Any) -> Inert:
-        """Return an instance whose fields are there even where pickle leaves `__init__` out."""
+        """Return an instance that has its fields even if pickle does not call `__init__`."""
         made = super().__new__(cls)
         made.entries, made.state = {}, None
         return made
@@ -73,20 +78,21 @@ class Inert:
         self.entries[key] = value
 
     def __call__(self, *_: Any, **__: Any) -> Inert:
+        """Return another inert object."""
         return Inert()
 
     def append(self, *_: Any) -> None:
-        """Ignore what a list-like object is filled with."""
+        """Ignore the items of a list-like object."""
 
     extend = add = append
 
     def is_network(self) -> bool:
-        """Return True for a pickled `nn.Module`."""
+        """Return whether the object is a pickled `nn.Module`."""
         return isinstance(self.state, dict) and {"_modules", "_parameters"} <= set(self.state)
 
 
 class _Restricted(pickle.Unpickler):
-    """Finds what tensors are made of, and an `Inert` class for everything else."""
+    """Find the classes that tensors consist of, and an `Inert` class for everything else."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in ALLOWED:
@@ -102,10 +108,10 @@ _PICKLE = SimpleNamespace(
 
 
 def read_entries(source: Path) -> tuple[StateDict, ...]:
-    """Return every state dict that a safetensors or torch file holds, each with its own names.
+    """Read every state dict in a safetensors or torch file, each with its own tensor names.
 
     Raises:
-        WeightsError: one line that says what the file is instead, and what to do.
+        WeightsError: The file holds no weights. The one-line message names the file's type and what to do.
     """
     if kind := _foreign(source):
         raise WeightsError(f"{source.name} is no weight file but {kind}")
@@ -117,7 +123,7 @@ def read_entries(source: Path) -> tuple[StateDict, ...]:
             held = torch.load(source, map_location="cpu", weights_only=False, pickle_module=_PICKLE)
     except MemoryError:
         raise
-    except Exception as error:  # pickle's, zip's and safetensors' errors have no common class
+    except Exception as error:  # the errors of pickle, zip and safetensors have no common base class
         raise WeightsError(f"{source.name} can't be read, it is damaged or cut short: {one_line(error)}") from None
     entries = tuple(_entries(held, ()))
     if not entries:
@@ -126,12 +132,12 @@ def read_entries(source: Path) -> tuple[StateDict, ...]:
 
 
 def one_line(error: Exception) -> str:
-    """Return the text of an error in at most 300 characters of one line."""
+    """Return the text of an error as one line of at most 300 characters."""
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _foreign(source: Path) -> str:
-    """What a file is, as the end of a sentence, where it holds no weights; empty if it may."""
+    """Return the type of a file that holds no weights, as the end of a sentence; empty if it may hold weights."""
     try:
         with source.open("rb") as file:
             start = file.read(1024)
@@ -160,7 +166,7 @@ def _foreign(source: Path) -> str:
 
 
 def _is_safetensors(source: Path) -> bool:
-    """A header's length, then the header, which is JSON: whatever the file is called."""
+    """Return whether a file has safetensors' header (a length, then JSON) or suffix."""
     if source.suffix.lower() == ".safetensors":
         return True
     with source.open("rb") as file:
@@ -170,7 +176,7 @@ def _is_safetensors(source: Path) -> bool:
 
 def _entries(held: Any, path: tuple[str, ...]) -> Iterator[StateDict]:
     if isinstance(held, Inert) and held.entries:
-        held = held.entries  # a dict of a class of its own
+        held = held.entries  # a dict subclass of an unknown type
     if isinstance(held, list | tuple) and len(held) <= LENGTH_MAX:
         held = {str(place): value for place, value in enumerate(held)}
     if not isinstance(held, Mapping) or len(path) > DEPTH_MAX:
@@ -191,7 +197,7 @@ def _entries(held: Any, path: tuple[str, ...]) -> Iterator[StateDict]:
 
 
 def _without_tensors(held: Any) -> str:
-    """What a file without a state dict holds, as the end of a sentence with what to do."""
+    """Describe the content of a file without a state dict, as the end of a sentence that says what to do."""
     inside = [*held.values()] if isinstance(held, Mapping) else [held]
     for value in inside:
         if isinstance(value, Inert) and value.is_network():

@@ -1,4 +1,4 @@
-"""Tensors of a file under the names of a network: prefixes, counters and heads differ, the rest must be the same."""
+"""Match the tensors of a file to a network's names; only prefixes, counters and heads may differ."""
 
 from __future__ import annotations
 
@@ -10,23 +10,28 @@ from typing import Any
 import torch
 from torch import nn
 
+from remote.errors import EdgefrontError
 from spaces.network import head_name
 from spaces.weight_files import StateDict
 
-# What wrappers put before or between a network's names.
+# Prefixes that wrappers insert into a network's names.
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
-# Counters that no output depends on: BatchNorm's, and those of a profiler.
+# Counters that do not affect any output: BatchNorm's, and those of a profiler.
 COUNTERS = ("num_batches_tracked", "total_ops", "total_params")
-ANCHORS = 12  # tensors of a network that show what its names are preceded by in a file
-MOST = 0.5  # of a network's names, from which on a file may be of it
-# Entries of a checkpoint, those before others where several fit: averaged weights are those meant for use.
+ANCHORS = 12  # number of a network's tensors from which the prefix of its names in a file is found
+MOST = 0.5  # fraction of a network's names that a file must have under a prefix
+# Entries of a checkpoint in order of preference if several fit; averaged weights, meant for use, come before all.
 ENTRIES = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "params", "module")
 
 Tensors = Mapping[str, torch.Tensor]
 
 
-class MisfitError(ValueError):
-    """Raised for tensors that are not of this network. `count` is how many differ."""
+class MisfitError(EdgefrontError, ValueError):
+    """Raised for tensors that do not belong to this network.
+
+    Attributes:
+        count: Number of tensors that differ.
+    """
 
     def __init__(self, reason: str, count: int) -> None:
         super().__init__(reason)
@@ -35,12 +40,12 @@ class MisfitError(ValueError):
 
 @dataclass(frozen=True)
 class Match:
-    """Tensors by a network's own names.
+    """Hold the tensors of a file under a network's own names.
 
     Attributes:
-        state: what is loaded.
-        left: names of the head's tensors that stay as they are.
-        place: where in the file the tensors lie, for people; empty for a plain state dict.
+        state: Tensors to load, by the network's names.
+        left: Names of the head's tensors that keep their values.
+        place: Place of the tensors in the file, for messages; empty for a plain state dict.
     """
 
     state: OrderedDict[str, torch.Tensor]
@@ -49,12 +54,16 @@ class Match:
 
 
 def match(net: nn.Module, entries: tuple[StateDict, ...]) -> Match:
-    """Return the one state dict among `entries` that is of this network.
+    """Find the one state dict that belongs to a network.
 
-    Where several fit, averaged ones (`ema`) come first, then those under the usual names of a checkpoint.
+    If several fit, averaged weights (`ema`) come first, then those under the usual names of a checkpoint.
+
+    Args:
+        net: The network; its weights are not changed.
+        entries: State dicts of one file.
 
     Raises:
-        MisfitError: none fits, or several do and nothing says which is meant.
+        MisfitError: No state dict fits, or several fit equally well.
     """
     found: list[Match] = []
     misfits: list[MisfitError] = []
@@ -82,7 +91,7 @@ def _rank(place: str) -> tuple[int, int]:
 
 
 def _unwrap(state: OrderedDict[str, torch.Tensor]) -> OrderedDict[str, torch.Tensor]:
-    """The state without what wrappers add to names; with its layers' versions where no name has changed."""
+    """Return the state without the wrappers' prefixes and in fp32; layer versions are kept if it has them."""
     found = OrderedDict()
     for name, tensor in state.items():
         plain = name
@@ -95,9 +104,10 @@ def _unwrap(state: OrderedDict[str, torch.Tensor]) -> OrderedDict[str, torch.Ten
 
 
 def _prefixes(net: nn.Module, state: Tensors) -> list[str]:
-    """What precedes most of the network's names in a file, the empty prefix first; where nothing does, the likeliest.
+    """Return the prefixes under which a file has at least `MOST` of the network's names, else the likeliest one.
 
-    A layer deep inside may be named like one of the first: so a single name says nothing.
+    A deep layer may have the same name as one of the first layers, so a single name is not enough evidence. The empty
+    prefix comes first.
     """
     own = [name for name in net.state_dict() if not name.endswith(COUNTERS)]
     found = {name[: -len(a)] for a in own[:ANCHORS] for name in state if name.endswith(f".{a}")}
@@ -127,7 +137,7 @@ def _match(net: nn.Module, state: OrderedDict[str, torch.Tensor], prefix: str, p
     if bad := [name for name in unknown if name not in another and not (missing and name.startswith(block))]:
         raise MisfitError(f"it has unknown {len(bad)} tensors, {bad[0]} first", len(bad))
     if set(wrong) - {f"{head}.weight", f"{head}.bias"} or set(missing) - {f"{head}.weight", f"{head}.bias"}:
-        wrong = [name for name in of_head if name in fitting]  # a head of other layers: nothing of it is kept
+        wrong = [name for name in of_head if name in fitting]  # a head of other layers: none of its tensors is kept
         another = {}
     for name in wrong:
         del fitting[name]
@@ -162,7 +172,7 @@ def _below(state: OrderedDict[str, torch.Tensor], prefix: str) -> OrderedDict[st
 
 
 def _rename_keys(net: nn.Module, state: OrderedDict[str, torch.Tensor]) -> OrderedDict[str, torch.Tensor]:
-    """The names as the network's own hooks read them: files may be older than its code."""
+    """Rename the state's keys by the network's own hooks, since a file may be older than the code."""
 
     class Seen(Exception):
         pass
@@ -172,7 +182,7 @@ def _rename_keys(net: nn.Module, state: OrderedDict[str, torch.Tensor]) -> Order
         raise Seen
 
     found: OrderedDict[str, torch.Tensor] = OrderedDict()
-    if not hasattr(state, "_metadata"):  # a file without layers' versions is taken to be one of today's layers
+    if not hasattr(state, "_metadata"):  # without layer versions: assume the current ones
         state._metadata = net.state_dict()._metadata  # type: ignore[attr-defined]
     hook = net.register_load_state_dict_pre_hook(stop)
     try:
@@ -186,7 +196,7 @@ def _rename_keys(net: nn.Module, state: OrderedDict[str, torch.Tensor]) -> Order
 
 
 def _block(net: nn.Module, head: str) -> str:
-    """What the names of the head's layers begin with: of a small Sequential of linear layers, all of them."""
+    """Return the prefix of the head's layers; a small Sequential of linear layers counts as a whole."""
     parent = head.rpartition(".")[0]
     if not parent or not isinstance(block := net.get_submodule(parent), nn.Sequential):
         return f"{head}."
@@ -197,7 +207,7 @@ def _block(net: nn.Module, head: str) -> str:
 
 
 def _another_head(own: Tensors, head: str, strangers: Tensors) -> dict[str, str]:
-    """Names of the one unknown layer that takes what the head takes -> the head's names; empty if there is none."""
+    """Return the head's names by those of the only unknown layer with the same input width; empty without one."""
     takes = own[f"{head}.weight"].flatten(1).shape[1]
     layers = [
         name.removesuffix(".weight")

@@ -1,4 +1,4 @@
-"""Weights a network starts from: a file at hand, torchvision's own, or none."""
+"""Load the weights that a network starts from: a local file, pretrained weights of its library, or none."""
 
 from __future__ import annotations
 
@@ -22,25 +22,28 @@ from spaces.weight_files import one_line, read_entries
 from spaces.weight_names import MisfitError, match
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".pth.tar", ".pt.tar", ".ckpt", ".bin", ".th", ".tar")
-INSIDE = ("model.safetensors", "pytorch_model.bin")  # what a folder of one network's weights holds
+INSIDE = ("model.safetensors", "pytorch_model.bin")  # names of the weight file in a folder that is named like a network
 SCRATCH = "none: trained from scratch"
-REACH_S = 8.0  # how long the weights' host may take to answer before training starts from scratch
+REACH_S = 8.0  # seconds that the weights' host may take to answer; then training starts from scratch
 
 
 def judge(
     networks: Mapping[str, tuple[str, ...]], folder: Path, image_px: Mapping[str, int], classes: int
 ) -> WeightsReport:
-    """Return which file each network of a space starts from, after loading every one of them once.
+    """Find and load once the weight file that each network of a space starts from.
 
     Args:
-        networks: variants by family.
-        folder: where the weight files lie.
-        image_px: input size the family's networks are trained at.
-        classes: how many the data have.
+        networks: Variants by family.
+        folder: Folder with the weight files.
+        image_px: By family, the input size in px at which its networks are trained.
+        classes: Number of classes of the data.
+
+    Returns:
+        The used and unused files.
 
     Raises:
-        WeightsError: the folder has nothing for any network, a file that is meant for one can't be used, or several
-            files are meant for one: a line that names the file, what was found and what to do.
+        WeightsError: No file fits any network, a network's file cannot be used, or several files match one network.
+            The one-line message names the file, its content and what to do.
     """
     used: dict[str, str] = {}
     chosen: dict[str, Path] = {}
@@ -53,7 +56,7 @@ def judge(
             chosen[variant] = path
             try:
                 net = build(family, variant, classes, image_px[family])
-            except UnbuildableError:  # at this size: the candidate's own failure, later
+            except UnbuildableError:  # at this size; the candidate itself fails later
                 continue
             used[variant] = _from_file(net, path)
     files = [path.name for path in _files(folder)]
@@ -70,9 +73,17 @@ def judge(
 
 
 def find(variant: str, folder: Path | None) -> Path | None:
-    """The variant's file in `folder`: `resnet18.pth` itself, else the only one like `resnet18-f37072fd.pth`.
+    """Find a variant's weight file: `resnet18.pth` itself, else the only one like `resnet18-f37072fd.pth`.
 
-    None if there is no such file. Raises WeightsError for a folder that is none, or several files to choose from.
+    Args:
+        variant: Name of the network.
+        folder: Folder with weight files; None finds nothing.
+
+    Returns:
+        Path of the file, or None if there is no such file.
+
+    Raises:
+        WeightsError: The folder does not exist, or several files match.
     """
     if folder is None:
         return None
@@ -99,17 +110,24 @@ def find(variant: str, folder: Path | None) -> Path | None:
 
 
 def load(net: nn.Module, source: Path) -> tuple[str, ...]:
-    """Names of the classifier's tensors that were left as they are, because the file has other classes.
+    """Load a weight file into a network.
 
-    Fills `net` from a safetensors or torch state dict, plain or an entry of a checkpoint, whatever its names are
-    preceded by; half precision becomes single. Raises WeightsError if anything but the head and counters is missing,
-    left over or of another shape.
+    Args:
+        net: The network to fill.
+        source: Safetensors or torch file with a state dict, plain or as an entry of a checkpoint, under any prefix.
+            Half precision is converted to fp32.
+
+    Returns:
+        Names of the classifier's tensors that keep their values, because the file has other classes.
+
+    Raises:
+        WeightsError: A tensor other than those of the head and the counters is missing, unknown or of another shape.
     """
     return _fill(net, source)[0]
 
 
 def _fill(net: nn.Module, source: Path) -> tuple[tuple[str, ...], str]:
-    """The names that were left, and where in the file the weights lie."""
+    """Load a file into `net`; return the head's names that were left, and the place of the weights in the file."""
     try:
         found = match(net, read_entries(source))
         net.load_state_dict(found.state, strict=False)
@@ -124,26 +142,42 @@ def _from_file(net: nn.Module, path: Path) -> str:
 
 
 def is_trained(start: str) -> bool:
-    """True if what `start` returned says that the weights are trained ones."""
+    """Return whether a network started from trained weights.
+
+    Args:
+        start: The description that `start` returned.
+    """
     return not start.startswith(SCRATCH)
 
 
 def start(net: nn.Module, family: str, variant: str, folder: Path | None, download: bool) -> str:
-    """Where the weights now in `net` come from, for people; `SCRATCH`, perhaps with a reason, if nowhere.
+    """Load the best available weights into a network.
 
-    In this order: a file in `folder`, torchvision's from its cache directory, torchvision's by download; for a family
-    that loads its own (`load_own`), that in their place. A download that fails is no error; a file at hand that does
-    not fit raises WeightsError.
+    The order is a file in `folder`, torchvision's weights in its cache directory, torchvision's weights by download. A
+    family that loads its own weights (`load_own`) does so in place of the last two. A failed download is no error.
+
+    Args:
+        net: The network to fill.
+        family: Name of the family.
+        variant: Row of the family's table.
+        folder: The user's folder of weight files, or None.
+        download: Whether weights may be downloaded.
+
+    Returns:
+        Origin of the weights, for reports; `SCRATCH`, possibly with a reason, if there are none.
+
+    Raises:
+        WeightsError: A file in `folder` does not fit.
     """
     path = find(variant, folder)
     if path is not None:
         return _from_file(net, path)
     if load_own := getattr(family_module(family), "load_own", None):
         return _own(load_own, net, variant) if download else SCRATCH
-    pretrained = getattr(family_module(family), "pretrained", None)
-    if pretrained is None:
+    find_weights = getattr(family_module(family), "imagenet_weights", None)
+    if find_weights is None:
         return SCRATCH
-    entry = pretrained(variant)
+    entry = find_weights(variant)
     cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name
     if not cached.is_file():
         if not download:
@@ -164,7 +198,7 @@ def _own(load_own: Callable[[nn.Module, str], str], net: nn.Module, variant: str
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     try:
         return load_own(net, variant)
-    except Exception as error:  # the network's, the hub's and the file's errors have no common class
+    except Exception as error:  # the errors of network, hub and file have no common base class
         if _is_the_hosts(error):
             raise
         net.load_state_dict(before)
@@ -172,19 +206,19 @@ def _own(load_own: Callable[[nn.Module, str], str], net: nn.Module, variant: str
 
 
 def _is_the_hosts(error: Exception) -> bool:
-    """Return True for no memory and no disk: with them the same weights load, and a parent from scratch is another."""
+    """Return whether memory or disk was short. A parent from scratch would differ from the one that a retry loads."""
     numbers = [cause.errno for cause in chain(error) if isinstance(cause, OSError)]
     return is_out_of_memory(error) or any(number in (errno.ENOSPC, errno.EDQUOT) for number in numbers)
 
 
 def _stems(variant: str) -> tuple[str, ...]:
-    # an optional package's networks have files of their own names: it need not be imported for others
+    # weight files of an optional package's networks have the networks' names, so the package need not be imported
     rows = [variants(family).get(variant) for family in family_names() if family not in OPTIONAL]
     return (variant, *(row.file for row in rows if row is not None and row.file))
 
 
 def _stem(name: str) -> str:
-    """A file's name in lower case, without what weight files end in."""
+    """Return a file's name in lower case, without the suffix of weight files."""
     suffix = _suffix(name)
     return name[: len(name) - len(suffix)].lower()
 
@@ -198,7 +232,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _inside(path: Path) -> Path:
-    """The weight file of a folder that is named like a network. Raises WeightsError if there is none in it."""
+    """Return the weight file in a folder that is named like a network. Raises WeightsError if it holds none."""
     if not path.is_dir():
         raise WeightsError(f"{path} is no file: it may be a link to one that is gone")
     for name in INSIDE:
@@ -217,8 +251,8 @@ def _some(names: list[str]) -> str:
 
 
 def _download(entry: Any, cached: Path) -> str:
-    # Empty, or why not. torch.hub waits for ever for a host that doesn't answer, so it is asked first; in a thread,
-    # because a name look-up has no time limit of its own.
+    # Returns the failure's reason, or an empty string. torch.hub waits forever for a host that does not answer, so a
+    # HEAD request goes first; it runs in a thread, because a name lookup has no time limit of its own.
     failures = ["no answer"]
 
     def ask() -> None:

@@ -10,7 +10,10 @@ from torch import nn
 from spaces.network import Variant
 
 HALF = (0.5, 0.5, 0.5)
-VARIANTS = {"mine_s": Variant(8, 1, HALF, HALF), "mine_m": Variant(16, 1, HALF, HALF)}
+VARIANTS = {
+    "mine_s": Variant(width=8, depth=1, mean=HALF, std=HALF),
+    "mine_m": Variant(width=16, depth=1, mean=HALF, std=HALF),
+}
 
 
 @dataclass

@@ -21,7 +21,7 @@ import pandas
 import pytest
 from PIL import Image
 
-from search.run import BUG, DEVICE, HOST, NOTHING_FITS, OK, USER
+from remote.exit_codes import BUG, DEVICE, HOST, NOTHING_FITS, OK, USER
 from search.storage.ledger import Ledger
 from tests.agreement import disagreements
 from tests.ending_runs import heed_signals, worker_of

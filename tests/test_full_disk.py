@@ -13,7 +13,7 @@ import sys
 
 import pytest
 
-from search.run import HOST, OK
+from remote.exit_codes import HOST, OK
 from tests.ending_runs import check_whole, start, whole_lines, words
 
 SIZES_KB = [int(size) for size in os.environ.get("EDGEFRONT_DISK_KB", "40,900").split(",")]

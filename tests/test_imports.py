@@ -10,11 +10,41 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 MAY_ENTER = {
-    "spaces": {"spaces"},
+    "spaces": {"spaces"},  # and remote.errors, the root of every exception
     "remote": {"remote"},
     "evaluators": {"evaluators", "spaces", "remote"},
     "search": {"search", "evaluators", "spaces", "remote"},
     "reports": {"reports", "search", "evaluators", "spaces", "remote"},
+}
+# Inside a package a sub-package imports these others, and files of the package itself.
+MAY_USE = {
+    "search.bayesopt": set(),
+    "search.storage": set(),
+    "search.pipeline": {"search.storage"},
+    "search.selection": {"search.pipeline", "search.storage"},
+    "search.sampling": {"search.bayesopt", "search.pipeline", "search.selection", "search.storage"},
+    "search.samplers": {"search.bayesopt", "search.sampling"},
+    "search.engines": {"search.pipeline", "search.sampling", "search.selection", "search.storage"},
+    "search.runs": {
+        *("search.bayesopt", "search.engines", "search.pipeline"),
+        *("search.sampling", "search.selection", "search.storage"),
+    },
+    "evaluators.data": set(),
+    "evaluators.export": set(),
+    "evaluators.timing": set(),
+    "evaluators.training": {"evaluators.data"},
+    "evaluators.quantization": {"evaluators.export", "evaluators.training"},
+    "evaluators.stages": {
+        *("evaluators.data", "evaluators.export", "evaluators.quantization", "evaluators.training"),
+    },
+    "remote.checks": set(),
+    "remote.link": set(),
+    "remote.onboard": set(),
+    "remote.runtimes": set(),
+    "remote.simulated": {"remote.link"},
+    "remote.inventory": {"remote.simulated"},
+    "spaces.families": set(),
+    "spaces.operations": set(),
 }
 # What a user starts. They may know every room; nothing imports them.
 ENTRY_POINTS = {"search.run", "spaces.show", "remote.devices", "remote.doctor"}
@@ -42,17 +72,77 @@ def test_a_file_enters_only_rooms_it_may(path):
     if module(path) in ENTRY_POINTS:
         return
     room = path.relative_to(ROOT).parts[0]
-    entered = {name.split(".")[0] for name in imported(path)} & set(MAY_ENTER)
+    entered = {name.split(".")[0] for name in imported(path) if not name.startswith("remote.errors")} & set(MAY_ENTER)
     assert entered <= MAY_ENTER[room]
+
+
+def package(name: str) -> str:
+    """The package that a module is in, by its name or by that of something in it."""
+    parts = name.split(".")
+    while not (ROOT.joinpath(*parts).is_dir()):
+        parts.pop()
+    return ".".join(parts)
+
+
+def test_every_sub_package_has_its_place():
+    inner = {".".join(path.parent.relative_to(ROOT).parts) for path in FILES if len(path.relative_to(ROOT).parts) == 3}
+    assert inner == set(MAY_USE)
+
+
+@pytest.mark.parametrize("name", sorted(MAY_USE))
+def test_sub_package_imports_only_what_it_may_use(name):
+    used: set[str] = set()
+    for path in sorted(ROOT.joinpath(*name.split(".")).glob("*.py")):
+        used |= {package(found) for found in imported(path) if found.startswith(name.split(".")[0] + ".")}
+    assert {found for found in used if "." in found} - {name} <= MAY_USE[name]
+
+
+def test_imports_have_no_circle():
+    graph = {module(path): set() for path in FILES}
+    for path in FILES:
+        graph[module(path)] = imported(path) & set(graph)
+    while leaves := {name for name, uses in graph.items() if not uses & set(graph)}:
+        graph = {name: uses for name, uses in graph.items() if name not in leaves}
+    assert not graph, f"among these is a circle: {sorted(graph)}"
+
+
+def test_every_part_sent_to_a_device_exists():
+    """`part("name")` is looked up on the device, where no import fails here."""
+    there = {path.stem for folder in ("onboard", "runtimes") for path in (ROOT / "remote" / folder).glob("*.py")}
+    asked = {}
+    for path in [*FILES, *sorted((ROOT / "tests").rglob("*.py"))]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "part"
+            if is_call and node.args and isinstance(node.args[0], ast.Constant):
+                asked[str(node.args[0].value).removeprefix("runtimes/")] = module(path)
+    assert len(asked) >= 9 and {name: by for name, by in asked.items() if name not in there | {"agent"}} == {}
+
+
+def test_every_task_of_the_worker_exists():
+    """Tasks are named by text, so that what asks for one need not import torch; what they return is annotated there."""
+    tree = ast.parse((ROOT / "evaluators/training/tasks.py").read_text(encoding="utf-8"))
+    tasks = [node for node in tree.body if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Call)]
+    assert len(tasks) >= 15
+    for task in tasks:
+        where, _, name = task.value.args[0].value.partition(":")
+        found = ast.parse((ROOT / f"{where.replace('.', '/')}.py").read_text(encoding="utf-8"))
+        [function] = [node for node in found.body if isinstance(node, ast.FunctionDef) and node.name == name]
+        assert ast.unparse(function.returns) == ast.unparse(task.annotation.slice), name
 
 
 @pytest.mark.parametrize("path", FILES, ids=module)
 def test_nothing_imports_an_entry_point(path):
+    """But for the Python API, whose imports are for type checkers alone."""
+    if path == ROOT / "search" / "__init__.py":
+        return
     assert not imported(path) & ENTRY_POINTS
 
 
 def test_packages_hold_no_code():
-    assert [p for p in ROOT.rglob("__init__.py") if ".venv" not in p.parts and p.read_text().strip()] == []
+    """But for the Python API in `search`, which is imported when it is asked for."""
+    inits = [p for p in ROOT.rglob("__init__.py") if ".venv" not in p.parts and p != ROOT / "search" / "__init__.py"]
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")).body for path in inits}
+    assert [path for path, body in trees.items() if not all(isinstance(node, ast.Expr) for node in body)] == []
 
 
 @pytest.mark.parametrize("entry", sorted(ENTRY_POINTS))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from search.run import HOST, OK
+from remote.exit_codes import HOST, OK
 from tests.ending_runs import check_whole, start, wait_for_text, whole_lines, words, worker_of
 
 KILLS, AT_THE_END, OF_THE_WORKER = (int(count) for count in os.environ.get("EDGEFRONT_KILLS", "2,1,2").split(","))

@@ -11,7 +11,7 @@ import pytest
 from onnx import helper
 
 from evaluators.training.onnx_teacher import open_models
-from search.run import parser, settings_of
+from search.cli import parser, settings_of
 from spaces.family_files import family_of
 from spaces.family_judgement import judge_family
 

@@ -32,5 +32,6 @@ def test_the_switch_is_set_before_the_import(text):
 
 def test_the_controller_does_not_load_onnx_runtime():
     """It is the workers that do, and they set the switch."""
-    code = "import sys, search.runs.device_run, search.run, reports.run_report, reports.model_bundle; sys.exit('onnxruntime' in sys.modules)"
+    modules = "search.runs.device_run, search.run, reports.run_report, reports.model_bundle"
+    code = f"import sys, {modules}; sys.exit('onnxruntime' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

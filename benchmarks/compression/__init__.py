@@ -1,0 +1,1 @@
+"""Measure the effect of compression on accuracy and latency."""

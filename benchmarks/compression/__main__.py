@@ -1,8 +1,7 @@
-"""python -m benchmarks.compression: what compression costs in accuracy and brings in milliseconds, and what it brings
-when everything is combined.
+"""Measure the accuracy cost and the latency gain of each compression technique, and of all techniques combined.
 
-What is in OUT/results.csv already is not trained again, what is in OUT/timings.csv not timed again; tables and picture
-are made of all that is there.
+Rows in OUT/results.csv are not trained again, rows in OUT/timings.csv are not timed again; tables and picture cover all
+rows in these files.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ SETS = ("neu_cls", "cifar10_subset", "imagenet_val700")
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """0 once every row is in the results."""
+    """Run the benchmark; return exit code 0 once every row is in the results."""
     args = _parser().parse_args(words)
     args.out.mkdir(parents=True, exist_ok=True)
     rows = _rows(args)
@@ -48,7 +47,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _rows(args: argparse.Namespace) -> list[Row]:
-    """The tables' first, of these the uncut networks, then what the joint front needs besides."""
+    """Return the rows of the tables, uncompressed networks first, then the further rows of the joint front."""
     tasks = [TASKS[name] for name in args.sets]
     shown = sorted((row for task in tasks for row in table_rows(task)), key=lambda row: bool(row.candidate.steps))
     rows = [*shown, *(row for task in tasks for row in front_rows(task))]
@@ -58,7 +57,7 @@ def _rows(args: argparse.Namespace) -> list[Row]:
 
 
 def _score(bench: Bench, rows: Sequence[Row], file: Path) -> None:
-    """Adds what is not in the file yet."""
+    """Score the rows that are missing from the file, and append them."""
     done = keys(file)
     wanted = [row for row in rows if row.key not in done]
     for number, row in enumerate(wanted, start=1):
@@ -79,13 +78,13 @@ def _score(bench: Bench, rows: Sequence[Row], file: Path) -> None:
 
 
 def _time(bench: Bench, rows: Sequence[Row], out: Path, rounds: int) -> None:
-    """Times every network of which anything is untimed, all its variants in turn."""
+    """Time every network that has an untimed row, all its variants in turn."""
     file, scored = out / "timings.csv", keys(out / "results.csv", whole=True)
     done = keys(file)
     there = [row for row in rows if row.key in scored]
     yardstick_ms, restless = reference_ms(bench)
     if file.exists():
-        yardstick_ms = float(pandas.read_csv(file).reference_ms.iloc[0])  # one for all, so that they compare
+        yardstick_ms = float(pandas.read_csv(file).reference_ms.iloc[0])  # one for all, to keep latencies comparable
     print(f"reference {yardstick_ms:.3g} ms{': ' * bool(restless)}{restless}", flush=True)
     for network in dict.fromkeys((row.data, row.candidate.variant) for row in there):
         group = [row for row in there if (row.data, row.candidate.variant) == network]
@@ -115,7 +114,7 @@ def _time(bench: Bench, rows: Sequence[Row], out: Path, rounds: int) -> None:
 
 
 def keys(file: Path, whole: bool = False) -> set[tuple[str, str, int, str]]:
-    """Of the rows of a file, of those that did not fail where `whole`."""
+    """Return the keys of the rows in a file; with `whole`, without failed rows."""
     if not file.exists():
         return set()
     found = pandas.read_csv(file)

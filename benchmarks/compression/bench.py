@@ -1,4 +1,4 @@
-"""Rows measured by the product: its board evaluator trains, converts and scores, its agent times."""
+"""Measure rows with the product: its device evaluator trains, converts and scores, its agent times."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Figures = dict[str, object]
 
 @dataclass(kw_only=True)
 class Bench:
-    """What one run of the command has open."""
+    """Hold the open resources of one run of the command."""
 
     work: Path
     data: Path
@@ -44,7 +44,7 @@ class Bench:
 
 @contextmanager
 def bench(work: Path, data: Path, weights: Path) -> Iterator[Bench]:
-    """A bench on this machine. Raises DeviceError."""
+    """Context manager that opens a bench on this machine. Raises DeviceError."""
     with ExitStack() as stack:
         session, _, _ = connect("local")
         stack.enter_context(session)
@@ -62,9 +62,9 @@ def bench(work: Path, data: Path, weights: Path) -> Iterator[Bench]:
 
 
 def score(bench: Bench, task: Task, row: Row) -> Figures:
-    """Accuracy on validation and test, size, and what it took; `failed` says why where there is none."""
+    """Score a row: accuracy on validation and test, size and escalation levels; else `failed` holds the reason."""
     board = _board(bench, task, row)
-    # other precisions have the same layers
+    # other precisions have the same layers and MACs
     structure = board.structure(row.candidate) if row.candidate.precision == "fp32" else None
     validation = board.accuracy(row.candidate, row.epochs)
     test = validation if isinstance(validation, Failure) else board.test(row.candidate, row.epochs)
@@ -83,17 +83,17 @@ def score(bench: Bench, task: Task, row: Row) -> Figures:
 
 
 def model(bench: Bench, task: Task, row: Row) -> Path:
-    """The file that was scored."""
+    """Return the path of the scored file."""
     return _folder(bench, row) / _board(bench, task, row).model_path(row.candidate, row.epochs)
 
 
 def reference_ms(bench: Bench) -> tuple[float, str]:
-    """Milliseconds of the reference model on the device as it is now, and why it may not be calm."""
+    """Time the reference model on the device; return its milliseconds, and why the device may not be calm."""
     return calibrate(bench.session, bench.session.put(reference_model()), Job(runtime=RUNTIME), RULES)
 
 
 def timed(bench: Bench, models: Sequence[tuple[Path, str]], yardstick_ms: float, rounds: int) -> list[Latency]:
-    """Latency of each model (file, precision): a block of each in turn, so many rounds, disturbed ones once more."""
+    """Time each model (file, precision): one block of each per round; disturbed blocks are repeated once."""
     reference = bench.session.put(reference_model())
     targets = [
         TimingTarget(
@@ -119,13 +119,13 @@ def timed(bench: Bench, models: Sequence[tuple[Path, str]], yardstick_ms: float,
 
 
 def _board(bench: Bench, task: Task, row: Row) -> DeviceEvaluator:
-    """The evaluator of a set, a way to int8 and so many epochs."""
+    """Return the evaluator for a data set, a method of quantization and a number of epochs."""
     way = row.treatment.way
     name = (row.data, way.folder, row.epochs)
     if name not in bench.boards:
         folder = _folder(bench, row)
         folder.mkdir(parents=True, exist_ok=True)
-        if way is not LADDER and not (folder / "nets").exists():  # trained networks serve every way
+        if way is not LADDER and not (folder / "nets").exists():  # all methods share the trained networks
             (folder.parent / LADDER.folder / "nets").mkdir(parents=True, exist_ok=True)
             (folder / "nets").symlink_to(Path("..") / LADDER.folder / "nets")
         bench.boards[name] = DeviceEvaluator(
@@ -147,7 +147,7 @@ def _setup(bench: Bench, task: Task, way: Way, epochs: int, folder: Path) -> Eva
         able=able,
         versions={RUNTIME: bench.version},
         workspace_mb=256,
-        references={},  # nothing is timed by the board: variants are timed in turn, by `timed`
+        references={},  # the evaluator times nothing; `timed` times the variants in turn
         yardstick=ReferencePace({}, 0.15, lambda runtime, old_ms, new_ms: None),
         percentile=PERCENTILE,
         rules=RULES,

@@ -1,4 +1,4 @@
-"""The joint front against each technique's alone: area in the plane of accuracy and latency, one corner for all."""
+"""Compare the joint front with that of each technique alone, by area in accuracy and latency from one corner."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import pandas
 
 from benchmarks.search_quality.task import covered, undominated
 
-BELOW_POINTS = 10.0  # the corner lies so far below the most accurate plain network
-BEYOND = 1.1  # and at so many times the slowest plain network's latency
+BELOW_POINTS = 10.0  # distance of the corner below the most accurate uncompressed network, in points
+BEYOND = 1.1  # latency of the corner as a multiple of the slowest uncompressed network's
 DRAWS = 1000
 ALONE = ("pruning", "low rank", "precision", "size", "family")
 
 
 @dataclass(frozen=True)
 class Corner:
-    """What areas are measured from."""
+    """Hold the corner from which areas are measured: accuracy in percent, latency in ms."""
 
     points: float
     ms: float
@@ -25,30 +25,40 @@ class Corner:
 
 @dataclass(frozen=True, kw_only=True)
 class Set:
-    """Candidates of one kind, and what they cover."""
+    """Hold the candidates of one technique and the area that they cover.
+
+    Attributes:
+        name: Name of the technique, or `joint`.
+        network: Network on which the technique does best, in hindsight; empty if it covers all networks.
+        rows: The candidates.
+        area: Covered area, in ms x points.
+        joint_area: Mean area of as many random candidates of the joint set, in ms x points.
+    """
 
     name: str
-    network: str  # the one that serves the technique best, in hindsight; empty where it is of all
+    network: str
     rows: pandas.DataFrame
-    area: float  # ms x points
-    joint_area: float  # of as many candidates of the joint set, drawn at random: the mean
+    area: float
+    joint_area: float
 
     @property
     def front(self) -> pandas.DataFrame:
-        """The rows that a user would take by their validation accuracy, fastest first."""
+        """Return the front by validation accuracy, as a user would choose it, fastest first."""
         return chosen(self.rows)
 
 
 def corner(rows: pandas.DataFrame) -> Corner:
-    """Below and beyond the plain networks."""
+    """Compute the corner, below and beyond the uncompressed networks."""
     plain = rows[_own(rows) & (rows.how == "fp32")]
     return Corner(float(plain.test.max()) - BELOW_POINTS, BEYOND * float(plain.rank_ms.max()))
 
 
 def sets(rows: pandas.DataFrame) -> list[Set]:
-    """The joint set first, then each technique alone with the network that serves it best. `rows` are of one data set.
+    """Return the joint set, then each technique alone with the network on which it does best.
 
-    Columns: network, image_px, how, prune, lowrank, precision, validation and test (percent), rank_ms.
+    Args:
+        rows: Rows of one data set with the columns network, image_px, how, prune, lowrank, precision, validation and
+            test (percent), and rank_ms.
     """
     origin, own = corner(rows), _own(rows)
     uncut, fp32 = (rows.prune == 0) & (rows.lowrank == 0), rows.precision == "fp32"
@@ -71,12 +81,12 @@ def sets(rows: pandas.DataFrame) -> list[Set]:
 
 
 def chosen(rows: pandas.DataFrame) -> pandas.DataFrame:
-    """The front by validation accuracy, as a search sees it."""
+    """Return the front by validation accuracy, as a search computes it."""
     return rows.iloc[undominated(rows.validation.to_numpy(float), rows.rank_ms.to_numpy(float))]
 
 
 def area(rows: pandas.DataFrame, origin: Corner) -> float:
-    """What the front covers, chosen by validation accuracy and counted by test accuracy."""
+    """Compute the area of the front, chosen by validation accuracy and measured by test accuracy."""
     front = chosen(rows)
     return covered(front.test.to_numpy(float), front.rank_ms.to_numpy(float), origin.points, origin.ms)
 
@@ -88,5 +98,5 @@ def _drawn(rows: pandas.DataFrame, count: int, origin: Corner) -> float:
 
 
 def _own(rows: pandas.DataFrame) -> pandas.Series:
-    """Where a network runs at the size its parent was trained at: the largest."""
+    """Mark the rows at the input size at which the parent was trained, which is the largest."""
     return rows.image_px == rows.groupby("network").image_px.transform("max")

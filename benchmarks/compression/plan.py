@@ -1,4 +1,4 @@
-"""What is measured: data sets, the networks of each, and what is done to a network."""
+"""Define the measured rows: data sets, their networks, and the treatments of a network."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ FIRST_RUNG = LadderConfig(methods=("min-max",), correct=False, floating_macs=0.0
 
 @dataclass(frozen=True)
 class Way:
-    """How int8 graphs are made. Each has a folder of its own, as the board names files by candidates alone."""
+    """Describe a way to int8 graphs, with a folder of its own, since the evaluator names files by candidate alone."""
 
     folder: str
     ladder: LadderConfig = WHOLE_LADDER
-    int8: Int8Recipe | None = None  # None: the device's own
+    int8: Int8Recipe | None = None  # None: the device's own recipe
 
 
 LADDER, PTQ = Way("ladder"), Way("ptq", FIRST_RUNG)
@@ -27,7 +27,7 @@ TENSORRT = Way("tensorrt", int8=Int8Recipe("int8", symmetric=True, weight_bits=8
 
 @dataclass(frozen=True)
 class Treatment:
-    """What is done to a network, and its name in the tables."""
+    """Describe the compression of a network, with its name in the tables."""
 
     name: str
     steps: tuple[tuple[str, float], ...] = ()
@@ -44,12 +44,12 @@ PRUNED = tuple(Treatment(f"prune {amount}", (("prune", amount),)) for amount in 
 PRUNED_INT8 = tuple(Treatment(f"{t.name} + int8", t.steps, "int8") for t in PRUNED[:2])
 LOW_RANK = Treatment("lowrank 0.5", (("lowrank", 0.5),))
 TABLE = (*AS_IT_IS, *PRUNED, *PRUNED_INT8, LOW_RANK)
-GRID = (FP32, INT8, *PRUNED[:2], *PRUNED_INT8)  # of the joint front, at smaller sizes
+GRID = (FP32, INT8, *PRUNED[:2], *PRUNED_INT8)  # treatments of the joint front at smaller input sizes
 
 
 @dataclass(frozen=True)
 class Net:
-    """A network at the size its parent is trained at."""
+    """Describe a network at the input size at which its parent is trained."""
 
     family: str
     variant: str
@@ -58,20 +58,30 @@ class Net:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A data set, its networks, and how long they are trained."""
+    """Describe a data set, its networks, and their training.
+
+    Attributes:
+        data: Name of the data set.
+        nets: The networks.
+        parent_epochs: Training epochs of a parent; 0 if its weights are for these very classes.
+        epochs: Fine-tuning epochs of a compressed network.
+        plain_epochs: Fine-tuning epochs of an uncompressed network.
+        treatments: Treatments in the tables.
+        smaller: Further input sizes in px, with their treatments.
+    """
 
     data: str
     nets: tuple[Net, ...]
-    parent_epochs: int  # 0: the weights know these very classes
-    epochs: int  # of fine-tuning what was cut
-    plain_epochs: int  # of fine-tuning what was not
+    parent_epochs: int
+    epochs: int
+    plain_epochs: int
     treatments: tuple[Treatment, ...] = TABLE
-    smaller: tuple[tuple[int, tuple[Treatment, ...]], ...] = ()  # sizes besides the nets' own, and what is done there
+    smaller: tuple[tuple[int, tuple[Treatment, ...]], ...] = ()
 
 
 @dataclass(frozen=True)
 class Row:
-    """One candidate to be measured."""
+    """Describe one candidate to measure."""
 
     data: str
     treatment: Treatment
@@ -80,7 +90,7 @@ class Row:
 
     @property
     def key(self) -> tuple[str, str, int, str]:
-        """What names it in the results."""
+        """Return the key of the row in the results."""
         return self.data, self.candidate.variant, self.candidate.image_px, self.treatment.name
 
 
@@ -116,7 +126,7 @@ TASKS = {
         plain_epochs=0,
         treatments=(*AS_IT_IS, INT8_TENSORRT),
     ),
-    "digits": Task(  # the small form, made of embedded images
+    "digits": Task(  # the small form, with embedded images
         data="digits",
         nets=(Net("tiny_resnet", "res8_w8_s2", 24),),
         parent_epochs=2,
@@ -127,12 +137,12 @@ TASKS = {
 
 
 def table_rows(task: Task) -> list[Row]:
-    """What the table shows, network by network."""
+    """Return the rows of the tables, network by network."""
     return [_row(task, net, net.image_px, treatment) for net in task.nets for treatment in task.treatments]
 
 
 def front_rows(task: Task) -> list[Row]:
-    """What the joint front has besides."""
+    """Return the further rows of the joint front."""
     return [
         _row(task, net, image_px, treatment)
         for net in task.nets

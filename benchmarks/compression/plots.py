@@ -1,4 +1,4 @@
-"""The joint front and each technique's alone, as a picture."""
+"""Draw the joint front and that of each technique alone."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COLOURS = {
 
 
 def draw(found: Sequence[Set], rows: pandas.DataFrame, origin: Corner, file: Path) -> None:
-    """Writes test accuracy against latency as PNG: every candidate a dot, what each set's front covers a line."""
+    """Draw test accuracy against latency as PNG: candidates as dots, the covered area of each front as a line."""
     figure = Figure(figsize=(8.4, 5.6), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -49,7 +49,7 @@ def draw(found: Sequence[Set], rows: pandas.DataFrame, origin: Corner, file: Pat
 
 
 def _front(axes: Axes, one: Set, origin: Corner) -> None:
-    """The staircase that its area lies under."""
+    """Draw the step function above the area of one front."""
     front = one.front
     level = front.test.cummax()
     x = [*front.rank_ms, max(origin.ms, float(front.rank_ms.max()))]

@@ -1,4 +1,4 @@
-"""The results as tables for people, and as a picture."""
+"""Format the results as Markdown tables and a picture."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from evaluators.measurement import standard_error
 
 KEY = ["data", "network", "image_px", "how"]
 SHORT = ("fp32", "int8 PTQ", "int8 ladder", "prune 0.5", "prune 0.5 + int8", "lowrank 0.5")
-ALLOWED_POINTS = 1.0  # or one standard error, where that is more
+ALLOWED_POINTS = 1.0  # largest accepted loss in points, or one standard error if that is larger
 JOINT = "neu_cls"
 Line = dict[str, Any]
 
 
 def write(out: Path, readme: Path | None) -> None:
-    """Tables into OUT/README.md, the short one into `readme`, the picture beside the results."""
+    """Write the tables into OUT/README.md, the short table into `readme`, and the picture beside the results."""
     rows = read(out)
     lines = in_table(rows)
     parts = []
@@ -41,7 +41,7 @@ def write(out: Path, readme: Path | None) -> None:
 
 
 def read(out: Path) -> pandas.DataFrame:
-    """Every row that was scored, with its latest timing where it has one; accuracies in percent."""
+    """Read all scored rows, with their latest timing if there is one; accuracies are in percent."""
     rows = pandas.read_csv(out / "results.csv")
     rows = rows[rows.failed.isna()].drop_duplicates(KEY, keep="last")
     timings = out / "timings.csv"
@@ -56,7 +56,7 @@ def read(out: Path) -> pandas.DataFrame:
 
 
 def in_table(rows: pandas.DataFrame) -> list[Line]:
-    """The rows that tables show, in their order."""
+    """Return the rows of the tables in order."""
     known = {tuple(line[name] for name in KEY): line for line in rows.to_dict("records")}
     wanted = [row.key for task in TASKS.values() for row in table_rows(task)]
     return [{str(name): value for name, value in known[key].items()} for key in wanted if key in known]
@@ -82,7 +82,7 @@ def _table(group: Sequence[Line]) -> str:
 
 
 def _losses(lines: Sequence[Line]) -> str:
-    """fp32 against int8 after the ladder, and what it took."""
+    """Compare fp32 with int8 after the ladder, with the escalation levels that were needed."""
     told = [
         "| set | network | fp32 % | int8 PTQ loses | after the ladder | allowed | kept | what it took |",
         "|---|---|--:|--:|--:|--:|---|---|",
@@ -110,13 +110,13 @@ def _losses(lines: Sequence[Line]) -> str:
 
 
 def _networks(lines: Sequence[Line]) -> list[dict[str, Line]]:
-    """The rows of each network, by what was done to it."""
+    """Group the rows by network; each group maps treatments to rows."""
     grouped = groupby(lines, key=lambda line: (line["data"], line["network"]))
     return [{line["how"]: line for line in group} for _, group in grouped]
 
 
 def _took(rungs: str) -> str:
-    """The rungs that were kept, in order."""
+    """Return the accepted escalation levels in order."""
     kept = [rung.removesuffix(" kept").rpartition(" ")[0] for rung in rungs.split("; ") if rung.endswith(" kept")]
     return ", ".join(kept)
 
@@ -142,7 +142,7 @@ def _front(joint: front.Set) -> str:
 
 
 def _short(lines: Sequence[Line]) -> str:
-    """A line a network."""
+    """Format one line per network."""
     told = ["| set | network | " + " | ".join(SHORT) + " |", "|---|---|" + "---|" * len(SHORT)]
     for by in _networks(lines):
         first = next(iter(by.values()))
@@ -159,7 +159,7 @@ def _cell(line: Line) -> str:
 
 
 def _points(lost: float) -> str:
-    return f"{round(lost, 1) + 0.0:.1f}"  # no minus before a zero
+    return f"{round(lost, 1) + 0.0:.1f}"  # + 0.0 avoids a minus before zero
 
 
 def _number(value: float, form: str = ".3g") -> str:

@@ -1,4 +1,4 @@
-"""The data sets as the product takes them."""
+"""Open the data sets in the form that the product accepts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CALIBRATION = "imagenet_calib500"
 
 
 def opened(name: str, data: Path, work: Path) -> Dataset:
-    """The set of that name below `data`; `work` is for what has to be laid out anew. Raises DataError."""
+    """Open the data set `name` below `data`; `work` is the folder for converted copies. Raises DataError."""
     if name == "digits":
         return open_dataset("digits", 0)
     if not (data / name).is_dir():
@@ -29,7 +29,7 @@ def opened(name: str, data: Path, work: Path) -> Dataset:
 
 
 def _laid_out(source: Path, out: Path) -> Path:
-    """A folder of class folders made of pictures that have an image of 32 x 32 in each row."""
+    """Write class folders from PNG files that hold one 32 x 32 image per row; return the folder."""
     done = out / ".whole"
     if done.exists():
         return out
@@ -46,7 +46,7 @@ def _laid_out(source: Path, out: Path) -> Path:
 
 
 def _imagenet(data: Path, name: str) -> Dataset:
-    """Every other image of `name` judges the ladder, the rest is the test; calibration images are the train split."""
+    """Split `name` in turn into validation (for the ladder) and test; the calibration images are the train split."""
     classes = tuple((data / name / "class_names.txt").read_text(encoding="utf-8").splitlines())
     shown, train = _listed(data, name), _listed(data, CALIBRATION)
     splits = {TRAIN: _part(train, slice(None)), VALIDATION: _part(shown, slice(0, None, 2))}

@@ -1,0 +1,1 @@
+"""Compare this project with the post-training quantization of Olive and NNCF."""

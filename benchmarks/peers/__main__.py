@@ -1,10 +1,11 @@
-"""python -m benchmarks.peers: against what a user would run instead, Olive's and NNCF's post-training quantization.
+"""Compare this project with Olive's and NNCF's post-training quantization: `python -m benchmarks.peers`.
 
-Every peer gets the same parent, calibration images, machine and minute. Against each stands what a search with the
-peer's latency as its budget would take: of what this project made of the parent and is clearly faster than the peer,
-the one with the most validation and training images right. The table's accuracies are of test images, and their
-difference is paired. Times are interleaved; the ratio is the median over rounds of ours / theirs in the same round,
-with its 95 % interval. Ours are what `python -m benchmarks.compression --only score` left.
+Users would run these peers instead. Every peer gets the same parent, calibration images and machine at the same time.
+It is compared with the model that a search with the peer's latency as budget would choose: among the models that this
+project made of the parent and that are clearly faster than the peer, the one with the most correct validation and
+training images. The table's accuracies are of test images, and their difference is paired. Timings are interleaved; the
+ratio is the median over rounds of ours / theirs in the same round, with its 95 % interval. Our models come from
+`python -m benchmarks.compression --only score`.
 """
 
 from __future__ import annotations
@@ -32,22 +33,27 @@ SETS = ("neu_cls", "imagenet_val700")
 
 @dataclass(frozen=True)
 class Told:
-    """Of every model by name: which images it has right, and its milliseconds by round."""
+    """Hold the results of every model by name.
+
+    Attributes:
+        right: Whether each image was classified correctly, (N,).
+        ms: Latency in ms, by round.
+    """
 
     right: dict[str, np.ndarray]
     ms: dict[str, np.ndarray]
 
     def median_ms(self, entry: Entry) -> float:
-        """Of one query."""
+        """Return the median latency of one inference, in ms."""
         return float(np.median(self.ms[entry.name]))
 
     def ratio(self, ours: Entry, theirs: Entry) -> Interval:
-        """Median over rounds of the time of one by that of the other in the same round, 95 %."""
+        """Return the median over rounds of ours / theirs in the same round, with its 95 % interval."""
         return quantile_interval(self.ms[ours.name] / self.ms[theirs.name], 50)
 
 
 def contest(interpreter: Path, models: list[Entry], split: str, labels: np.ndarray, folder: Path, rounds: int) -> Told:
-    """All models on one split, timed in turn."""
+    """Score all models on one split and time them in turn."""
     words = [[e.name, e.runtime, str(e.path), str(folder / f"{split}_{e.image_px}.npy")] for e in models]
     job, answer = folder / f"{split}-job.json", folder / f"{split}-answer.json"
     job.write_text(json.dumps({"models": words, "rounds": rounds, "seed": 0}))
@@ -60,7 +66,7 @@ def contest(interpreter: Path, models: list[Entry], split: str, labels: np.ndarr
 
 
 def peers(interpreter: Path, parent: Parent, fp32: Path, folder: Path) -> list[Entry]:
-    """What Olive and NNCF made of the parent, each for the runtime that its users take."""
+    """Quantize the parent by Olive and NNCF, each for the runtime that its users choose."""
     np.save(folder / "calibration.npy", parent.calibration())
     (folder / "peers").mkdir()
     run(interpreter, "quantizers.py", fp32, folder / "calibration.npy", folder / "peers", log=folder / "quantizers.log")
@@ -75,15 +81,18 @@ def peers(interpreter: Path, parent: Parent, fp32: Path, folder: Path) -> list[E
 
 
 def chosen(judged: list[Told], peer: Entry, ours: list[Entry]) -> Entry | None:
-    """Of ours that are faster than the peer in the first split's rounds, by the whole interval, the one with the most
-    images of all splits right; the faster of two alike. None if none is faster."""
+    """Choose our model to compare with a peer; return None if none is faster.
+
+    A model must be faster than the peer in the first split's rounds by the whole interval. Of these the one with the
+    most correct images over all splits is chosen, and the faster one in a tie.
+    """
     faster = [entry for entry in ours if judged[0].ratio(entry, peer).high < 1]
     rights = {entry: sum(told.right[entry.name].sum() for told in judged) for entry in faster}
     return max(faster, key=lambda entry: (rights[entry], -judged[0].median_ms(entry)), default=None)
 
 
 def table(told: Told, against: dict[Entry, Entry | None]) -> list[str]:
-    """A row a peer in Markdown: its accuracy and latency, ours and theirs compared."""
+    """Format one Markdown row per peer: accuracy and latency, ours and theirs compared."""
     lines = [
         "| | test % | median ms | p95 ms | ours | test % | ours less it, points | median ms | ours / it |",
         "|---|--:|--:|--:|---|--:|--:|--:|---|",
@@ -110,7 +119,7 @@ def _percent(told: Told, entry: Entry) -> str:
 
 
 def compared(opened: Bench, parent: Parent, interpreter: Path, folder: Path, args: argparse.Namespace) -> list[str]:
-    """The table of one parent."""
+    """Build the table of one parent."""
     rows = parent.rows(args.results)
     if not rows or rows[0].treatment.name != "fp32":
         return ["not scored: run `python -m benchmarks.compression --only score` first"]
@@ -132,7 +141,7 @@ def compared(opened: Bench, parent: Parent, interpreter: Path, folder: Path, arg
 
 
 def main() -> None:
-    """A table a network, printed and written below the README's mark."""
+    """Print one table per network, and write them between the marks of the README."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="+", default=list(SETS))
     parser.add_argument("--networks", nargs="+", metavar="NAME", help="of these sets; all unless named")

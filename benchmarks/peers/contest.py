@@ -1,9 +1,9 @@
-"""Answers and times of models in the runtimes their users take: python contest.py job.json answer.json.
+"""Run and time models in the runtimes that their users choose: `python contest.py job.json answer.json`.
 
-The job: {"models": [[name, "onnxruntime" | "openvino", path, images], ...], "rounds", "seed"}; `images` is an .npy file
-of shape (N, 3, H, W): the same pictures for all, each at its model's own size. All models are open in one process, at
-one thread each. In every round each is run once untimed and once timed, in an order drawn anew, so that whatever the
-machine does meets all alike. Nothing of this project is imported.
+The job is {"models": [[name, "onnxruntime" | "openvino", path, images], ...], "rounds", "seed"}; `images` is an .npy
+file of shape (N, 3, H, W), with the same pictures for all models at each model's own size. All models are loaded in one
+process, with one thread each. In every round each model runs once untimed and once timed, in a new random order, so
+that disturbances of the machine affect all models equally. The script imports nothing of this project.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ Run = Callable[[Any], Any]  # (1, 3, H, W) -> (1, classes)
 
 
 def in_onnxruntime(path: str) -> Run:
-    """ONNX Runtime with its default optimizations."""
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when it is imported
+    """Load a model in ONNX Runtime with its default optimizations."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # onnxruntime reads it on import
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -37,7 +37,7 @@ def in_onnxruntime(path: str) -> Run:
 
 
 def in_openvino(path: str) -> Run:
-    """OpenVINO for latency, at one thread and one stream."""
+    """Load a model in OpenVINO for latency, with one thread and one stream."""
     import openvino
 
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
@@ -49,7 +49,7 @@ OPENERS = {"onnxruntime": in_onnxruntime, "openvino": in_openvino}
 
 
 def main() -> None:
-    """{"answers": {name: [class, ...]}, "ms": {name: [...], by round}}."""
+    """Write {"answers": {name: [class, ...]}, "ms": {name: [...], by round}}."""
     job = json.loads(Path(sys.argv[1]).read_text())
     order = random.Random(job["seed"])
     runs = {name: OPENERS[runtime](path) for name, runtime, path, _ in job["models"]}

@@ -1,4 +1,4 @@
-"""The peers' own environment: made once in a cache folder, again when its requirements change."""
+"""Create the peers' own virtual environment in a cache folder, once and after a change of its requirements."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ QUIET = {
 
 
 def cache() -> Path:
-    """Where the environment is kept unless another place is named."""
+    """Return the default folder of the environment."""
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "edgefront" / "peers"
 
 
 def python(folder: Path) -> Path:
-    """The interpreter of the environment in `folder`, which is made if it is not there. Minutes, and 1 to 6 GB."""
+    """Return the interpreter of the environment in `folder`; creating a missing one takes minutes and 1 to 6 GB."""
     wanted = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
     mark, interpreter = folder / "requirements.sha256", folder / "bin" / "python"
     if interpreter.exists() and mark.exists() and mark.read_text() == wanted:
@@ -40,7 +40,7 @@ def python(folder: Path) -> Path:
 
 
 def run(interpreter: Path, script: str, *arguments: Path, log: Path) -> None:
-    """One of the scripts beside this file in that environment; what it prints goes to `log`."""
+    """Run a script beside this file in that environment; its output goes to `log`."""
     command = [str(interpreter), str(HERE / script), *map(str, arguments)]
     with log.open("w") as file:
         done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=os.environ | QUIET, cwd=log.parent)

@@ -1,8 +1,8 @@
-"""The peers' own post-training quantization, in their environment: python quantizers.py fp32.onnx images.npy FOLDER.
+"""Run the peers' post-training quantization in their environment: `python quantizers.py fp32.onnx images.npy FOLDER`.
 
-Olive by its OnnxStaticQuantization pass, NNCF by nncf.quantize, as their documentation shows them, with their defaults
-and what they offer beside them for this kind of network. Files are named after how they were made; what can't be made
-is told in FOLDER/failed.json. Nothing of this project is imported.
+Olive runs its OnnxStaticQuantization pass and NNCF runs nncf.quantize, as their documentation shows, with their
+defaults and with the options that they offer for this kind of network. Files are named after the method; failures are
+recorded in FOLDER/failed.json. The script imports nothing of this project.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def nncf_quantized(fp32: Path, images: np.ndarray, folder: Path, name: str, **op
 
 
 def ways() -> Iterator[tuple[str, Callable[[Path, np.ndarray, Path, str], None]]]:
-    """(name, what makes it) of everything that is compared."""
+    """Iterate over (name, function) of all compared methods."""
     import nncf
 
     yield "olive default", olive
@@ -90,13 +90,13 @@ def ways() -> Iterator[tuple[str, Callable[[Path, np.ndarray, Path, str], None]]
 
 
 def main() -> None:
-    """One file a way."""
+    """Write one file per method."""
     fp32, images, folder = Path(sys.argv[1]), np.load(sys.argv[2]), Path(sys.argv[3])
     failed = {}
     for name, make in ways():
         try:
             make(fp32, images, folder, name.replace(" ", "_"))
-        except Exception as error:  # of a library that is not ours: told in the table
+        except Exception as error:  # any error of a peer's library is recorded for the table
             traceback.print_exc()
             failed[name] = f"{type(error).__name__}: {error}".splitlines()[0]
     (folder / "failed.json").write_text(json.dumps(failed, indent=1))

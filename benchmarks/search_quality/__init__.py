@@ -1,0 +1,1 @@
+"""Compare samplers by searches over tables of measurements."""

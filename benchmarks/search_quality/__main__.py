@@ -1,6 +1,6 @@
-"""python -m benchmarks.search_quality: how much of a table's front each sampler finds, for how many trainings.
+"""Measure the share of a table's front that each sampler finds by its number of trainings.
 
-What is in OUT/results.csv already is not run again; tables and pictures are made of all that is there.
+Runs that are already in OUT/results.csv are skipped; tables and pictures cover all runs in that file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MODES = ("front", "budget")
 
 
 class Run(NamedTuple):
-    """One search, apart from the table and the marks all share."""
+    """Identify one search, apart from the table and the marks that all searches share."""
 
     mode: str
     faults: str
@@ -40,7 +40,7 @@ class Run(NamedTuple):
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """0 once every run is in the results."""
+    """Run all searches that are missing from the results; return exit code 0 if all have run."""
     args = _parser().parse_args(words)
     try:
         for name in args.tasks:
@@ -64,7 +64,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def report(out: Path, marks: Sequence[int]) -> None:
-    """Tables into OUT/README.md, pictures beside it."""
+    """Write the tables into OUT/README.md, and the pictures beside it."""
     results = _results(out / "results.csv")
     summary.renew(out / "README.md", summary.markdown(results, marks))
     plain = results[results.faults == ""]
@@ -75,7 +75,7 @@ def report(out: Path, marks: Sequence[int]) -> None:
 
 
 def _searches(runs: Sequence[Run], args: argparse.Namespace) -> Iterator[tuple[Run, list[dict[str, object]]]]:
-    """Each run with its rows, as they end."""
+    """Iterate over the runs with their result rows, in order."""
     if args.jobs == 1:
         yield from ((run, _search(run, args)) for run in runs)
         return

@@ -1,4 +1,4 @@
-"""One search over a table by the product's own way: study, funnel, engine and end as `search/runs/table_run.py` puts them."""
+"""Run one search over a table by the product's study, stages, engine and finish, as `search/runs/table_run.py`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from search.selection.finalists import SearchOutcome, finish
 from search.storage.cached_evaluator import CachedEvaluator
 from search.storage.ledger import Ledger
 
-# What a user of Optuna gets who names no sampler; in the product `tpe` is the multivariate one.
+# Optuna's default sampler; in the product `tpe` is the multivariate one.
 OPTUNAS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "tpe_default": lambda seed: optuna.samplers.TPESampler(seed=seed)
 }
@@ -36,31 +36,50 @@ OPTUNAS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """What a search had found when it had spent so many evaluations."""
+    """Describe the state of a search after a number of evaluations.
+
+    Attributes:
+        evaluations: Number of evaluations, in units of one full training.
+        hv: Normalised hypervolume, 0..1.
+        regret: Accuracy below the best within the budget, in points.
+        trained: Number of trainings at full fidelity.
+        low_lookups: Number of trainings at low fidelity.
+        latency_lookups: Number of latency look-ups.
+        trials: Number of trials.
+        ask_s: CPU time of the sampler over all trials so far, in seconds.
+    """
 
     evaluations: int
-    hv: float  # normalised hypervolume
-    regret: float  # points of accuracy below the best within the budget
-    trained: int  # at full fidelity
+    hv: float
+    regret: float
+    trained: int
     low_lookups: int
     latency_lookups: int
     trials: int
-    ask_s: float  # CPU seconds of the sampler, all trials so far
+    ask_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class End:
-    """The choice of a search, judged by the true latency."""
+    """Describe the choice of a search, judged by the true latency.
 
-    choice: str  # its key in the table; empty where there was none
-    over: bool  # it is slower than the budget
-    lied: bool  # its entry was wrong at the first look
-    front_lied: int  # wrong entries believed to the end, on the front
-    cpu_s: float  # the whole run, everything of ours and Optuna's
+    Attributes:
+        choice: Key of the choice in the table; empty without a choice.
+        over: Whether the choice is slower than the budget.
+        lied: Whether the first latency of the choice was wrong.
+        front_lied: Number of front members whose wrong latency was never corrected.
+        cpu_s: CPU time of the whole run, this project's and Optuna's, in seconds.
+    """
+
+    choice: str
+    over: bool
+    lied: bool
+    front_lied: int
+    cpu_s: float
 
 
 def names() -> tuple[str, ...]:
-    """Samplers that can be compared."""
+    """Return the names of the samplers that can be compared."""
     return (*samplers(), *OPTUNAS)
 
 
@@ -73,9 +92,19 @@ def search(
     faults: Faults,
     earlier: PriorRun | None = None,
 ) -> tuple[list[Score], End]:
-    """How the search stood at each mark, and what it chose within `limit_ms`, the budget it was given.
+    """Run one search.
 
-    `earlier` measurements of the same candidates are for samplers that take them.
+    Args:
+        task: Table, device and data set.
+        sampler: Name of the sampler.
+        seed: Seed of the sampler.
+        limit_ms: Latency budget of the search, in ms.
+        marks: Numbers of evaluations at which the state is scored; the last one ends the search.
+        faults: Wrong and failing entries of the table.
+        earlier: Measurements of the same candidates from an earlier run, for samplers that support a warm start.
+
+    Returns:
+        The score at each mark, and the choice at the end.
     """
     budget, began = Budget(latency_ms=limit_ms), time.process_time()
     with TemporaryDirectory() as folder:
@@ -106,7 +135,7 @@ def search(
 
 
 def score(task: Task, rows: Sequence[Row], mark: int) -> Score:
-    """By what was fully trained within the first `mark` evaluations, with true latencies."""
+    """Score the candidates that were fully trained within the first `mark` evaluations, by their true latencies."""
     within = [row for row in rows if row.evaluations <= mark + 1e-9]
     keys = [row.key for row in within]
     points, latency = task.points[keys].to_numpy(), task.latency_ms[keys].to_numpy()
@@ -131,7 +160,7 @@ def _end(task: Task, ending: SearchOutcome, limit_ms: float, faults: Faults, cpu
 
 
 def columns(scores: Sequence[Score], end: End) -> list[dict[str, object]]:
-    """Rows of the results; what is known of the end only stands in the last."""
+    """Return the rows of the results; only the last one has the columns of the end."""
     rows = [{name: _short(value) for name, value in asdict(one).items()} for one in scores]
     rows[-1] |= {name: _short(value) for name, value in asdict(end).items()}
     return rows

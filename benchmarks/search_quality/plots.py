@@ -1,4 +1,4 @@
-"""The results as pictures: a panel for each task, a line for each sampler."""
+"""Draw the results: a panel for each task, a line for each sampler."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.search_quality.summary import interval
 
-# Okabe and Ito, Color Universal Design, 2008; a sampler keeps its colour whichever others are drawn
+# Okabe and Ito, Color Universal Design, 2008; each sampler has a fixed colour
 COLOURS = {
     "budget": "#D55E00",
     "tpe": "#0072B2",
@@ -22,7 +22,7 @@ COLOURS = {
     "random": "#7A7A7A",
     "grid": "#000000",
 }
-OTHERS = "#8A6D00"  # a sampler added since
+OTHERS = "#8A6D00"  # any other sampler
 LABELS = {
     "hv": "normalised hypervolume",
     "regret": "regret under the budget, points",
@@ -31,7 +31,7 @@ LABELS = {
 
 
 def draw(results: pandas.DataFrame, measure: str, file: Path) -> None:
-    """Writes a measure against evaluations as PNG: means, their 95 % intervals over seeds, dotted the worst seed."""
+    """Draw a measure against evaluations as PNG: means, their 95 % intervals over seeds, and the worst seed dotted."""
     tasks = list(dict.fromkeys(results.task))
     across = min(3, len(tasks))
     down = -(-len(tasks) // across)
@@ -65,7 +65,7 @@ def _panel(axes: Axes, rows: pandas.DataFrame, measure: str) -> None:
     if measure == "hv":
         axes.set_ylim(0.4, 1.0)
     elif measure == "regret":
-        settled = rows[rows.evaluations >= 0.1 * rows.evaluations.max()]  # the first few are anywhere
+        settled = rows[rows.evaluations >= 0.1 * rows.evaluations.max()]  # the first few values scatter too much
         axes.set_ylim(0.0, 1.3 * float(settled.groupby(["sampler", "evaluations"])[measure].mean().max()) + 0.1)
     else:
         axes.set_yscale("log")

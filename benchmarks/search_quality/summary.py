@@ -1,4 +1,4 @@
-"""The results as tables for people: mean with its interval, and the worst seed."""
+"""Format the results as Markdown tables: means with intervals, and the worst seed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TITLES = {
 
 
 def interval(values: Sequence[float] | NDArray[numpy.float64]) -> tuple[float, float]:
-    """95 % interval of the mean by resampling seeds (Efron, Bootstrap Methods, 1979); the same each time."""
+    """Compute the 95 % interval of the mean by resampling seeds (Efron, Bootstrap Methods, 1979), deterministically."""
     sample = numpy.asarray(values, dtype=float)
     drawn = numpy.random.default_rng(0).integers(len(sample), size=(2000, len(sample)))
     low, high = numpy.quantile(sample[drawn].mean(axis=1), [0.025, 0.975])
@@ -26,7 +26,7 @@ def interval(values: Sequence[float] | NDArray[numpy.float64]) -> tuple[float, f
 
 
 def markdown(results: pandas.DataFrame, marks: Sequence[int]) -> str:
-    """All tables, one after the other."""
+    """Format all tables, one after the other."""
     parts = []
     for variant in ["", *sorted(v for v in results.faults.unique() if v)]:
         for mode, measure in MEASURES.items():
@@ -38,14 +38,14 @@ def markdown(results: pandas.DataFrame, marks: Sequence[int]) -> str:
 
 
 def renew(readme: Path, text: str) -> None:
-    """Puts the text between the marks of a README, which is made if there is none."""
+    """Replace the text between the marks of a README; the file is created if it is missing."""
     before = readme.read_text(encoding="utf-8") if readme.exists() else f"{BEGIN}\n{END}\n"
     head, _, rest = before.partition(BEGIN)
     readme.write_text(f"{head}{BEGIN}\n\n{text}\n\n{END}{rest.partition(END)[2]}", encoding="utf-8")
 
 
 def _scores(rows: pandas.DataFrame, measure: str, marks: Sequence[int]) -> str:
-    """A line for each task and sampler, a column for each number of evaluations."""
+    """Format one line per task and sampler, with one column per number of evaluations."""
     marks = [mark for mark in marks if (rows.evaluations == mark).any()]
     lines = ["| task | sampler | seeds | " + " | ".join(f"after {mark}" for mark in marks) + " |"]
     lines += ["|---|---|--:|" + "--:|" * len(marks)]
@@ -65,7 +65,7 @@ def _cell(values: NDArray[numpy.float64], measure: str) -> str:
 
 
 def _costs(ends: pandas.DataFrame) -> str:
-    """Look-ups and time of whole runs, and how many choices were wrong."""
+    """Format look-ups and time of whole runs, and the number of wrong choices."""
     lines = [
         "| | sampler | runs | evaluations | full trainings | low fidelity | latency look-ups an evaluation, most |"
     ]

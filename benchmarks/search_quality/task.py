@@ -1,4 +1,4 @@
-"""A table task, and the best that can be found in it: what a search over it is scored against."""
+"""Define a table task and its true optimum, against which a search is scored."""
 
 from __future__ import annotations
 
@@ -17,46 +17,63 @@ Array = NDArray[numpy.floating[Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Best:
-    """Of a whole table: where area is measured from, how much there is, and a budget with the best that keeps it."""
+    """Describe the true optimum of a table.
 
-    corner_ms: float  # 1.1 x the slowest of the useful front, which is the front from the median accuracy up
-    corner_points: float  # the median accuracy
-    area: float  # ms x points that the true front covers
-    budget_ms: float  # a quantile of the useful front's latencies
-    points: float  # highest accuracy within the budget
+    Attributes:
+        corner_ms: Latency of the reference point in ms: 1.1 times the slowest member of the useful front, which is the
+            front from the median accuracy up.
+        corner_points: Accuracy of the reference point in percent: the median of the table.
+        area: Area that the true front covers, in ms x points.
+        budget_ms: Latency budget in ms: a quantile of the useful front's latencies.
+        points: Highest accuracy within the budget, in percent.
+    """
+
+    corner_ms: float
+    corner_points: float
+    area: float
+    budget_ms: float
+    points: float
 
     def share(self, points: Array, latency_ms: Array) -> float:
-        """Normalised hypervolume of candidates found."""
+        """Compute the normalised hypervolume of the found candidates, 0..1."""
         return covered(points, latency_ms, self.corner_points, self.corner_ms) / self.area
 
     def regret(self, points: Array, latency_ms: Array) -> float:
-        """Points of accuracy below the best within the budget; below the corner's where none keeps it."""
+        """Compute the points of accuracy below the best within the budget; the corner's count if none is feasible."""
         return self.points - float(points[latency_ms <= self.budget_ms].max(initial=self.corner_points))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One device and one data set of a table."""
+    """Describe one device and one data set of a table.
 
-    name: str  # device/data
+    Attributes:
+        name: `device/data`.
+        space: The table's space.
+        points: Accuracy at full fidelity in percent, by key.
+        latency_ms: True latency in ms, by key; NaN for a network that could not run.
+        best: The true optimum.
+    """
+
+    name: str
     space: TableSpace
-    points: pandas.Series  # accuracy at full fidelity in percent, by key
-    latency_ms: pandas.Series  # true, by key; NaN where it could not be run
+    points: pandas.Series
+    latency_ms: pandas.Series
     best: Best
 
     @property
     def device(self) -> str:
-        """The latency column."""
+        """Return the name of the latency column."""
         return self.name.split("/")[0]
 
     @property
     def data(self) -> str:
-        """What names the accuracy columns."""
+        """Return the data set's part in the names of the accuracy columns."""
         return self.name.split("/")[1]
 
 
 def read(name: str, space: TableSpace, quantile: float) -> Task:
-    """The task `device/data`, its budget at that quantile (0..1) of the useful front. Raises SpaceError."""
+    """Read the task `device/data`, with the budget at a quantile (0..1) of the useful front. Raises SpaceError."""
     device, _, data = name.partition("/")
     column = TableEvaluator(space, device, data).columns[space.epochs]
     latency = space.rows[device].astype(float)
@@ -72,7 +89,7 @@ def read(name: str, space: TableSpace, quantile: float) -> Task:
 
 
 def best_of(points: Array, latency_ms: Array, quantile: float) -> Best:
-    """What is best in a table. NaN is a candidate that could not be trained, or not be run."""
+    """Find the true optimum of a table. NaN marks a candidate that could not be trained or could not run."""
     low = float(numpy.nanmedian(points))
     there = numpy.isfinite(points) & numpy.isfinite(latency_ms)
     points, latency_ms = points[there], latency_ms[there]
@@ -89,14 +106,14 @@ def best_of(points: Array, latency_ms: Array, quantile: float) -> Best:
 
 
 def undominated(points: Array, latency_ms: Array) -> NDArray[numpy.int64]:
-    """Which no other beats, fastest first; of equals one."""
+    """Return the indices of the non-dominated points, fastest first, and one of equal points."""
     order = numpy.lexsort((-points, latency_ms))
     before = numpy.maximum.accumulate(numpy.r_[-numpy.inf, points[order][:-1]])
     return order[points[order] > before]
 
 
 def covered(points: Array, latency_ms: Array, corner_points: float, corner_ms: float) -> float:
-    """Area between candidates and the corner, ms x points: the hypervolume of two objectives."""
+    """Compute the area between candidates and the corner in ms x points: the hypervolume of two objectives."""
     inside = (points > corner_points) & (latency_ms < corner_ms)
     points, latency_ms = points[inside], latency_ms[inside]
     steps = undominated(points, latency_ms)

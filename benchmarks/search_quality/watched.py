@@ -1,4 +1,4 @@
-"""What stands around a table and a sampler while a search runs: faults, a protocol of look-ups, a clock."""
+"""Wrap a table and a sampler during a search: inject faults, record look-ups, and measure the sampler's CPU time."""
 
 from __future__ import annotations
 
@@ -21,16 +21,22 @@ from spaces.candidate import Candidate
 
 @dataclass(frozen=True)
 class Faults:
-    """Entries of a table that lie or fail, by key."""
+    """Describe wrong and failing entries of a table, by key.
 
-    factors: Mapping[str, float]  # of the latency at the first look
-    untimed: frozenset[str] = frozenset()  # can't be run
-    untrained: frozenset[str] = frozenset()  # fail in training, which has its price all the same
+    Attributes:
+        factors: Factor on the first latency measurement of a wrong entry.
+        untimed: Keys of networks that cannot run.
+        untrained: Keys of networks that fail in training; the failed training still counts as an evaluation.
+    """
+
+    factors: Mapping[str, float]
+    untimed: frozenset[str] = frozenset()
+    untrained: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """After one full training: what had been looked up by then."""
+    """Record the look-ups up to one full training."""
 
     key: str
     evaluations: float
@@ -41,7 +47,7 @@ class Row:
 
 
 class Clock:
-    """CPU seconds spent in a sampler, whichever of its methods is called, and trials it saw end in a measurement."""
+    """Measure the CPU time in all methods of a sampler, in seconds, and count its trials that end in a measurement."""
 
     def __init__(self, sampler: optuna.samplers.BaseSampler) -> None:
         self.cpu_s, self.trials, self._inside = 0.0, 0, False
@@ -52,9 +58,9 @@ class Clock:
     def _timed(self, method: Callable[..., Any], name: str) -> Callable[..., Any]:
         @wraps(method)
         def timed(*args: Any, **named: Any) -> Any:
-            # a repeat, which a search closes as failed, is no trial: what it cost is the next one's cost
+            # a repeat, which a search closes as failed, is not a trial; its cost belongs to the next trial
             self.trials += name == "after_trial" and args[2] != TrialState.FAIL
-            if self._inside:  # a method that calls another one: the outer one's time has it already
+            if self._inside:  # a nested call: the time of the outer method includes it
                 return method(*args, **named)
             self._inside, began = True, time.process_time()
             try:
@@ -67,7 +73,7 @@ class Clock:
 
 
 class Watched:
-    """The Evaluator of a table that may lie or fail; `rows` is how far it was looked up at each full training."""
+    """Evaluate candidates by a table with faults; `rows` records the look-ups at each full training."""
 
     def __init__(self, table: TableEvaluator, task: Task, faults: Faults, clock: Clock) -> None:
         self._table, self._full, self._faults, self._clock = table, task.space.epochs, faults, clock
@@ -75,12 +81,12 @@ class Watched:
         self.rows: list[Row] = []
 
     def evaluations(self) -> float:
-        """Trainings, each by its share of a full one's epochs."""
+        """Count the trainings, each by its share of a full training's epochs."""
         counts = self._table.looked_up
         return sum(count * _epochs(stage) / self._full for stage, count in counts.items())
 
     def latency_lookups(self) -> int:
-        """First looks, and looks anew."""
+        """Count the latency look-ups, remeasurements included."""
         return self._table.looked_up["latency"] + self._table.looked_up["confirm"]
 
     def structure(self, candidate: Candidate) -> Structure | Failure:
@@ -130,9 +136,16 @@ class Watched:
 
 
 def faults_of(task: Task, wrong: int, failed: float, seed: int) -> Faults:
-    """Drawn anew for each seed. Wrong ones lie where they tempt most: in the best tenth, beyond the budget.
+    """Draw the faults of one seed.
 
-    They seem 3 to 8 times as fast as they are. Half of the share `failed` can't be run, half can't be trained.
+    Wrong entries are those that mislead most: in the best tenth by accuracy, and over the budget. Their first latency
+    is 3 to 8 times too fast. Of the failing entries half cannot run and half cannot be trained.
+
+    Args:
+        task: The table task.
+        wrong: Number of wrong latencies.
+        failed: Share of failing entries, 0..1.
+        seed: Seed of the draw.
     """
     random = numpy.random.default_rng(seed)
     there = task.points.notna() & task.latency_ms.notna()
@@ -149,5 +162,5 @@ def faults_of(task: Task, wrong: int, failed: float, seed: int) -> Faults:
 
 
 def _epochs(stage: str) -> int:
-    """Of `accuracy@200`; 0 of a stage that trains nothing."""
+    """Return the epochs of a stage such as `accuracy@200`; 0 for a stage without training."""
     return int(stage.split("@")[1]) if "@" in stage else 0

@@ -1,0 +1,1 @@
+"""Open, check, split and decode image data sets."""

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 as torchvision reads them, from a folder that has them. Never downloads."""
+"""Read CIFAR-10 and CIFAR-100 through torchvision from an existing folder, without downloading."""
 
 from __future__ import annotations
 
@@ -15,9 +15,15 @@ VALIDATION_FRACTION = 0.1
 
 
 def open_cifar(kind: str, root: Path, seed: int) -> Dataset:
-    """Their test images are test; 10 % of their training images, the same of each class, are validation.
+    """Open a CIFAR set. Its test images are the test split; 10 % of its training images, stratified, are validation.
 
-    Raises DataError if `root` does not hold the set, whole.
+    Args:
+        kind: `cifar10` or `cifar100`.
+        root: Folder that contains the unpacked set.
+        seed: Seed of the split.
+
+    Raises:
+        DataError: `root` does not contain the complete set.
     """
     train, test = _read(kind, root, True), _read(kind, root, False)
     labels = np.array(train.targets)
@@ -42,12 +48,14 @@ def open_cifar(kind: str, root: Path, seed: int) -> Dataset:
 
 
 class CifarPictures:
-    """The picture of a source, `train/number` or `test/number`."""
+    """Load the pictures of sources, named `train/number` or `test/number`."""
 
     def __init__(self, kind: str, root: Path) -> None:
+        """Load the images of a set from its folder `root`."""
         self.parts = {TRAIN: _read(kind, root, True).data, TEST: _read(kind, root, False).data}
 
     def __call__(self, source: str) -> Image.Image:
+        """Return the picture of a source."""
         part, number = source.split("/")
         return Image.fromarray(self.parts[part][int(number)])
 

@@ -1,4 +1,4 @@
-"""What a data set is: sources and labels, split once, kept apart. Plain data that fits through a pipe."""
+"""Define a data set as plain, picklable data: sources and labels, split once into disjoint parts."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from evaluators.data.resizing import SQUASH
+from remote.errors import UserError
 from remote.link.reply_parsing import printable
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SPLITS = (TRAIN, VALIDATION, TEST)
 
 
-class DataError(Exception):
-    """The data cannot be used as asked: one line with what was asked, what there is, and what to do. File names in it
-    are made printable."""
+class DataError(UserError):
+    """Raised when the data cannot be used as requested.
+
+    The message is one line with the request, what exists, and a remedy. File names in it are made printable.
+    """
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(message))
@@ -26,8 +29,12 @@ class DataError(Exception):
 
 @dataclass(frozen=True)
 class Split:
-    """Images of one purpose. `sources[i]` is understood by the kind of set it belongs to (a path below its
-    root, a number); `labels[i]` indexes the set's classes."""
+    """Hold the images of one purpose.
+
+    Attributes:
+        sources: Image names as the kind of set defines them (a path below its root, a number).
+        labels: Index of each image's class in the classes of the set.
+    """
 
     sources: tuple[str, ...]
     labels: tuple[int, ...]
@@ -38,27 +45,41 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """Labelled images in three splits that share none. The search sees `validation`, the report `test`."""
+    """Hold labelled images in three disjoint splits. The search uses `validation`, the report `test`.
+
+    Attributes:
+        name: Display name.
+        kind: folder | digits | cifar10 | cifar100.
+        root: Folder of the images; None for `digits`.
+        seed: Seed of the split.
+        classes: Printable class names.
+        splits: Splits `train`, `validation` and `test`.
+        note: Description of the split for the report.
+        left_out: Printable lines with the images that were omitted and the reasons.
+        sizes: Native (width, height) of the images, most frequent first.
+        digest: 12 hex digits over contents, labels, splits and resizing, which name the data in caches.
+        resize: Method that makes images square, one of `evaluators.data.resizing.RESIZES`.
+    """
 
     name: str
-    kind: str  # folder | digits | cifar10 | cifar100
-    root: Path | None  # where `folder` and `cifar` lie
+    kind: str
+    root: Path | None
     seed: int
-    classes: tuple[str, ...]  # printable
-    splits: dict[str, Split]  # train, validation, test
-    note: str  # how it was split, for people
-    left_out: tuple[str, ...]  # what was passed over and why, in printable lines
-    sizes: tuple[tuple[int, int], ...]  # native (width, height) that occur, the most frequent first
-    digest: str  # 12 hex digits over contents, labels, splits and resizing: names the data in caches
-    resize: str = SQUASH  # how an image becomes a square: a word of `evaluators.data.resizing.RESIZES`
+    classes: tuple[str, ...]
+    splits: dict[str, Split]
+    note: str
+    left_out: tuple[str, ...]
+    sizes: tuple[tuple[int, int], ...]
+    digest: str
+    resize: str = SQUASH
 
     @property
     def native_px(self) -> int:
-        """The longer side of the most frequent size."""
+        """Return the longer side of the most frequent size, in pixels."""
         return max(self.sizes[0])
 
     def describe(self) -> dict[str, str]:
-        """Lines for people: set, classes, images per split, sizes, how it was split, what was left out."""
+        """Return lines for the report: set, classes, images per split, sizes, kind of split, omitted images."""
         count = {name: len(split) for name, split in self.splits.items()}
         width, height = self.sizes[0]
         others = f" and {len(self.sizes) - 1} other sizes" if len(self.sizes) > 1 else ""
@@ -73,18 +94,27 @@ class Dataset:
 
 
 def digest_of(*parts: object) -> str:
-    """12 hex digits naming these plain JSON values."""
+    """Return 12 hex digits that identify these plain JSON values."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 
 def split_stratified(labels: np.ndarray, fractions: tuple[float, ...], seed: int) -> list[np.ndarray]:
-    """Disjoint index sets that cover `labels`, each with the same share of every class (at least one image).
+    """Split indices into disjoint sets that cover `labels`, each with the same share of every class.
 
-    The first set takes what the others leave. Every class needs as many images as there are sets.
+    The first set takes the images that the others leave. Each set gets at least one image of every class, so every
+    class needs as many images as there are sets.
+
+    Args:
+        labels: Class of each image, integers (N,).
+        fractions: Share of each set, 0..1.
+        seed: Random seed.
+
+    Returns:
+        Sorted indices of each set.
     """
     shares: list[list[np.ndarray]] = [[] for _ in fractions]
     for label in np.unique(labels):
-        # one stream a class: adding images to one class leaves the split of the others alone
+        # one random stream per class: adding images to one class does not change the split of the others
         order = np.random.default_rng([seed, int(label)]).permutation(np.flatnonzero(labels == label))
         start = 0
         for share, fraction in zip(shares[1:], fractions[1:], strict=True):

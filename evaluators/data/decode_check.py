@@ -1,4 +1,4 @@
-"""Which images can be decoded: each is read once, and not again while it does not change."""
+"""Check which images can be decoded; each file is read once, and again only after it changes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from evaluators.data.image_files import TooLargeError, decoding, open_regular, s
 from evaluators.data.preprocessing import decoding_threads, rgb
 from remote.files import SHORT, read_or_none, write_file
 
-# what Pillow reads as a picture; its own list also has documents, video and formats it can only name
+# formats that Pillow reads as pictures; its own list also has documents, video and formats that it only identifies
 EXTENSIONS = frozenset(
     f".{name}"
     for name in (
@@ -24,24 +24,41 @@ EXTENSIONS = frozenset(
     )
 )
 Progress = Callable[[int, int], None]  # done, total
-VERSION = 2  # of what is checked: what was remembered by another is forgotten
-DIM = 16  # of 255: deep pixels that stay below have 12 bits, most likely, which the file does not say
+VERSION = 2  # of the check: results that another version stored are discarded
+DIM = 16  # of 255: deep images without brighter pixels probably have 12 bits, which the file does not declare
 
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """What was seen of one image file."""
+    """Describe the result of decoding one image file.
 
-    size: tuple[int, int]  # width, height
+    Attributes:
+        size: Width and height, in pixels.
+        sha256: SHA-256 of the file.
+        broken: Reason why it cannot be decoded; empty if it can.
+        dim: Whether it has more than 8 bits a pixel and uses so few of them that it is nearly black.
+    """
+
+    size: tuple[int, int]
     sha256: str
-    broken: str  # empty, or why it cannot be decoded
-    dim: bool = False  # more than 8 bits a pixel, of which it uses so little that it is nearly black
+    broken: str
+    dim: bool = False
 
 
 def check_images(
     root: Path, sources: Sequence[str], cache: Path | None, progress: Progress | None
 ) -> dict[str, DecodedImage]:
-    """Each source (a path below root) with what was seen of it. `cache` remembers it by size and time."""
+    """Decode every image that was not decoded before.
+
+    Args:
+        root: Folder of the set.
+        sources: Paths below `root`.
+        cache: Folder in which results are stored by size and time of each file; None stores none.
+        progress: Called with the numbers of decoded and of all images.
+
+    Returns:
+        Results by source.
+    """
     stamps = {source: _stamp(root / source) for source in sources}
     memory = cache / "checked.json" if cache else None
     known = _read_memory(memory)
@@ -59,7 +76,7 @@ def check_images(
 
 
 def check(path: Path) -> DecodedImage:
-    """The image at `path`, decoded to the last byte. Whatever lies there, this ends."""
+    """Decode the image at `path` to the last byte. The check always ends, whatever kind of file it is."""
     digest = start = ""
     try:
         with open_regular(path) as file:
@@ -70,7 +87,7 @@ def check(path: Path) -> DecodedImage:
             with decoding(file) as image:
                 size = image.size
                 deep = image.mode.startswith("I") or any(";16" in str(tile) for tile in getattr(image, "tile", ()))
-                image.draft(None, (1, 1))  # a JPEG is read whole but built at 1/8 size, which is faster
+                image.draft(None, (1, 1))  # a JPEG is read completely but decoded at 1/8 size, which is faster
                 seen = rgb(image)
                 seen.load()
                 dim = deep and 0 < int(np.asarray(seen).max()) <= DIM
@@ -86,7 +103,7 @@ def check(path: Path) -> DecodedImage:
         return DecodedImage((0, 0), digest, f"cannot be read ({error.strerror})" if error.strerror else _line(error))
     except MemoryError:
         raise
-    except Exception as error:  # which one a broken file raises is up to the plugin of its format
+    except Exception as error:  # the plugin of the format determines which error a broken file raises
         return DecodedImage((0, 0), digest, _line(error))
     return DecodedImage(size, digest, "", dim)
 
@@ -104,10 +121,10 @@ def _stamp(path: Path) -> str:
 
 
 def _read_memory(memory: Path | None) -> dict[str, DecodedImage]:
-    """What an earlier run saw, by stamp; nothing where the file is missing, torn or of another version."""
+    """Return the stored results by stamp; empty where the file is missing, truncated or of another version."""
     try:
         found = read_or_none(memory, _parse_memory) if memory else None
-    except RecursionError:  # brackets without end
+    except RecursionError:  # nested too deeply
         found = None
     return found if isinstance(found, dict) else {}
 
@@ -126,5 +143,5 @@ def _parse_memory(text: str) -> dict[str, DecodedImage]:
 
 
 def _remember(memory: Path, known: dict[str, DecodedImage]) -> None:
-    kept = {stamp: asdict(seen) for stamp, seen in known.items() if seen.sha256}  # others may be unlocked later
+    kept = {stamp: asdict(seen) for stamp, seen in known.items() if seen.sha256}  # others may become readable later
     write_file(memory, json.dumps({"version": VERSION, "images": kept}))

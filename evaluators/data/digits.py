@@ -1,4 +1,4 @@
-"""The embedded set: scikit-learn's digits, made hard enough that architectures and input sizes differ."""
+"""Generate the embedded set: scikit-learn's digits, made hard enough that architectures and input sizes differ."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from evaluators.data.dataset import SPLITS, Dataset, Split, digest_of, split_str
 
 GROUND_PX = 48
 SIDE_PX = (12, 32)  # smallest and largest digit
-NOISE = 0.25  # standard deviation, of the range 0..1
-FRACTIONS = (0.6, 0.2, 0.2)  # of the 1,797 originals
-DRAWS = (2, 1, 1)  # pictures made of each original
+NOISE = 0.25  # standard deviation, for pixel values 0..1
+FRACTIONS = (0.6, 0.2, 0.2)  # shares of the 1,797 originals
+DRAWS = (2, 1, 1)  # pictures generated from each original
 
 
 def open_digits(seed: int) -> Dataset:
-    """Train, validation and test pictures of the ten digits. An original is in one split only."""
+    """Open train, validation and test pictures of the ten digits. Each original is in one split only."""
     originals = load_digits()
     parts = split_stratified(originals.target, FRACTIONS, seed)
     splits = {
@@ -46,13 +46,15 @@ def open_digits(seed: int) -> Dataset:
 
 
 class DigitPictures:
-    """Makes the picture of a source, `original/draw`. The same source and seed give the same picture."""
+    """Generate the pictures of sources, named `original/draw`. The same source and seed give the same picture."""
 
     def __init__(self, seed: int) -> None:
+        """Load the originals; `seed` varies the pictures."""
         self.originals = load_digits().images / 16.0  # (1797, 8, 8), 0..1
         self.seed = seed
 
     def __call__(self, source: str) -> Image.Image:
+        """Return the picture of a source."""
         index, draw = (int(part) for part in source.split("/"))
         random = np.random.default_rng([self.seed, index, draw])
         side = int(random.integers(SIDE_PX[0], SIDE_PX[1] + 1))

@@ -1,4 +1,4 @@
-"""Opens image files that may be anything: never waits for a pipe, and decodes no more at once than fits."""
+"""Open image files of unknown content: never block on a pipe, and decode no more at once than fits into memory."""
 
 from __future__ import annotations
 
@@ -14,28 +14,30 @@ from typing import BinaryIO
 
 from PIL import Image
 
-BYTES_MAX = 10**9  # of a file: as much as the largest image takes with 16 bits and four channels
+from remote.errors import EdgefrontError
+
+BYTES_MAX = 10**9  # of a file: size of the largest image with 16 bits and four channels
 PIXELS_MAX = 10**8  # of an image
-AT_ONCE = 2 * 10**8  # pixels that are decoded at the same time, by all threads: at about 8 bytes each
-LARGE_BYTES = 1 << 24  # of files beyond, one is open at a time: some formats are read whole before their size is known
+AT_ONCE = 2 * 10**8  # pixels that all threads together decode at the same time, at about 8 bytes each
+LARGE_BYTES = 1 << 24  # only one larger file is open at a time: some formats are read whole to find their size
 KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket",
          stat.S_IFDIR: "a folder"}  # fmt: skip
 
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # there is a limit of our own, in one line
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # this module has its own limit
 
 
-class TooLargeError(OSError):
-    """Raised for a file or an image beyond what is read."""
+class TooLargeError(EdgefrontError, OSError):
+    """Raised for a file or an image beyond the limits."""
 
 
 @contextlib.contextmanager
 def open_regular(path: Path) -> Iterator[BinaryIO]:
-    """Context manager that opens a regular file of at most `BYTES_MAX` to be read.
+    """Context manager that opens a regular file of at most `BYTES_MAX` for reading.
 
     Raises:
-        OSError: It is no regular file, can't be read, or is too large (TooLargeError).
+        OSError: It is not a regular file, can't be read, or is too large (TooLargeError).
     """
-    _regular(path.stat())  # before it is opened: to open a device may do something
+    _regular(path.stat())  # before opening: to open a device may have side effects
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         _regular(os.fstat(file.fileno()))
         yield file
@@ -49,7 +51,7 @@ def _regular(found: os.stat_result) -> None:
 
 
 def sha256(file: BinaryIO) -> str:
-    """Return the digest of what is left of an open file. Raises TooLargeError if that does not end."""
+    """Return the digest of the remaining bytes of an open file. Raises TooLargeError if they exceed `BYTES_MAX`."""
     digest, left = hashlib.sha256(), BYTES_MAX
     while block := file.read(1 << 20):
         digest.update(block)
@@ -61,10 +63,10 @@ def sha256(file: BinaryIO) -> str:
 
 @contextlib.contextmanager
 def open_image(path: Path) -> Iterator[Image.Image]:
-    """Context manager that opens an image, which is decoded as it is used.
+    """Context manager that opens an image, which is decoded on first use.
 
     Raises:
-        OSError: What `open_regular` raises; it has more than `PIXELS_MAX` pixels; it is no image.
+        OSError: `open_regular` fails, the image has more than `PIXELS_MAX` pixels, or the file is not an image.
     """
     with open_regular(path) as file, decoding(file) as image:
         yield image
@@ -72,7 +74,7 @@ def open_image(path: Path) -> Iterator[Image.Image]:
 
 @contextlib.contextmanager
 def decoding(file: BinaryIO) -> Iterator[Image.Image]:
-    """Context manager that opens the image in an open file, and waits until there is room to decode it."""
+    """Context manager that opens the image in an open file, and waits until enough memory is free to decode it."""
     large = os.fstat(file.fileno()).st_size > LARGE_BYTES
     with _LARGE if large else contextlib.nullcontext():
         try:
@@ -92,14 +94,14 @@ def _too_many() -> TooLargeError:
 
 
 class _MemoryShare:
-    """So much, shared by threads."""
+    """Share a fixed amount of decoding work between threads."""
 
     def __init__(self, size: int) -> None:
         self._left, self._changed = size, threading.Condition()
 
     @contextlib.contextmanager
     def claim(self, share: int) -> Iterator[None]:
-        """Context manager that waits for a share and gives it back. A share must not exceed the whole."""
+        """Context manager that waits for a share and returns it. A share must not exceed the whole."""
         with self._changed:
             self._changed.wait_for(lambda: self._left >= share)
             self._left -= share

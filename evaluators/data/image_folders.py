@@ -1,4 +1,4 @@
-"""Image folders: `train/ val/ test/` as they are, or class folders that are split here."""
+"""Open image folders: `train/ val/ test/` as they are, or class folders that are split here."""
 
 from __future__ import annotations
 
@@ -24,29 +24,42 @@ from evaluators.data.unread_files import UnreadFiles, beside, images_below, no_p
 from remote.link.reply_parsing import printable
 
 NAMES = {"train": TRAIN, "val": VALIDATION, "valid": VALIDATION, "validation": VALIDATION, "test": TEST}
-FRACTIONS = (0.7, 0.15, 0.15)  # of class folders: train, validation, test
-VALIDATION_FRACTION = 0.2  # of train, where a folder brings only one more split: that one is the test
-BROKEN_MAX = 100  # files that are named one by one
+FRACTIONS = (0.7, 0.15, 0.15)  # split of class folders: train, validation, test
+VALIDATION_FRACTION = 0.2  # share of train, where the folder has only one other split, which then is the test
+BROKEN_MAX = 100  # maximum number of files that are listed one by one
 
 
 @dataclass(frozen=True)
 class ClassFolders:
-    """The images of one folder of class folders. Sources are paths below the set's root, sorted."""
+    """Hold the images of one folder of class folders.
+
+    Attributes:
+        folder: Folder that contains the class folders.
+        classes: Printable names of the class folders, sorted.
+        split: Images; sources are sorted paths below the root of the set.
+    """
 
     folder: Path
     classes: tuple[str, ...]
     split: Split
 
     def part(self, indices: np.ndarray) -> Split:
-        """Some of its images."""
+        """Return the images at some indices."""
         return Split(tuple(self.split.sources[i] for i in indices), tuple(self.split.labels[i] for i in indices))
 
 
 def open_folder(root: Path, seed: int, cache: Path | None, progress: Progress | None) -> Dataset:
-    """Return the set below `root`, every image of it decoded once to see that it can be.
+    """Open the set below `root` and decode every image once to verify it.
 
-    Raises DataError: no folder, no images, one class, too few of a class, splits whose classes differ, a class whose
-    name is not UTF-8.
+    Args:
+        root: Folder of class folders, or of splits.
+        seed: Seed of the split.
+        cache: Folder in which the results of decoding are stored; None stores none.
+        progress: Called with the numbers of decoded and of all images.
+
+    Raises:
+        DataError: The folder does not exist, has no images or only one class, a class has too few images, splits have
+            different classes, or the name of a class is not UTF-8.
     """
     given = _split_folders(root)
     found = {name: _pool(root, folder) for name, folder in given.items()}
@@ -75,7 +88,7 @@ def open_folder(root: Path, seed: int, cache: Path | None, progress: Progress | 
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
-    """Which folder holds which split; {'train': root} if `root` holds class folders to be split."""
+    """Return the folder of each split; {'train': root} if `root` contains class folders to be split."""
     if not root.exists():
         raise DataError(f"no such data folder: {root}; give a folder of class folders, or leave out --data")
     if not root.is_dir():
@@ -94,7 +107,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
 def _pool(root: Path, folder: Path) -> tuple[ClassFolders, UnreadFiles]:
     names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     for name in names:
-        if "\udc80" <= max(name) <= "\udcff":  # bytes that are no UTF-8
+        if "\udc80" <= max(name) <= "\udcff":  # bytes that are not UTF-8
             raise DataError(f"class folder {name} in {folder}: its name is not UTF-8; rename it (convmv does many)")
     shown = tuple(printable(name) for name in names)
     if not names:
@@ -115,14 +128,14 @@ def _pool(root: Path, folder: Path) -> tuple[ClassFolders, UnreadFiles]:
 
 
 def _broken(checked: dict[str, DecodedImage]) -> list[str]:
-    """Images that are left out, a line each; of very many the first ones and a count."""
+    """Return one line for each omitted image; of very many, the first ones and a count."""
     lines = [printable(f"{source}: {c.broken}") for source, c in sorted(checked.items()) if c.broken]
     more = len(lines) - BROKEN_MAX
     return lines if more <= 0 else [*lines[:BROKEN_MAX], f"and {more} more files that can't be decoded"]
 
 
 def _dim(images: list[DecodedImage]) -> str:
-    """A remark if deep pictures use only the darkest part of their range."""
+    """Return a remark if images with deep pixels use only the darkest part of their range."""
     count = sum(1 for image in images if image.dim)
     return (
         f"; {count} images of 16 bits a pixel are nearly black: 65535 is taken for white, and they stay below 4200 "
@@ -159,7 +172,7 @@ def _same_classes(pools: dict[str, ClassFolders]) -> tuple[str, ...]:
 
 
 def _splits(pools: dict[str, ClassFolders], seed: int) -> tuple[dict[str, Split], str]:
-    """The three splits, and how they came about."""
+    """Return the three splits, and a description of how they were made."""
     pool = pools[TRAIN]
     labels = np.array(pool.split.labels)
     others = {name: p for name, p in pools.items() if name != TRAIN}
@@ -196,7 +209,7 @@ def _enough(pool: ClassFolders, least: int, what_for: str) -> None:
 
 
 def _describe_shared(splits: dict[str, Split], checked: dict[str, DecodedImage]) -> str:
-    """A remark if the same bytes are in two splits: test accuracy is then partly memory."""
+    """Return a remark if two splits contain identical files: test accuracy then partly reflects memorisation."""
     where: dict[str, set[str]] = {}
     for name, split in splits.items():
         for source in split.sources:

@@ -1,7 +1,7 @@
-"""From an image file to the numbers a network sees.
+"""Convert image files to network inputs.
 
-`rgb`, `resized` and `fit` need Pillow and numpy alone, of old versions, too: their text is a part of the `predict.py`
-that a run writes, so that a deployed model is fed what it was scored on.
+`rgb`, `resize_image` and `fit` need only Pillow and numpy, including old versions: their source text becomes a part of
+the `predict.py` that a run writes, so that a deployed model receives the same inputs as during scoring.
 """
 
 from __future__ import annotations
@@ -17,40 +17,57 @@ from evaluators.data.resizing import SQUASH
 
 
 def load_image(path: Path | str, image_px: int, resize: str = SQUASH) -> np.ndarray:
-    """Return a file's image as a network sees it. For an 8-bit image that is squashed the very same as
+    """Return the image of a file at the size of a network's input.
+
+    For an 8-bit image that is squashed, the result equals
     `np.asarray(ImageOps.exif_transpose(Image.open(path)).convert("RGB").resize((px, px), Image.Resampling.BILINEAR))`.
 
     Args:
-        path: Any file. What is no regular one is not opened.
-        image_px: Side of the result.
-        resize: A word of `evaluators.data.resizing.RESIZES`.
+        path: Path of any file; one that is not regular is not opened.
+        image_px: Side of the result, in pixels.
+        resize: Method that makes images square, one of `evaluators.data.resizing.RESIZES`.
 
     Returns:
-        uint8 (image_px, image_px, 3), RGB.
+        RGB pixels, uint8 (image_px, image_px, 3).
 
     Raises:
-        OSError: It can't be decoded, or right values can't be had of it; one line. Of broken files Pillow raises
-            whatever its plugin does.
+        OSError: The file can't be decoded, or not with correct values; one line. For broken files, Pillow raises any
+            error of its plugins.
     """
     with open_image(Path(path)) as image:
         return fit(image, image_px, resize)
 
 
 def fit(image: Image.Image, image_px: int, resize: str = "squash") -> np.ndarray:
-    """Return the image as uint8 (image_px, image_px, 3), upright and RGB."""
+    """Convert an image to the pixels of a network's input.
+
+    Args:
+        image: Image of any size and mode.
+        image_px: Side of the result, in pixels.
+        resize: `squash`, `crop` or `pad`.
+
+    Returns:
+        Upright RGB pixels, uint8 (image_px, image_px, 3).
+    """
     return np.asarray(resize_image(rgb(image), image_px, resize))
 
 
 def rgb(image: Image.Image) -> Image.Image:
-    """Return the image upright in 8-bit RGB. Alpha is dropped. Of deeper pixels the full range of their type becomes
-    0 to 255: of 16 bits 65535 is white, whatever the brightest pixel is."""
-    tags = getattr(image, "tag_v2", {})  # of a TIFF
+    """Convert an image to upright 8-bit RGB.
+
+    Alpha is dropped. The full range of deeper pixels' type is scaled to 0 to 255: of 16 bits, 65535 is white, whatever
+    the brightest pixel is.
+
+    Raises:
+        OSError: The pixels have no known range, or Pillow can't read them correctly.
+    """
+    tags = getattr(image, "tag_v2", {})  # tags of a TIFF
     bits, kinds = tags.get(258, (8,)), tags.get(339, (1,))  # BitsPerSample, SampleFormat
     if image.mode == "F":
         raise OSError("floating-point pixels have no known range; save it with 8 or 16 bits")
     if 2 in kinds and max(bits) < 32:
         raise OSError("signed pixels have no known range; save it with 8 or 16 bits, unsigned")
-    # Pillow gives wrong values for colours plane by plane, not compressed, and for 32 bits big-endian, compressed
+    # Pillow returns wrong values for uncompressed colours in planes, and for compressed big-endian 32-bit pixels
     planar = len(bits) > 1 and tags.get(284) == 2 and tags.get(259) == 1
     swapped = image.mode == "I" and getattr(tags, "prefix", b"") == b"MM" and tags.get(259) != 1
     if max(bits) > 8 and (planar or swapped):
@@ -73,7 +90,16 @@ def rgb(image: Image.Image) -> Image.Image:
 
 
 def resize_image(image: Image.Image, image_px: int, resize: str) -> Image.Image:
-    """Return the image as a square, by `squash`, `crop` (the middle, of short side 8/7 of it) or `pad`."""
+    """Resize an image to a square.
+
+    Args:
+        image: Image in mode RGB.
+        image_px: Side of the result, in pixels.
+        resize: `squash`, `crop` (the centre, after the short side is scaled to 8/7 of the result's) or `pad`.
+
+    Raises:
+        ValueError: The method is unknown.
+    """
     if resize not in ("squash", "crop", "pad"):
         raise ValueError(f"resize {resize!r} is not known; there are squash, crop, pad")
     width, height = image.size
@@ -82,7 +108,7 @@ def resize_image(image: Image.Image, image_px: int, resize: str) -> Image.Image:
         short, least = image_px * 8 // 7, min(width, height)
         wide, high = (int(short * side / least) for side in (width, height))
         left, top = (round((side - image_px) / 2) for side in (wide, high))
-        # what is cut away is never made: a long and thin image would be of any size at this scale
+        # only the cropped part is computed: a long and thin image could become arbitrarily large at this scale
         right, bottom = min((left + image_px) * width / wide, width), min((top + image_px) * height / high, height)
         box = (left * width / wide, top * height / high, right, bottom)
     if resize == "pad":
@@ -95,11 +121,17 @@ def resize_image(image: Image.Image, image_px: int, resize: str) -> Image.Image:
 
 
 def normalise(images: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
-    """float32 (N, 3, px, px), C-contiguous: `(images / 255 - mean) / std` of uint8 (N, px, px, 3)."""
+    """Return `(images / 255 - mean) / std` as float32 (N, 3, px, px), C-contiguous.
+
+    Args:
+        images: Pixels, uint8 (N, px, px, 3).
+        mean: Mean by channel of pixels / 255.
+        std: Standard deviation by channel of pixels / 255.
+    """
     scaled = (images / np.float32(255) - np.array(mean, np.float32)) / np.array(std, np.float32)
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
 
 
 def decoding_threads() -> int:
-    """How many images to decode at a time: Pillow lets go of the interpreter while it decodes."""
+    """Return the number of images to decode in parallel: Pillow releases the interpreter lock while it decodes."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

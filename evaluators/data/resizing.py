@@ -1,4 +1,4 @@
-"""How an image becomes a square: words, told apart without loading what resizes."""
+"""Name the methods that make images square, without importing the code that resizes."""
 
 SQUASH, CROP, PAD = "squash", "crop", "pad"
 RESIZES = {

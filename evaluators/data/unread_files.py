@@ -1,4 +1,4 @@
-"""Finds the images below a class folder, and keeps count of all that lies there and is not read."""
+"""Find the images below class folders, and count all other files there."""
 
 from __future__ import annotations
 
@@ -11,23 +11,34 @@ from pathlib import Path
 from evaluators.data.decode_check import EXTENSIONS
 from remote.link.reply_parsing import printable
 
-# What lies beside pictures and is none: notes, labels, what systems put there.
+# Endings of files that accompany pictures: notes, labels, files of operating systems.
 SIDECARS = frozenset(
     f".{name}" for name in ("txt", "json", "xml", "csv", "tsv", "yaml", "yml", "toml", "md", "log", "ini", "db", "html")
 )
-ENDINGS_MAX = 8  # that are named
+ENDINGS_MAX = 8  # maximum number of endings that are listed
 
 
 @dataclass
 class UnreadFiles:
-    """Counts of files below class folders that are not read."""
+    """Count files below class folders that are not read.
 
-    pictures: Counter[tuple[str, str]] = field(default_factory=Counter)  # (class folder, ending as it is written)
-    sidecars: Counter[str] = field(default_factory=Counter)  # ending, or a name without one
-    unread: list[str] = field(default_factory=list)  # folders, with the reason
+    Attributes:
+        pictures: Number of files by (class folder, ending as it is written).
+        sidecars: Number of files by ending, or by name for those without one.
+        unread: Unreadable folders, with the reason.
+    """
+
+    pictures: Counter[tuple[str, str]] = field(default_factory=Counter)
+    sidecars: Counter[str] = field(default_factory=Counter)
+    unread: list[str] = field(default_factory=list)
 
     def note(self, folder: str, name: str) -> None:
-        """Count a file of this name."""
+        """Count a file.
+
+        Args:
+            folder: Class folder, relative to the root of the set.
+            name: Name of the file.
+        """
         ending = Path(name).suffix
         if ending.lower() in SIDECARS:
             self.sidecars[ending.lower()] += 1
@@ -48,12 +59,12 @@ def images_below(root: Path, folder: Path, passed: UnreadFiles) -> Iterator[str]
     """Yield the paths of images below a class folder, at any depth.
 
     Args:
-        root: What the paths are relative to.
-        folder: A class folder. Links are followed, loops are not; what is hidden is not seen.
-        passed: Is told of every other file.
+        root: Folder that the paths are relative to.
+        folder: Class folder. Links are followed, loops and hidden files are skipped.
+        passed: Counter of all other files.
 
     Yields:
-        Paths with slashes. Bytes of names that are not UTF-8 are surrogates, as Python has them.
+        Paths with slashes. Bytes of names that are not UTF-8 are surrogates, as Python represents them.
     """
 
     def unreadable(error: OSError) -> None:
@@ -76,7 +87,7 @@ def images_below(root: Path, folder: Path, passed: UnreadFiles) -> Iterator[str]
 
 
 def no_pictures(passed: Iterable[UnreadFiles]) -> str:
-    """Return a remark on files that are no pictures, or nothing."""
+    """Return a remark on files that are not pictures; empty if there are none."""
     counted = sum((each.sidecars for each in passed), Counter())
     if not counted:
         return ""
@@ -85,11 +96,11 @@ def no_pictures(passed: Iterable[UnreadFiles]) -> str:
 
 
 def beside(root: Path, given: Mapping[str, Path]) -> list[str]:
-    """Return printable lines that count what lies beside the class folders, or beside the folders of splits.
+    """Return printable lines that count the files beside the class folders, or beside the folders of splits.
 
     Args:
-        root: The folder of the set.
-        given: Which folder holds which split; `root` itself where it holds class folders.
+        root: Folder of the set.
+        given: Folder of each split; `root` itself where it contains class folders.
     """
     lines = []
     for folder in sorted({root, *given.values()}):

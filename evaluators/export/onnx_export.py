@@ -1,7 +1,8 @@
-"""ONNX files a device can read, from torch, in fp32; `evaluators.quantization.precision` makes fp16 and int8 of them.
+"""Export torch networks to ONNX files in fp32; `evaluators.quantization.precision` makes fp16 and int8 of them.
 
-Opset 13 and IR version 8 at most, static batch of 1, input `image`, output `logits`: what TensorRT 8.2 and old ONNX
-Runtimes take. Equal inputs give equal files, byte for byte. Needs torch, so it runs in a worker process.
+Opset 13 and IR version 8 at most, static batch of 1, input `image`, output `logits`: TensorRT 8.2 and old versions of
+ONNX Runtime read such files. Equal inputs give equal files, byte for byte. The module needs torch, so it runs in a
+worker process.
 """
 
 from __future__ import annotations
@@ -25,14 +26,24 @@ from remote.files import write_file
 from spaces.memory import is_out_of_memory
 
 INPUT, OUTPUT = "image", "logits"
-IR_VERSION = 8  # the newest that ONNX Runtime 1.10 and TensorRT 8.2 read
+IR_VERSION = 8  # newest version that ONNX Runtime 1.10 and TensorRT 8.2 read
 
 
 def export(net: nn.Module, image_px: int, path: Path, opset: int = 13, dynamic_batch: bool = False) -> str:
-    """Which exporter wrote `path`: torchscript, or dynamo where that fails (then the opset may be higher).
+    """Export a network in eval mode, with weights and batch norm folded.
 
-    (1, 3, image_px, image_px) -> (1, classes), weights and batch norm folded, in eval mode; with `dynamic_batch`
-    (N, 3, image_px, image_px) -> (N, classes) for any N, which `benchmarks.dynamic_batch` shows the cost of.
+    The graph maps (1, 3, image_px, image_px) to (1, classes).
+
+    Args:
+        net: Network; its training mode is restored afterwards.
+        image_px: Side of the input, in pixels.
+        path: File to write.
+        opset: Opset of the graph.
+        dynamic_batch: Whether the graph maps (N, 3, image_px, image_px) to (N, classes) for any N;
+            `benchmarks.dynamic_batch` shows the cost of that.
+
+    Returns:
+        Name of the exporter: `torchscript`, or `dynamo` where that fails (then the opset may be higher).
     """
     example = (torch.zeros(1, 3, image_px, image_px),)
     names: dict[str, Any] = {"input_names": [INPUT], "output_names": [OUTPUT], "opset_version": opset}
@@ -50,14 +61,14 @@ def export(net: nn.Module, image_px: int, path: Path, opset: int = 13, dynamic_b
 
 
 def opset_of(path: Path) -> int:
-    """Version of the standard operators a file uses."""
+    """Return the version of the standard operators that a file uses."""
     imports = onnx.load(path, load_external_data=False).opset_import
     return int(next(entry.version for entry in imports if entry.domain in ("", "ai.onnx")))
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Nothing printed, warned or logged below an error inside: the libraries report progress to stdout."""
+    """Context manager that suppresses output, warnings and logs below errors: libraries report progress to stdout."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -77,13 +88,13 @@ def _write(net: nn.Module, example: tuple[torch.Tensor], path: Path, names: dict
         torch.onnx.export(net, example, path, dynamo=False, **names)
         return "torchscript"
     except Exception as first:  # exporters' errors have no common class
-        if is_out_of_memory(first):  # no graph of another exporter for that
+        if is_out_of_memory(first):  # another exporter would not help
             raise
         try:
             torch.onnx.export(net, example, path, dynamo=True, external_data=False, **names)
             return "dynamo"
         except Exception:
-            raise first from None  # it names the operator, dynamo's fills a page
+            raise first from None  # the first error names the operator, dynamo's fills a page
 
 
 @contextlib.contextmanager
@@ -102,7 +113,12 @@ def _silent_below_python() -> Iterator[None]:
 
 
 def save(model: Any, path: Path) -> None:
-    """Write a model that old readers take and that holds nothing of the machine it was made on."""
+    """Write a model in a form that old versions of runtimes read, without any trace of the machine it was made on.
+
+    Args:
+        model: ONNX model, which is modified in place.
+        path: File to write.
+    """
     model.ir_version = min(model.ir_version, IR_VERSION)
     used = {"" if node.domain == "ai.onnx" else node.domain for node in model.graph.node}
     kept = [entry for entry in model.opset_import if entry.domain in used]

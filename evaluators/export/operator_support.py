@@ -1,4 +1,4 @@
-"""What a device's oldest reader of graphs can't take, found here and not by its builder."""
+"""Check whether a graph stays within the operators, opset and IR version that a device reads, before sending it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from onnx import numpy_helper
 from evaluators.export.onnx_export import IR_VERSION
 from spaces.candidate import UnbuildableError
 
-# What TensorRT 8.2's parser reads, from docs/operators.md of onnx-tensorrt: opset 13, without what opset 14 and later
-# brought as one operator (HardSwish, LayerNormalization, GroupNormalization, Gelu, Mish, GridSample).
+# Operators that TensorRT 8.2's parser reads, from docs/operators.md of onnx-tensorrt: those of opset 13, without the
+# single operators that opset 14 and later introduced (HardSwish, LayerNormalization, GroupNormalization, Gelu, Mish,
+# GridSample).
 TENSORRT_8_2_TEXT = """
     Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization Cast Ceil Celu Clip
     Concat Constant ConstantOfShape Conv ConvTranspose Cos Cosh CumSum DepthToSpace DequantizeLinear Div Dropout
@@ -25,18 +26,24 @@ TENSORRT_8_2_TEXT = """
     Squeeze Sub Sum Tan Tanh ThresholdedRelu Tile TopK Transpose Unsqueeze Where Xor
 """
 TENSORRT_8_2 = frozenset(TENSORRT_8_2_TEXT.split())
-OLD_OPSET = 13  # a TensorRT that reads no more than this is 8.2 or older
+OLD_OPSET = 13  # a TensorRT that reads no newer opset is version 8.2 or older
 ON_TENSORRT = ("tensorrt", "trtexec", "onnxruntime:tensorrt")
 
 
 class UnsupportedOperatorError(UnbuildableError):
-    """A network the device's operators can't express."""
+    """Raised when the device's operators can't express a network."""
 
     kind = "unsupported"
 
 
 def ceiling(path: Path, opset_max: int, runtimes: tuple[str, ...]) -> list[str]:
-    """What of a graph is above what the device reads, one line each; empty where nothing is."""
+    """Return one line for each property of a graph that exceeds the device's support; empty if there is none.
+
+    Args:
+        path: ONNX file.
+        opset_max: Newest opset that the device reads.
+        runtimes: Runtimes in which the graph must load.
+    """
     model = onnx.load(path, load_external_data=False)
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
     breaches = []
@@ -55,7 +62,17 @@ def ceiling(path: Path, opset_max: int, runtimes: tuple[str, ...]) -> list[str]:
 
 
 def check(path: Path, opset_max: int, runtimes: tuple[str, ...], what: str) -> None:
-    """Raises Unsupported, one line, where a graph is above the device's ceiling."""
+    """Reject a graph that exceeds the device's support.
+
+    Args:
+        path: ONNX file.
+        opset_max: Newest opset that the device reads.
+        runtimes: Runtimes in which the graph must load.
+        what: Display name of the graph.
+
+    Raises:
+        UnsupportedOperatorError: The graph exceeds the support; one line.
+    """
     if breaches := ceiling(path, opset_max, runtimes):
         raise UnsupportedOperatorError(f"{what}: {'; '.join(breaches)}")
 

@@ -1,4 +1,4 @@
-"""The file a runtime is sent: the graph itself, or what it is converted to here, where torch and onnx are."""
+"""Convert a graph to the file format of a runtime, on the host, where torch and onnx are installed."""
 
 from __future__ import annotations
 
@@ -28,14 +28,21 @@ from spaces.candidate import UnbuildableError
 from spaces.memory import is_lack_of_memory
 
 RUNTIMES = Path(__file__).parents[2] / "remote" / "runtimes"
-PNNX_S_MAX = 600.0  # a mobilenet takes 5 s on one core
+PNNX_S_MAX = 600.0  # time limit in s; a mobilenet takes 5 s on one core
 FIXED_DATE = (1980, 1, 1, 0, 0, 0)
 
 
 def needs(runtime: str) -> str:
-    """Format that a runtime is sent, `onnx` or `ncnn`, read from its file's text.
+    """Return the format that a runtime reads, as its file declares it.
 
-    `runtime` may have an option, as in `onnxruntime:cuda`. Raises ValueError where there is no such runtime.
+    Args:
+        runtime: Name of a runtime, which may have an option, as in `onnxruntime:cuda`.
+
+    Returns:
+        `onnx` or `ncnn`.
+
+    Raises:
+        ValueError: There is no such runtime, or its file declares no format.
     """
     name = runtime.partition(":")[0]
     known = {path.stem: path for path in sorted(RUNTIMES.glob("[a-z]*.py"))}
@@ -48,9 +55,20 @@ def needs(runtime: str) -> str:
 
 
 def for_runtime(graph: Path, needs: str, image_px: int, folder: Path) -> Path:
-    """The file to send where an ONNX `graph` is to run: itself, or its conversion, kept in `folder`.
+    """Return the file to send so that a graph runs in a runtime.
 
-    Raises Unbuildable where there is none.
+    Args:
+        graph: ONNX file.
+        needs: Format of the runtime, `onnx` or `ncnn`.
+        image_px: Side of the input, in pixels.
+        folder: Folder in which conversions are stored.
+
+    Returns:
+        The graph itself, or its conversion.
+
+    Raises:
+        UnbuildableError: The graph can't be converted.
+        HostError: This machine ran out of memory or disk.
     """
     if needs == "onnx":
         return graph
@@ -60,7 +78,7 @@ def for_runtime(graph: Path, needs: str, image_px: int, folder: Path) -> Path:
 
 
 def _to_ncnn(graph: Path, image_px: int, folder: Path) -> Path:
-    """`<stem>.ncnn.zip` with model.param and model.bin; made once, and equal graphs give equal files."""
+    """Return `<stem>.ncnn.zip` with model.param and model.bin; it is built once, and equal graphs give equal files."""
     out = folder / f"{graph.stem}.ncnn.zip"
     if out.exists():
         return out
@@ -78,7 +96,7 @@ def _to_ncnn(graph: Path, image_px: int, folder: Path) -> Path:
 
 
 def _widen_to_fp32(model: onnx.ModelProto) -> bool:
-    """True if the graph was fp16; it is then made fp32 of the same values.
+    """Return True if the graph was fp16, after it was converted to fp32 with the same values.
 
     ncnn computes in half precision by an option of its own and reads graphs in single precision only.
     """
@@ -104,11 +122,11 @@ def _tensors(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
 
 
 def _run_pnnx(work: Path, image_px: int, half: bool) -> None:
-    """Make model.ncnn.param and model.ncnn.bin beside model.onnx; a death is tried once more, as a worker's is.
+    """Create model.ncnn.param and model.ncnn.bin beside model.onnx; a crash is retried once, as a worker's is.
 
     Raises:
-        Unbuildable: pnnx can't convert the graph.
-        HostError: This machine has no memory or no disk. Nothing is to be recorded of the candidate.
+        UnbuildableError: pnnx can't convert the graph.
+        HostError: This machine ran out of memory or disk. Nothing must be recorded for the candidate.
     """
     try:
         _try_pnnx(work, image_px, half)
@@ -144,7 +162,7 @@ def _try_pnnx(work: Path, image_px: int, half: bool) -> None:
 
 
 def _pnnx() -> str:
-    """The program that the pnnx package brings; the package itself would import torch."""
+    """Return the path of the program in the pnnx package; the package itself would import torch."""
     spec = importlib.util.find_spec("pnnx")
     places = [Path(sys.executable).parent / "pnnx"]
     if spec is not None and spec.origin:
@@ -159,7 +177,7 @@ def _pnnx() -> str:
 
 
 def _pack_ncnn(work: Path, image_px: int) -> Path:
-    """The zip, with the input's size written into the net's text: pnnx leaves it out, and the device needs it."""
+    """Return the zip, with the input's size added to the network's text: pnnx omits it, and the device needs it."""
     part = work / "part.zip"
     lines = (work / "model.ncnn.param").read_text("utf-8").splitlines()
     for index, line in enumerate(lines):

@@ -1,4 +1,4 @@
-"""What every activation of a graph ranges over, from calibration images: by min-max, by entropy, by percentile."""
+"""Determine the range of every activation of a graph from calibration images: by min-max, entropy or percentile."""
 
 from __future__ import annotations
 
@@ -17,26 +17,40 @@ from evaluators.quantization.qdq import Ranges, activations
 from evaluators.training.jobs import CALIBRATIONS
 
 BINS = 2048
-LEVELS = 128  # of |x| that int8 tells apart, twice as many where an unsigned type has one sign only
+LEVELS = 128  # levels of |x| in int8; twice as many where an unsigned type has values of one sign only
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """Of one tensor's values over all calibration images."""
+    """Hold a histogram of one tensor's values over all calibration images.
+
+    Attributes:
+        low: Smallest value, at most 0.
+        high: Largest value, at least 0.
+        counts: Counts of |x| between 0 and the larger of -low and high, int64 (BINS,).
+    """
 
     low: float
     high: float
-    counts: np.ndarray  # int64 (BINS,), of |x| between 0 and the larger of -low and high
+    counts: np.ndarray
 
     @property
     def top(self) -> float:
+        """Return the largest absolute value."""
         return max(-self.low, self.high)
 
 
 def histograms(plain: Any, images: np.ndarray) -> dict[str, Histogram]:
-    """By tensor, of every activation that may be quantized. `images` are normalised float32 (N, 3, H, W).
+    """Compute the histogram of every activation that may be quantized.
 
-    Two passes, so that no image's activations are kept: first the extremes, then the counts.
+    Two passes avoid storing the activations of any image: the first finds the extremes, the second counts.
+
+    Args:
+        plain: Prepared float32 ModelProto.
+        images: Normalised calibration images, float32 (N, 3, H, W).
+
+    Returns:
+        Histograms by tensor.
     """
     whole = extremes(plain, images)
     names = tuple(whole)
@@ -50,7 +64,12 @@ def histograms(plain: Any, images: np.ndarray) -> dict[str, Histogram]:
 
 
 def extremes(plain: Any, images: np.ndarray) -> Ranges:
-    """Least and greatest value, and 0, of every activation: all that min-max asks for."""
+    """Return the range of every activation by min-max, extended to contain 0.
+
+    Args:
+        plain: Prepared float32 ModelProto.
+        images: Normalised calibration images, float32 (N, 3, H, W).
+    """
     names = activations(plain)
     low, high = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
     for name, value in _values(plain, names, images):
@@ -59,7 +78,13 @@ def extremes(plain: Any, images: np.ndarray) -> Ranges:
 
 
 def ranges(found: dict[str, Histogram], method: str, symmetric: bool) -> Ranges:
-    """By tensor, cut as `method` (one of CALIBRATIONS) says."""
+    """Return the range of every tensor by a calibration method.
+
+    Args:
+        found: Histograms by tensor.
+        method: One of CALIBRATIONS.
+        symmetric: Whether the device quantizes symmetrically around 0.
+    """
     kind, _, share = method.partition(" ")
     cut = {}
     for name, histogram in found.items():
@@ -90,7 +115,7 @@ def _open(plain: Any, names: Sequence[str]) -> onnxruntime.InferenceSession:
 
 
 def _values(plain: Any, names: Sequence[str], images: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """(name, value) of every tensor, image by image."""
+    """Yield (name, value) of every tensor, image by image."""
     session = _open(plain, names)
     computed = [name for name in names if name != INPUT]
     for image in images:
@@ -109,11 +134,11 @@ def _percentile(histogram: Histogram, share: float) -> float:
 
 
 def _least_divergent(histogram: Histogram, levels: int) -> float:
-    """Where to cut |x| so that the quantized distribution differs least from the whole one (Migacz 2017)."""
+    """Return the cut of |x| with which the quantized distribution differs least from the original one (Migacz 2017)."""
     counts = histogram.counts.astype(float)
     if not counts[1:].any():
         return histogram.top
-    counts[0] = counts[1]  # a ReLU's zeros are exact at every scale and would decide alone
+    counts[0] = counts[1]  # a ReLU's zeros are exact at every scale and would dominate the choice
     best, where = np.inf, BINS
     for stop in range(levels, BINS + 1, 16):
         inside = counts[:stop]
@@ -131,7 +156,7 @@ def _least_divergent(histogram: Histogram, levels: int) -> float:
 
 
 def _divergence(whole: np.ndarray, coarse: np.ndarray) -> float:
-    """Kullback-Leibler, of counts; bins that only `whole` has count as very unlikely."""
+    """Return the Kullback-Leibler divergence of counts; bins that only `whole` has count as very unlikely."""
     if not coarse.any():
         return np.inf
     p, q = whole / whole.sum(), coarse / coarse.sum()

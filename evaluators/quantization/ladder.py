@@ -1,13 +1,13 @@
-"""What makes an int8 graph of a trained network: rung by rung, until little enough accuracy is lost against fp32.
+"""Quantize a trained network to int8 step by step, until the accuracy loss against fp32 is small enough.
 
-1. the calibration method that scores best; 2. cross-layer equalisation and bias correction, each where it scores
-better; 3. the most sensitive layers back in floating point, the fewest that do, up to a share of the work;
-4. quantization-aware fine-tuning; 5. as many layers in floating point as it takes, of the tuned network or, if that
-will not do, of the untuned: the last of these is fp32 itself, so that the ladder always ends where it should.
-Every rung is measured on the same images: of two that differ by less than the standard error of their difference, the
-one is better whose logits are nearer to fp32's, since a few hundred right or wrong answers tell less than they do. Of
-many rungs one will do well on a few hundred images by luck, so that what will do is looked at once more on others.
-Only 3 and 5 change which operators there are, and so the latency.
+The steps are: 1. the calibration method that scores best; 2. cross-layer equalisation and bias correction, each where
+it scores better; 3. the most sensitive layers back in floating point, as few as suffice, up to a share of the work;
+4. quantization-aware fine-tuning; 5. as many layers in floating point as needed, of the tuned network or, if that does
+not suffice, of the untuned: the last of these is fp32 itself, so that the ladder always reaches its goal.
+Every step is measured on the same images. Of two that differ by less than the standard error of their difference, the
+one is better whose logits are closer to fp32's, since logits tell more than a few hundred right or wrong answers. Among
+many steps one may suffice on a few hundred images by chance, so a sufficient step is scored again on other images.
+Only steps 3 and 5 change the operators, and so the latency.
 """
 
 from __future__ import annotations
@@ -30,22 +30,28 @@ from evaluators.training.jobs import FITTED, LadderConfig
 from evaluators.training.time_allowance import OutOfTimeError
 from remote.device import Int8Recipe
 
-CORRECTION_IMAGES = 32  # their means are of thousands of values each
+CORRECTION_IMAGES = 32  # enough, since each mean is over thousands of values
 FITTING_IMAGES = 32
 SENSITIVITY_IMAGES = 16
 
 Histograms = dict[str, Histogram]
 Tune = Callable[
     [QuantizationPlan], QuantizationPlan
-]  # the plan with weights fine-tuned for it; raises NoSuchOperator where it can't
+]  # returns the plan with fine-tuned weights; raises UnknownOperatorError if it can't
 
 
 @dataclass(frozen=True)
 class LadderResult:
-    """The plan that was kept, its graph, and every rung that was tried."""
+    """Hold the chosen plan and all steps that were tried.
+
+    Attributes:
+        plan: Chosen plan.
+        graph: ModelProto of the plan.
+        rungs: Steps in the order in which they were tried.
+    """
 
     plan: QuantizationPlan
-    graph: Any  # ModelProto
+    graph: Any
     rungs: tuple[LadderStep, ...]
 
 
@@ -59,17 +65,27 @@ def climb(
     second: Callable[[], EvaluationSet] | None = None,
     is_late: Callable[[], bool] = lambda: False,
 ) -> LadderResult:
-    """The int8 form of `plain` (from `prepared`). `calibration` are normalised images, none of the exam's.
+    """Quantize a graph to int8.
 
-    What loses little enough there is asked again on the `second` exam, and is good if it does there, too. Once
-    `is_late` no further level is begun: what was best until then is kept.
+    A step that suffices on `exam` must also suffice on the `second` set. Once `is_late` returns True, no further
+    escalation level begins, and the best graph so far is kept.
+
+    Args:
+        plain: Float32 ModelProto from `prepare`.
+        recipe: Int8 recipe of the device.
+        exam: Images on which all steps are compared.
+        calibration: Normalised calibration images, float32 (N, 3, H, W), none of which are in `exam`.
+        ladder: Configuration of the ladder.
+        tune: Fine-tunes a plan; None skips that step.
+        second: Returns the images on which a sufficient step is scored again; None skips that.
+        is_late: Returns whether the time is over.
     """
     way = _LadderState(exam, recipe, ladder=ladder, plain=plain, second=second, is_late=is_late)
     method = _choose_calibration(way, calibration)
     calibrated = even = way.require_best().plan
     if ladder.correct and not way.ended:
         even = _correct_biases(way, calibration, method)
-    whole = way.require_best().plan  # fine-tuning goes on from here: it keeps the layout that was timed
+    whole = way.require_best().plan  # fine-tuning starts from here: it keeps the layout that was timed
     order: list[str] = []
     if ladder.floating_macs and not way.ended:
         order = sensitivity(even, calibration[:SENSITIVITY_IMAGES])
@@ -84,20 +100,29 @@ def climb(
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredPlan:
-    """A plan, its graph (a ModelProto) and how it does."""
+    """Hold a plan, its graph and its scores.
+
+    Attributes:
+        plan: Plan that was scored.
+        graph: ModelProto of the plan.
+        right: Whether each image is classified correctly.
+        near_db: Signal-to-noise ratio of its logits against fp32's, in dB.
+        good: Whether its accuracy loss is small enough.
+    """
 
     plan: QuantizationPlan
     graph: Any
-    right: list[bool]  # by image
-    near_db: float  # its logits to fp32's: signal to noise
-    good: bool  # it loses little enough
+    right: list[bool]
+    near_db: float
+    good: bool
 
     @property
     def top1(self) -> float:
+        """Return the top-1 accuracy, 0..1."""
         return sum(self.right) / len(self.right)
 
     def better(self, other: ScoredPlan) -> bool:
-        """By accuracy where that tells them apart."""
+        """Return True if this plan is better: by accuracy where the difference is significant, else by its logits."""
         if self.good != other.good:
             return self.good
         if abs(self.top1 - other.top1) > standard_error_of_difference(self.right, other.right):
@@ -106,7 +131,7 @@ class ScoredPlan:
 
 
 class _LadderState:
-    """The rungs so far and the best of them."""
+    """Hold the steps so far and the best of them."""
 
     def __init__(
         self,
@@ -123,26 +148,27 @@ class _LadderState:
         self.began = time.monotonic()
         self.macs = macs(plain)
         self.logits = logits(plain, exam.images)
-        self.right: list[bool] = exam.graded(self.logits).tolist()
+        self.right: list[bool] = exam.grade(self.logits).tolist()
         self.fp32 = sum(self.right) / len(self.right)
         self.second = second if ladder.second else None
         self.others: tuple[EvaluationSet, list[bool]] | None = (
-            None  # the second exam and fp32's answers, once asked for
+            None  # the second set and fp32's results on it, once they are needed
         )
         self.best: ScoredPlan | None = None
         self.tell("fp32", self.fp32, False)
 
     @property
     def good(self) -> bool:
+        """Return True if the best plan so far suffices."""
         return self.best is not None and self.best.good
 
     @property
     def ended(self) -> bool:
-        """True if what there is will do, or must."""
+        """Return True if the best plan so far suffices, or no time is left."""
         return self.good or self.is_late()
 
     def require_best(self) -> ScoredPlan:
-        assert self.best is not None  # calibration comes first and finds something
+        assert self.best is not None  # calibration comes first and always finds a plan
         return self.best
 
     def tell(self, name: str, top1: float, kept: bool, note: str = "", plan: QuantizationPlan | None = None) -> None:
@@ -163,10 +189,10 @@ class _LadderState:
         self.began = now
 
     def trial(self, name: str, plan: QuantizationPlan, note: str = "", leaner: bool = False) -> ScoredPlan:
-        """A plan and how it does; it is kept if it is the best so far, a `leaner` one if it is good enough."""
+        """Score a plan and keep it if it is the best so far, or, for a `leaner` one, if it suffices."""
         graph = plan.graph()
         out = logits(graph, self.exam.images)
-        right: list[bool] = self.exam.graded(out).tolist()
+        right: list[bool] = self.exam.grade(out).tolist()
         good = self.close(self.right, right)
         if good and (lost := self.describe_second_loss(graph)):
             good, note = False, "; ".join(filter(None, [note, lost]))
@@ -178,12 +204,12 @@ class _LadderState:
         return found
 
     def close(self, whole: list[bool], right: list[bool]) -> bool:
-        """True if little enough of what was right is lost."""
+        """Return True if few enough correct answers are lost."""
         allowed = max(self.ladder.allowed_drop, standard_error_of_difference(whole, right))
         return (sum(whole) - sum(right)) / len(right) <= allowed + 1e-9
 
     def describe_second_loss(self, graph: Any) -> str:
-        """How much too much is lost on the second exam; empty if it is not."""
+        """Return how much too much is lost on the second set; empty if the loss is small enough."""
         if self.second is None:
             return ""
         if self.others is None:
@@ -197,16 +223,16 @@ class _LadderState:
 
 
 def _choose_calibration(way: _LadderState, images: np.ndarray) -> str:
-    """The best method. Every one is tried in turn, but none after the first if that loses nothing.
+    """Return the best method. All are tried in turn, but none after the first if that loses nothing.
 
-    Where the best is not asked for, none after one that will do.
+    If the best method is not requested, none is tried after one that suffices.
     """
     counts, best = None, ""
     for method in way.ladder.methods:
         if best and way.is_late():
             break
         if method == FITTED and way.good:
-            continue  # it takes as long as all the others
+            continue  # it takes as long as all other methods together
         if method not in ("min-max", FITTED):
             counts = counts or histograms(way.plain, images)
         before = way.best
@@ -231,8 +257,10 @@ def _cut(way: _LadderState, plain: Any, images: np.ndarray, method: str, counts:
 
 
 def _correct_biases(way: _LadderState, images: np.ndarray, method: str) -> QuantizationPlan:
-    """The best plan whose biases are fp32's: corrected ones make up for errors that a layer in floating point, or one
-    behind it, does not have."""
+    """Return the best plan with the biases of fp32.
+
+    Corrected biases compensate for errors that a layer in floating point, or a layer after it, does not have.
+    """
     plain, pairs = equalise(way.plain)
     if pairs:
         plan = QuantizationPlan(plain, way.recipe, _cut(way, plain, images, method))
@@ -248,7 +276,7 @@ def _correct_biases(way: _LadderState, images: np.ndarray, method: str) -> Quant
 
 
 def _float_layers(way: _LadderState, base: QuantizationPlan, order: list[str], share: float, of: str = "") -> None:
-    """The fewest of the first layers in floating point that do, by bisection; all that may be if none do."""
+    """Find by bisection the fewest of the first layers in floating point that suffice; try all allowed ones first."""
     groups, counted, allowed = layers(base.plain), way.macs, []
     whole = max(1, sum(counted.values()))
     room = share * whole
@@ -272,7 +300,12 @@ def _float_layers(way: _LadderState, base: QuantizationPlan, order: list[str], s
 
 
 def sensitivity(plan: QuantizationPlan, images: np.ndarray) -> list[str]:
-    """Layers, the one first that alone in int8 disturbs the logits most."""
+    """Return the layers by sensitivity: first the one that disturbs the logits most when it alone is in int8.
+
+    Args:
+        plan: Int8 plan.
+        images: Normalised images, float32 (N, 3, H, W).
+    """
     whole, groups = logits(plan.plain, images), layers(plan.plain)
     every = frozenset(node.name for node in plan.plain.graph.node)
     heard = {}

@@ -1,4 +1,4 @@
-"""An fp32 graph at another precision: fp16 is typed, int8 has explicit QuantizeLinear and DequantizeLinear.
+"""Convert an fp32 graph to another precision: fp16 is typed, int8 has explicit QuantizeLinear and DequantizeLinear.
 
 Inputs and outputs stay float32. Equal inputs give equal files, byte for byte.
 """
@@ -20,7 +20,7 @@ from evaluators.quantization.qdq import QuantizationPlan, prepare
 from remote.device import Int8Recipe
 
 FP16_MAX = 65504.0
-HEADROOM = 2.0  # images to come may go this far beyond the ones seen
+HEADROOM = 2.0  # factor by which later images may exceed the calibration images
 
 
 def to_precision(
@@ -30,10 +30,15 @@ def to_precision(
     int8: Int8Recipe | None = None,
     calibration: np.ndarray | None = None,
 ) -> None:
-    """Write the fp32 graph as `precision`.
+    """Write the fp32 graph at another precision.
 
-    `calibration` are images, normalised float32 (N, 3, image_px, image_px). int8 needs them and the target's recipe;
-    its ranges are their extremes. fp16 keeps in fp32 what overflows on them.
+    Args:
+        fp32_path: Float32 graph.
+        out_path: File to write.
+        precision: `fp32`, `fp16` or `int8`.
+        int8: Int8 recipe of the device, which int8 needs.
+        calibration: Normalised images, float32 (N, 3, image_px, image_px). int8 needs them, and its ranges are their
+            extremes; fp16 keeps layers in fp32 that overflow on them.
     """
     if precision == "fp32":
         shutil.copyfile(fp32_path, out_path)
@@ -49,9 +54,9 @@ def to_precision(
 
 
 def layout(path: Path) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """What of a graph its latency hangs on: its operators in order, and how many inputs and outputs each has.
+    """Return the operators of a graph in order, with their numbers of inputs and outputs: its latency depends on these.
 
-    Identity is none: the exporter has it where two tensors of weights are equal, as the zero biases of an untrained
+    Identity is ignored: the exporter inserts it where two weight tensors are equal, as the zero biases of an untrained
     network are, and every runtime folds it.
     """
     nodes = onnx.load(path, load_external_data=False).graph.node
@@ -64,13 +69,13 @@ def _halve(fp32_path: Path, out_path: Path, images: np.ndarray | None) -> None:
     with quiet():
         model = convert_float_to_float16(model, keep_io_types=True, node_block_list=kept or None)
         _join(model)
-        # it appends the casts of input and output at the end, which readers other than ONNX Runtime refuse
+        # the converter appends the casts of input and output at the end, which readers other than ONNX Runtime reject
         OnnxModel(model).topological_sort(is_deterministic=True)
     save(model, out_path)
 
 
 def _join(model: onnx.ModelProto) -> None:
-    """Take out the casts to fp16 and back that stand between two nodes in fp32: they would overflow there."""
+    """Remove the casts to fp16 and back between two nodes in fp32, which would overflow there."""
     casts = {node.output[0]: node for node in model.graph.node if node.op_type == "Cast"}
     whole = {}
     for name, node in casts.items():
@@ -96,7 +101,7 @@ def _find_unused_casts(model: onnx.ModelProto, ends: set[str]) -> list[onnx.Node
 
 
 def _overflowing(model: onnx.ModelProto, images: np.ndarray) -> list[str]:
-    """Nodes that touch values near or beyond what fp16 holds. A runtime may hide that by computing in fp32."""
+    """Return the nodes with values near or beyond what fp16 holds. A runtime may hide that by computing in fp32."""
     shaped = onnx.shape_inference.infer_shapes(model)
     most = {name: max(-low, high) for name, (low, high) in extremes(shaped, images).items()}
     for node in model.graph.node:

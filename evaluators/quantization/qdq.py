@@ -1,6 +1,6 @@
-"""Explicit Q/DQ operators in a float32 graph: where they stand is the target's recipe, what they scale by is `ranges`.
+"""Insert explicit Q/DQ operators into a float32 graph: the target's recipe gives their places, `ranges` their scales.
 
-One function puts them in, for random weights and for trained ones, so that a network that was timed before it was
+One function inserts them, for random weights and for trained ones, so that a network that was timed before it was
 trained keeps its layout: only numbers differ.
 """
 
@@ -25,7 +25,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from evaluators.export.onnx_export import quiet
 from remote.device import Int8Recipe
 
-Ranges = Mapping[str, tuple[float, float]]  # tensor -> least and greatest value that its int8 form has
+Ranges = Mapping[str, tuple[float, float]]  # tensor -> least and greatest value of its int8 form
 
 KINDS = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
 QUANTIZED = frozenset((*QLinearOpsRegistry, *QDQRegistry))
@@ -34,26 +34,33 @@ WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 @dataclass(frozen=True)
 class QuantizationPlan:
-    """Everything an int8 graph is made of."""
+    """Define an int8 graph completely.
 
-    plain: Any  # the float32 ModelProto, prepared; never changed in place
+    Attributes:
+        plain: Prepared float32 ModelProto, which is never modified in place.
+        recipe: Int8 recipe of the device.
+        ranges: Ranges by tensor.
+        floating: Names of the nodes that stay in floating point.
+    """
+
+    plain: Any
     recipe: Int8Recipe
     ranges: Ranges
-    floating: frozenset[str] = frozenset()  # nodes that stay in floating point
+    floating: frozenset[str] = frozenset()
 
     def graph(self) -> Any:
-        """The ModelProto with Q/DQ operators."""
+        """Build the ModelProto with Q/DQ operators."""
         return _with_qdq(self)
 
     def with_weights(self, weights: Mapping[str, np.ndarray]) -> QuantizationPlan:
-        """The same plan for other values of some initializers."""
+        """Return the same plan with other values of some initializers."""
         return replace(self, plain=with_weights(self.plain, weights))
 
 
 def prepare(fp32_path: Path) -> Any:
-    """The graph with batch norm and padding folded into convolutions, so that no Q/DQ pair is put between them.
+    """Load a graph with batch norm and padding folded into convolutions, so that no Q/DQ pair is inserted between them.
 
-    Every tensor has its shape and every node a name.
+    Every tensor of it has a shape and every node a name.
     """
     with tempfile.TemporaryDirectory() as folder, quiet():
         path = Path(folder) / "prepared.onnx"
@@ -65,7 +72,7 @@ def prepare(fp32_path: Path) -> Any:
 
 
 def activations(plain: Any) -> tuple[str, ...]:
-    """Names of the float tensors that may get a Q/DQ pair."""
+    """Return the names of the float tensors that may get a Q/DQ pair."""
     fixed = {tensor.name for tensor in plain.graph.initializer}
     floats = {
         value.name
@@ -77,14 +84,14 @@ def activations(plain: Any) -> tuple[str, ...]:
 
 
 def list_quantized(graph: Any) -> tuple[str, ...]:
-    """Names of the activations that have a Q/DQ pair in an int8 graph."""
+    """Return the names of the activations that have a Q/DQ pair in an int8 graph."""
     fixed = {tensor.name for tensor in graph.graph.initializer}
     pairs = (node.input[0] for node in graph.graph.node if node.op_type == "QuantizeLinear")
     return tuple(dict.fromkeys(name for name in pairs if name not in fixed))
 
 
 def layers(plain: Any) -> dict[str, tuple[str, ...]]:
-    """Nodes by layer: a layer is a node with weights and what follows it up to the next such node."""
+    """Return the nodes of each layer: a node with weights and all nodes after it up to the next such node."""
     found: dict[str, list[str]] = {}
     current: list[str] = []
     for node in plain.graph.node:
@@ -96,7 +103,7 @@ def layers(plain: Any) -> dict[str, tuple[str, ...]]:
 
 
 def macs(plain: Any) -> dict[str, int]:
-    """Multiply-accumulates of one image, by layer."""
+    """Return the multiply-accumulates of one image, by layer."""
     shapes = {
         value.name: [max(1, d.dim_value) for d in value.type.tensor_type.shape.dim]
         for value in (*plain.graph.value_info, *plain.graph.input, *plain.graph.output)
@@ -117,7 +124,12 @@ def macs(plain: Any) -> dict[str, int]:
 
 
 def with_weights(plain: Any, weights: Mapping[str, np.ndarray]) -> Any:
-    """A copy of the model with other values of some initializers."""
+    """Return a copy of the model with other values of some initializers.
+
+    Args:
+        plain: ModelProto.
+        weights: New values by initializer; others stay.
+    """
     model = copy.deepcopy(plain)
     for tensor in model.graph.initializer:
         if tensor.name in weights:
@@ -126,7 +138,12 @@ def with_weights(plain: Any, weights: Mapping[str, np.ndarray]) -> Any:
 
 
 def initializers(model: Any, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
-    """Values of the initializers, of all or of the named ones."""
+    """Return the values of the initializers.
+
+    Args:
+        model: ModelProto.
+        names: Names of the initializers to return; None returns all.
+    """
     wanted = None if names is None else set(names)
     return {
         tensor.name: numpy_helper.to_array(tensor)
@@ -136,8 +153,8 @@ def initializers(model: Any, names: Iterable[str] | None = None) -> dict[str, np
 
 
 def _with_qdq(plan: QuantizationPlan) -> Any:
-    # TensorRT is to be shown what layers with weights take, and fuses what stands between them as it sees fit. A CPU's
-    # integer kernels begin and end in int8, so there every operator that has one is quantized.
+    # TensorRT needs Q/DQ at the inputs of layers with weights only, and fuses the operators between them on its own. A
+    # CPU's integer kernels begin and end in int8, so there every operator that has such a kernel is quantized.
     recipe = plan.recipe
     ranges = TensorsData(
         CalibrationMethod.MinMax,
@@ -163,5 +180,5 @@ def _with_qdq(plan: QuantizationPlan) -> Any:
             },
         )
         quantizer.quantize_model()
-        quantizer.model.topological_sort()  # which readers other than ONNX Runtime insist on
+        quantizer.model.topological_sort()  # readers other than ONNX Runtime require that order
     return quantizer.model.model

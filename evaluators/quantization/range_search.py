@@ -1,9 +1,9 @@
-"""Ranges fitted tensor by tensor: each is cut where what reads it errs least.
+"""Fit the range of each tensor so that the operators that read it have the smallest error.
 
-One method for all cuts a squeeze's few values as hard as a feature map's millions, and keeps what a saturating
-activation throws away. Judged by its readers, a tensor is cut for what they make of it: a depthwise convolution makes
-small channels of its input large again, a hard swish makes nothing of what is far below 0. (Local errors as a stand-in
-for the network's: Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization", 2020.)
+One method for all tensors clips a squeeze's few values as hard as a feature map's millions, and keeps values that a
+saturating activation discards. A tensor's range is judged by the results of its readers: a depthwise convolution
+amplifies small channels of its input, a hard swish maps all values far below 0 to zero. (Local errors as a
+substitute for the network's: Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization", 2020.)
 """
 
 from __future__ import annotations
@@ -19,15 +19,25 @@ from evaluators.quantization.qdq import QuantizationPlan, Ranges, list_quantized
 from evaluators.quantization.torch_graph import Again, TorchGraph
 from remote.device import Int8Recipe
 
-CUTS = (1.0, 0.85, 0.7, 0.58, 0.48, 0.4, 0.33, 0.25, 0.18, 0.12, 0.08, 0.05)  # of the extremes
-SLIGHT = 0.04  # of the other end
+CUTS = (1.0, 0.85, 0.7, 0.58, 0.48, 0.4, 0.33, 0.25, 0.18, 0.12, 0.08, 0.05)  # shares of the extremes that are tried
+SLIGHT = 0.04  # share of the upper end below which the lower end is not cut
 BATCH = 8
 
 Ends = tuple[float, float]
 
 
 def fit_ranges(plain: Any, images: np.ndarray, whole: Ranges, recipe: Int8Recipe) -> Ranges:
-    """By tensor, a range within `whole`'s. Raises NoSuchOperator where the graph can't be replayed."""
+    """Fit a range within the extremes for each tensor.
+
+    Args:
+        plain: Prepared float32 ModelProto.
+        images: Normalised images, float32 (N, 3, H, W).
+        whole: Extremes by tensor.
+        recipe: Int8 recipe of the device.
+
+    Raises:
+        UnknownOperatorError: The graph can't be replayed in torch.
+    """
     replay, found = TorchGraph(plain, torch.device("cpu")), dict(whole)
     names = [name for name in list_quantized(QuantizationPlan(plain, recipe, whole).graph()) if name in whole]
     for choices in (_both,) if recipe.symmetric else (_highs, _lows):
@@ -47,13 +57,13 @@ def _highs(now: Ends, whole: Ends) -> list[Ends]:
 
 def _lows(now: Ends, whole: Ends) -> list[Ends]:
     if -whole[0] < SLIGHT * now[1]:
-        return [now] * len(CUTS)  # fewer steps than a cut could win: a hard swish ends at -0.375
+        return [now] * len(CUTS)  # a cut frees too few steps to matter: a hard swish ends at -0.375
     return [(cut * whole[0], now[1]) for cut in CUTS]
 
 
 @torch.inference_mode()
 def _best(replay: TorchGraph, images: np.ndarray, recipe: Int8Recipe, tried: Mapping[str, list[Ends]]) -> Ranges:
-    """Of each tensor's ranges the one its readers err least with, relative to their results; of equal ones the first"""
+    """Return each tensor's range with the smallest relative error of its readers; of equal ranges the first."""
     errors: defaultdict[str, np.ndarray] = defaultdict(lambda: np.zeros(len(CUTS)))
     values: dict[str, torch.Tensor] = {}
 
@@ -79,7 +89,13 @@ def _best(replay: TorchGraph, images: np.ndarray, recipe: Int8Recipe, tried: Map
 
 
 def round_to_int8(x: torch.Tensor, ends: Ends, recipe: Int8Recipe) -> torch.Tensor:
-    """What is left of `x` in int8 of this range."""
+    """Return `x` after quantization to int8 and back.
+
+    Args:
+        x: Float tensor.
+        ends: Least and greatest value of the range.
+        recipe: Int8 recipe of the device.
+    """
     low, high = min(ends[0], 0.0), max(ends[1], 0.0)
     if recipe.symmetric:
         scale, zero, least, most = max(-low, high) / 127, 0, -128, 127
@@ -90,7 +106,7 @@ def round_to_int8(x: torch.Tensor, ends: Ends, recipe: Int8Recipe) -> torch.Tens
 
 
 def _last_readers(replay: TorchGraph) -> dict[str, list[str]]:
-    """By node, the tensors that no later node reads."""
+    """Return, for each node, the tensors that no later node reads."""
     last = {name: node.name for node in replay.nodes for name in node.input}
     gone: dict[str, list[str]] = {node.name: [] for node in replay.nodes}
     for name, reader in last.items():

@@ -1,8 +1,8 @@
-"""An ONNX graph as a torch computation: what a correction or a training needs, values in between and gradients.
+"""Compute an ONNX graph in torch, with access to intermediate values and gradients for corrections and training.
 
-It knows the operators of convolutional classifiers at opset 13. QuantizeLinear and DequantizeLinear compute what they
-do in the graph, in floating point and with straight-through gradients (Jacob et al. 2018), so a graph trained here is
-the graph that is written. Needs torch.
+It supports the operators of convolutional classifiers at opset 13. QuantizeLinear and DequantizeLinear compute the same
+as in the graph, in floating point and with straight-through gradients (Jacob et al. 2018), so the trained graph is
+the graph that is written. The module needs torch.
 """
 
 from __future__ import annotations
@@ -14,23 +14,26 @@ import torch
 from onnx import helper, numpy_helper
 from torch.nn import functional
 
+from remote.errors import CandidateFaultError
+
 Tensor = torch.Tensor
 Values = dict[str, Tensor]
-Again = Callable[[Mapping[str, Tensor]], Tensor]  # a node's result for other values of some of its inputs
+Again = Callable[[Mapping[str, Tensor]], Tensor]  # returns a node's result for other values of some inputs
 Seen = Callable[[Any, Tensor, Again], Tensor]
-WEIGHT_SUFFIX = "_quantized"  # of an int8 initializer made of a float32 one of the name before it
+WEIGHT_SUFFIX = "_quantized"  # of an int8 initializer; the rest of its name is that of the float32 one
 
 
-class UnknownOperatorError(ValueError):
-    """An operator that is not known here; one line."""
+class UnknownOperatorError(CandidateFaultError, ValueError):
+    """Raised when a graph contains an operator that is not supported here; one line."""
 
 
 class TorchGraph:
-    """A graph's nodes and constants, to be run on batches of any size.
+    """Run a graph's nodes and constants on batches of any size.
 
-    `free` are float tensors by the name of their initializer in the graph without Q/DQ: they stand for it, and for its
-    int8 form too, so that gradients reach them. Their scales follow them: the largest of a channel is `steps`.
-    `ends` are the ends of activations' ranges, scalars by the tensor's name, which then have gradients too.
+    Attributes:
+        free: Float tensors by the name of their initializer in the graph without Q/DQ. They replace it, and its int8
+            form too, so that gradients reach them. Their scales follow them: the largest of a channel is `steps`.
+        ends: Ends of activation ranges, scalars by the tensor's name, which then have gradients too.
     """
 
     ends: Mapping[str, tuple[Tensor, Tensor]] = {}
@@ -38,6 +41,17 @@ class TorchGraph:
     def __init__(
         self, model: Any, device: torch.device, free: Mapping[str, Tensor] | None = None, steps: int = 127
     ) -> None:
+        """Convert the constants of a graph to torch.
+
+        Args:
+            model: ModelProto.
+            device: Device of the constants.
+            free: Initial value of `free`.
+            steps: Integer to which the largest weight of a channel is quantized.
+
+        Raises:
+            UnknownOperatorError: The graph contains an unsupported operator.
+        """
         self.nodes = list(model.graph.node)
         for node in self.nodes:
             if node.op_type not in OPERATORS and node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
@@ -50,7 +64,13 @@ class TorchGraph:
         self.input, self.output = model.graph.input[0].name, model.graph.output[0].name
 
     def __call__(self, images: Tensor, seen: Seen | None = None) -> Tensor:
-        """(N, 3, H, W) -> (N, classes). `seen` gets each node and its result, and returns what goes on from there."""
+        """Return the logits (N, classes) of normalised images (N, 3, H, W).
+
+        Args:
+            images: Input of the graph.
+            seen: Called with each node, its result and a function that recomputes it; its return value replaces the
+                result.
+        """
         values: Values = self.constants | self.free | {self.input: images}
         last = {name: i for i, node in enumerate(self.nodes) for name in node.input}
         for i, (node, attributes) in enumerate(zip(self.nodes, self.attributes, strict=True)):
@@ -81,7 +101,7 @@ class TorchGraph:
     def _dequantize(self, node: Any, attributes: dict[str, Any], values: Values) -> Tensor:
         name, scale = node.input[0], values[node.input[1]]
         if name not in self.constants:
-            return values[name]  # fake-quantized: it has its real value already
+            return values[name]  # a fake-quantized tensor has its real value already
         whole, axis = self.constants[name], attributes.get("axis", 1)
         shape = [-1 if i == axis else 1 for i in range(whole.ndim)] if scale.ndim and whole.ndim else []
         spread = scale.reshape(shape) if shape else scale
@@ -89,7 +109,7 @@ class TorchGraph:
         if trained is None:
             return (whole.float() - values[node.input[2]].reshape(shape or []).float()) * spread
         if whole.dtype != torch.int8:
-            return trained  # an int32 bias: finer than what it is added to
+            return trained  # an int32 bias is finer than the sums it is added to
         others = [d for d in range(whole.ndim) if d != axis or not scale.ndim]
         spread = trained.detach().abs().amax(others, keepdim=True) / self.steps
         spread = spread.clamp(min=1e-12)
@@ -98,17 +118,26 @@ class TorchGraph:
 
 
 def fake_quantized(x: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
-    """What is left of `x` after int8; its gradient is 1 inside the range and 0 outside."""
+    """Return `x` after quantization to int8 and back; the gradient is 1 inside the range and 0 outside.
+
+    Args:
+        x: Float tensor.
+        scale: Scale of the quantization.
+        zero: Zero point; its dtype, uint8 or int8, decides the limits.
+    """
     low, high = (0, 255) if zero.dtype == torch.uint8 else (-128, 127)
     return torch.fake_quantize_per_tensor_affine(x, scale, zero.int(), low, high)
 
 
 class FakeQuantize(torch.autograd.Function):
-    """int8 between two ends that learn (Esser et al. 2019, Bhalgat et al. 2020): unsigned from `low` to `high`, or
-    signed around 0 as far as the further of both."""
+    """Quantize to int8 between two trainable ends (Esser et al. 2019, Bhalgat et al. 2020).
+
+    The range is unsigned from `low` to `high`, or signed and symmetric around 0 up to the farther of both ends.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, low: Tensor, high: Tensor, unsigned: bool) -> Tensor:
+        """Return `x` after quantization and dequantization."""
         if not unsigned:
             high = torch.maximum(-low, high)
             low = -high
@@ -121,11 +150,12 @@ class FakeQuantize(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of `x` and of both ends."""
         (gradient,) = gradients
         x, out, low, high = ctx.saved_tensors
         below, above = x < low, x > high
         inside = gradient.masked_fill(below | above, 0.0)
-        # inside, y - x is what rounding adds, and it grows with the step
+        # inside the range, y - x is the rounding error, which grows with the step
         step = (inside * (out - x)).sum() / (high - low).clamp(min=1e-12)
         upper, lower = (gradient * above).sum() + step, (gradient * below).sum() - step
         if ctx.unsigned:
@@ -137,8 +167,8 @@ def _ints(tensor: Tensor | None) -> list[int]:
     return [] if tensor is None else [int(v) for v in tensor.flatten().tolist()]
 
 
-def _pad(x: Tensor, attributes: dict[str, Any], value: float) -> tuple[Tensor, list[int]]:
-    """`x` padded where the two sides differ, and the padding that is left to the operator."""
+def _pad_unequal(x: Tensor, attributes: dict[str, Any], value: float) -> tuple[Tensor, list[int]]:
+    """Return `x` padded where the two sides differ, and the padding that remains for the operator."""
     pads = list(attributes.get("pads", [0] * (2 * (x.ndim - 2))))
     half = len(pads) // 2
     if pads[:half] == pads[half:]:
@@ -148,7 +178,7 @@ def _pad(x: Tensor, attributes: dict[str, Any], value: float) -> tuple[Tensor, l
 
 
 def _conv(inputs: list[Any], a: dict[str, Any]) -> Tensor:
-    x, pads = _pad(inputs[0], a, 0.0)
+    x, pads = _pad_unequal(inputs[0], a, 0.0)
     bias = inputs[2] if len(inputs) > 2 else None
     strides, dilations = a.get("strides", [1, 1]), a.get("dilations", [1, 1])
     return functional.conv2d(x, inputs[1], bias, tuple(strides), tuple(pads), tuple(dilations), a.get("group", 1))
@@ -162,13 +192,13 @@ def _gemm(inputs: list[Any], a: dict[str, Any]) -> Tensor:
 
 
 def _max_pool(inputs: list[Any], a: dict[str, Any]) -> Tensor:
-    x, pads = _pad(inputs[0], a, float("-inf"))
+    x, pads = _pad_unequal(inputs[0], a, float("-inf"))
     strides = a.get("strides", [1, 1])
     return functional.max_pool2d(x, a["kernel_shape"], strides, pads, ceil_mode=bool(a.get("ceil_mode")))
 
 
 def _average_pool(inputs: list[Any], a: dict[str, Any]) -> Tensor:
-    x, pads = _pad(inputs[0], a, 0.0)
+    x, pads = _pad_unequal(inputs[0], a, 0.0)
     counted = bool(a.get("count_include_pad")) or x is not inputs[0]
     strides = a.get("strides", [1, 1])
     return functional.avg_pool2d(x, a["kernel_shape"], strides, pads, bool(a.get("ceil_mode")), counted)
@@ -177,7 +207,7 @@ def _average_pool(inputs: list[Any], a: dict[str, Any]) -> Tensor:
 def _reshape(inputs: list[Any], a: dict[str, Any]) -> Tensor:
     x, shape = inputs[0], _ints(inputs[1])
     shape = [x.shape[i] if size == 0 else size for i, size in enumerate(shape)]
-    if shape[0] == 1:  # the batch of the graph as it is written
+    if shape[0] == 1:  # the batch size in the written graph
         shape[0] = x.shape[0]
     return x.reshape(shape)
 

@@ -1,6 +1,6 @@
-"""Corrections of weights that cost nothing at run time: cross-layer equalisation and bias correction.
+"""Correct weights at no cost at run time: cross-layer equalisation and bias correction.
 
-Both from Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction" (2019).
+Both are from Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction" (2019).
 """
 
 from __future__ import annotations
@@ -15,17 +15,24 @@ from onnx import numpy_helper
 from evaluators.quantization.qdq import QuantizationPlan, initializers, with_weights
 from evaluators.quantization.torch_graph import Again, TorchGraph
 
-SCALE_MAX = 64.0  # of a channel, up or down: beyond it a nearly dead channel would decide a layer's range
+SCALE_MAX = 64.0  # maximum factor of a channel, up or down; beyond it a nearly dead channel would set a layer's range
 BATCH = 16
 UNBOUNDED = np.array(6e4, dtype=np.float32)  # above any activation, and still an fp16 number
 
 
 def equalise(plain: Any, rounds: int = 2) -> tuple[Any, int]:
-    """The model with channels of neighbouring convolutions scaled to equal ranges, and how many pairs there are.
+    """Scale the channels of neighbouring convolutions to equal ranges.
 
-    Two convolutions with nothing or a ReLU between them may share a factor per channel: the first's output times
-    1 / s, the second's input times s. A ReLU6 between them is not homogeneous: its bound is lifted, as in the paper,
-    which is a change of function where an activation passes 6. Operators stay where they are.
+    Two convolutions with nothing or a ReLU between them may share a factor per channel: the first's output times 1 / s,
+    the second's input times s. A ReLU6 between them is not homogeneous: its bound is removed, as in the paper, which
+    changes the function where an activation exceeds 6. Operators keep their places.
+
+    Args:
+        plain: Prepared float32 ModelProto.
+        rounds: Number of passes over all pairs.
+
+    Returns:
+        (the scaled model, number of pairs).
     """
     pairs, bounds = _pairs(plain)
     values = {name: value.astype(np.float64) for name, value in initializers(plain).items() if value.dtype.kind == "f"}
@@ -34,7 +41,7 @@ def equalise(plain: Any, rounds: int = 2) -> tuple[Any, int]:
             _equalise(values, first, second)
     touched = {name for pair in pairs for node in pair for name in node.input[1:]}
     model = with_weights(plain, {name: values[name].astype(np.float32) for name in touched})
-    for node in model.graph.node:  # a bound may be shared with a Clip that keeps it
+    for node in model.graph.node:  # another Clip may share the bound and must keep it
         if node.name in bounds:
             node.input[2] = "unbounded"
     if bounds:
@@ -43,7 +50,15 @@ def equalise(plain: Any, rounds: int = 2) -> tuple[Any, int]:
 
 
 def bias_corrected(plan: QuantizationPlan, images: np.ndarray) -> QuantizationPlan:
-    """The plan with each layer's mean error per channel, on `images`, taken out of its bias, from first to last."""
+    """Remove the mean quantization error per channel from the bias of each layer, from first to last.
+
+    Args:
+        plan: Int8 plan.
+        images: Normalised images on which the errors are measured, float32 (N, 3, H, W).
+
+    Returns:
+        The plan with corrected biases.
+    """
     device = torch.device("cpu")
     biases = {
         node.input[2]: value
@@ -60,7 +75,7 @@ def bias_corrected(plan: QuantizationPlan, images: np.ndarray) -> QuantizationPl
     shifts: dict[str, torch.Tensor] = {}
 
     def corrected(node: Any, out: torch.Tensor, again: Again) -> torch.Tensor:
-        # the first batch decides: all images at once, so that a layer sees its predecessors corrected
+        # all images form one batch, so that a layer's inputs are corrected before its own error is measured
         if node.name not in at:
             return out
         shift = true[node.name] - _mean(out)
@@ -77,7 +92,7 @@ def _mean(out: torch.Tensor) -> torch.Tensor:
 
 
 def _means(replay: TorchGraph, images: np.ndarray, wanted: set[str]) -> dict[str, torch.Tensor]:
-    """Mean output per channel, by node."""
+    """Return the mean output per channel, by node."""
     sums: dict[str, torch.Tensor] = {}
 
     def seen(node: Any, out: torch.Tensor, again: Again) -> torch.Tensor:
@@ -92,7 +107,7 @@ def _means(replay: TorchGraph, images: np.ndarray, wanted: set[str]) -> dict[str
 
 
 def _pairs(plain: Any) -> tuple[list[tuple[Any, Any]], set[str]]:
-    """Convolutions that share channels and nothing else, and the names of the Clips between them."""
+    """Return pairs of convolutions that share channels and nothing else, and the names of the Clips between them."""
     nodes = list(plain.graph.node)
     readers = Counter(name for node in nodes for name in node.input) + Counter(o.name for o in plain.graph.output)
     reader = {name: node for node in nodes for name in node.input}

@@ -1,4 +1,4 @@
-"""Accuracy of an exported graph, run by the device's own runtime on prepared images."""
+"""Score an exported graph with the device's own runtime on prepared images."""
 
 from __future__ import annotations
 
@@ -16,11 +16,15 @@ from remote.link.session import Job
 
 
 class PredictsOnDevice(Protocol):
-    """The part of a patient device session that scoring needs."""
+    """Describe the methods of a retrying device session that scoring needs."""
 
-    def put(self, data: bytes | Path) -> str: ...
+    def put(self, data: bytes | Path) -> str:
+        """Send a file to the device and return its SHA-256."""
+        ...
 
-    def predict(self, model: str, data: bytes, shape: tuple[int, ...], job: Job) -> bytes: ...
+    def predict(self, model: str, data: bytes, shape: tuple[int, ...], job: Job) -> bytes:
+        """Return the logits, float32 (N, classes), of images, float32 of `shape`."""
+        ...
 
 
 def score(
@@ -36,10 +40,24 @@ def score(
     answers: Path | None = None,
     metric: str = TOP1,
 ) -> Accuracy:
-    """Return the accuracy of the file `model` on one split, image by image at batch 1, with what was wrong by class.
+    """Return the accuracy of a graph on one split, image by image at batch 1, with its errors by class.
 
-    The classes it gave go to `answers` (.npy). `metric`, one of METRICS, is what the search compares.
-    Raises what the session raises: CandidateError, DeviceError.
+    Args:
+        session: Connected device.
+        model: File in the format of the runtime.
+        dataset: Data set with the candidate's resizing.
+        split: `validation` or `test`.
+        image_px: Side of the input, in pixels.
+        normalisation: Mean and standard deviation by channel of pixels / 255.
+        job: Runtime, threads and precision.
+        epochs: Fidelity to record, in fine-tuning epochs.
+        cache: Folder of decoded images.
+        answers: File (.npy) for the predicted classes; None stores none.
+        metric: Metric that the search compares, one of METRICS.
+
+    Raises:
+        CandidateError: The graph can't be run.
+        DeviceError: The device or the link failed.
     """
     images, labels = arrays(dataset, split, image_px, cache)
     batch = normalise(images, *normalisation)  # (N, 3, image_px, image_px)
@@ -66,12 +84,16 @@ def score(
 
 
 def count_errors(labels: numpy.ndarray, predicted: numpy.ndarray, classes: int) -> tuple[tuple[int, ...], list[Error]]:
-    """Return (images by class, errors) of two integer arrays of shape (N,).
+    """Count the images and the errors of each class.
 
     Args:
-        labels: Right class of each image, 0 to `classes` - 1.
-        predicted: Class given to each image; may lie beyond `classes` where a network has more outputs.
+        labels: True class of each image, 0 to `classes` - 1, integers (N,).
+        predicted: Predicted class of each image, integers (N,); may exceed `classes` - 1 where a network has more
+            outputs.
         classes: Number of classes of the data set.
+
+    Returns:
+        (images by class, errors).
     """
     wrong = numpy.stack([labels, predicted])[:, labels != predicted]  # (2, errors)
     pairs, counts = numpy.unique(wrong, axis=1, return_counts=True)

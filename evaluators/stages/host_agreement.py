@@ -1,4 +1,4 @@
-"""Does the engine on the device answer as the same graph does on the host? Runs in a worker process."""
+"""Predict classes with ONNX Runtime on the host, for comparison with the device; runs in a worker process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,19 @@ def host_classes(
     normalisation: tuple[tuple[float, ...], tuple[float, ...]],
     cache: Path,
 ) -> tuple[np.ndarray, str]:
-    """(int64 classes (N,), who says so): the most probable by ONNX Runtime's CPU provider, image by image."""
+    """Predict the classes of a split's images with ONNX Runtime's CPU provider, image by image.
+
+    Args:
+        graph: ONNX file.
+        dataset: Data set with the candidate's resizing.
+        split: `validation` or `test`.
+        image_px: Side of the input, in pixels.
+        normalisation: Mean and standard deviation by channel of pixels / 255.
+        cache: Folder of decoded images.
+
+    Returns:
+        (most probable classes, int64 (N,); name and version of the host's runtime).
+    """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -1,6 +1,7 @@
-"""The first and cheapest stage: can the candidate be built, exported and run, and how large is it?
+"""Build, export and check a candidate: the first and cheapest stage, which also measures its size.
 
-No training and no device. Weights are random, as latency does not depend on them. Runs in a worker process.
+It needs neither training nor a device. Weights are random, as latency does not depend on them. It runs in a worker
+process.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from torch import nn
 
 from evaluators.export.onnx_export import INPUT, export, opset_of, quiet
 from evaluators.export.operator_support import UnsupportedOperatorError, check
-from evaluators.given import parity as given_parity
-from evaluators.given import size_of, write_plain
+from evaluators.fixed_models import parity as given_parity
+from evaluators.fixed_models import size_of, write_plain
 from evaluators.measurement import Structure
 from evaluators.quantization.precision import to_precision
 from evaluators.rounding_evaluator import AXIS
@@ -28,17 +29,19 @@ from spaces.channel_rounding import granularity
 from spaces.folding import fold_for_export
 from spaces.network import NetworkPlan, build_from_plan, count_macs, head_name
 
-PARITY_MAX_ABS = 1e-4  # of the logits, torch against the exported fp32 graph
-ROUNDING_FACTOR = 10  # or so many times what rounding to float32 does to torch's own logits, if that is more,
-ROUNDING_MAX_ABS = 1e-2  # up to here
+# Largest difference of a logit between torch and the exported fp32 graph: PARITY_MAX_ABS, or, if that is larger,
+# ROUNDING_FACTOR times the error of torch's own logits from float32 rounding, up to ROUNDING_MAX_ABS.
+PARITY_MAX_ABS = 1e-4
+ROUNDING_FACTOR = 10
+ROUNDING_MAX_ABS = 1e-2
 NORM_GAIN = 0.3
 OPSET = 13
-CALIBRATION_IMAGES = 4  # random ones: their range is all that a timing needs
-SETTLING_PIXELS = 2**15  # of noise that batch statistics are taken from: 32 images of 32 px, 8 of 64 px, at least 4
+CALIBRATION_IMAGES = 4  # random images: a timing needs nothing but their range
+SETTLING_PIXELS = 2**15  # of noise for batch statistics: 32 images of 32 px, 8 of 64 px, at least 4
 
 
 class ParityError(UnbuildableError):
-    """An exported graph that does not compute what torch does."""
+    """Raised when an exported graph does not compute the same as torch."""
 
     kind = "parity"
 
@@ -52,9 +55,23 @@ def measure(
     seed: int,
     runtimes: tuple[str, ...] = (),
 ) -> tuple[Structure, Path]:
-    """The structure, and the graph to time: `folder/<graph key>-random.onnx`.
+    """Measure the structure of a candidate and export the graph to time.
 
-    Raises Unbuildable, or its Unsupported or ParityLost, each one line with a `kind`, for a candidate that ends here.
+    Args:
+        candidate: Candidate to build with random weights.
+        classes: Number of classes of the data set.
+        int8: Int8 recipe of the device, if it has int8.
+        folder: Folder of graphs.
+        opset_max: Newest opset that the device reads.
+        seed: Seed of weights and calibration images.
+        runtimes: Runtimes in which the graph must load.
+
+    Returns:
+        The structure, and the graph's path `folder/<graph key>-random.onnx`.
+
+    Raises:
+        UnbuildableError: The candidate can't be evaluated further; one line with a `kind`. It is an
+            UnsupportedOperatorError or a ParityError where one of these is the reason.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -95,7 +112,24 @@ def measure_given(
     seed: int,
     runtimes: tuple[str, ...] = (),
 ) -> tuple[Structure, Path]:
-    """The same of a classifier that is given as ONNX. Raises DataError, too, where its file is not what it was."""
+    """Measure the structure of the user's classifier and export the graph to time.
+
+    Args:
+        candidate: Candidate that stands for the classifier.
+        given: The user's classifier.
+        int8: Int8 recipe of the device, if it has int8.
+        folder: Folder of graphs.
+        opset_max: Newest opset that the device reads.
+        seed: Seed of calibration images.
+        runtimes: Runtimes in which the graph must load.
+
+    Returns:
+        The structure, and the graph's path `folder/<graph key>-random.onnx`.
+
+    Raises:
+        UnbuildableError: As `measure` does.
+        DataError: The classifier's file has changed.
+    """
     path = folder / f"{candidate.graph_key()}-random.onnx"
     with tempfile.TemporaryDirectory() as scratch:
         fp32 = Path(scratch) / "fp32.onnx"
@@ -115,12 +149,19 @@ def measure_given(
 
 
 def random_net(candidate: Candidate, classes: int) -> nn.Module:
-    """The candidate's compressed network, untrained, in eval mode. Raises Unbuildable.
+    """Build the candidate's compressed network, untrained, in eval mode.
 
-    Batch statistics are set from a batch of noise and the classifier is scaled to give logits of unit spread. With
-    the initial ones activations grow with depth beyond what fp16 holds, or shrink to denormals, which are slow:
-    either would make a timing of random weights a lie. Gains below 1 keep gates and swishes where they are smooth,
-    as a random net is chaotic: it blows rounding up a thousandfold on the way to the logits.
+    Batch statistics are set from a batch of noise, and the classifier is scaled to give logits of unit spread. With the
+    initial statistics, activations grow with depth beyond what fp16 holds, or shrink to denormals, which are slow:
+    either would make the timing of random weights invalid. Gains below 1 keep gates and swishes where they are smooth,
+    as a random network is chaotic: it amplifies rounding errors a thousandfold on the way to the logits.
+
+    Args:
+        candidate: Candidate to build.
+        classes: Number of classes of the data set.
+
+    Raises:
+        UnbuildableError: The network can't be built or run.
     """
     px = candidate.image_px
     plan = NetworkPlan(
@@ -135,7 +176,7 @@ def random_net(candidate: Candidate, classes: int) -> nn.Module:
     norms = [layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)]
     momenta = [layer.momentum for layer in norms]
     for layer in norms:
-        layer.train().momentum = 1.0  # the batch's own statistics, nothing of the initial ones
+        layer.train().momentum = 1.0  # use the batch's own statistics only, not the initial ones
         nn.init.constant_(layer.weight, NORM_GAIN)
     try:
         with torch.no_grad():
@@ -150,7 +191,14 @@ def random_net(candidate: Candidate, classes: int) -> nn.Module:
 
 
 def parity(net: nn.Module, onnx_path: Path, image_px: int, seed: int = 0) -> float:
-    """Largest difference of a logit between `net` (in eval mode) and the graph, for one image of noise."""
+    """Return the largest difference of a logit between a network and its graph, for one image of noise.
+
+    Args:
+        net: Network in eval mode.
+        onnx_path: Exported graph.
+        image_px: Side of the input, in pixels.
+        seed: Seed of the noise.
+    """
     image = _noise(1, image_px, seed)
     with torch.no_grad():
         expected = net(torch.from_numpy(image)).numpy()
@@ -158,9 +206,14 @@ def parity(net: nn.Module, onnx_path: Path, image_px: int, seed: int = 0) -> flo
 
 
 def rounding(net: nn.Module, image_px: int, seed: int = 0) -> float:
-    """Largest difference of a logit between `net` and itself in double precision, for the image `parity` takes.
+    """Return the largest difference of a logit between `net` and itself in double precision, for the image of `parity`.
 
-    Over a hundred random layers it passes 1e-4, and no other float32 program comes nearer than that.
+    Over a hundred random layers it exceeds 1e-4, and no other float32 program can be closer than that.
+
+    Args:
+        net: Network in eval mode.
+        image_px: Side of the input, in pixels.
+        seed: Seed of the noise.
     """
     image = torch.from_numpy(_noise(1, image_px, seed))
     with torch.no_grad():
@@ -168,7 +221,15 @@ def rounding(net: nn.Module, image_px: int, seed: int = 0) -> float:
 
 
 def run(onnx_path: Path, image: np.ndarray) -> np.ndarray:
-    """(1, 3, H, W) -> (1, classes) by ONNX Runtime on this machine, with its default optimizations."""
+    """Run a graph with ONNX Runtime on this machine, with its default optimizations.
+
+    Args:
+        onnx_path: Graph.
+        image: Input, float32 (1, 3, H, W).
+
+    Returns:
+        Logits, (1, classes).
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
@@ -179,7 +240,7 @@ def run(onnx_path: Path, image: np.ndarray) -> np.ndarray:
 def _export(net: nn.Module, candidate: Candidate, path: Path, opset: int) -> str:
     try:
         return export(net, candidate.image_px, path, opset)
-    except Exception as error:  # exporters raise whatever an operator they lack makes them stumble over
+    except Exception as error:  # exporters raise arbitrary errors for operators that they lack
         reason = " ".join(str(error).split())[:200]
         raise UnsupportedOperatorError(
             f"{candidate.describe()}: can't be exported at opset {opset}: {reason}"

@@ -1,4 +1,4 @@
-"""From a trained network to the graph that is scored and timed. Runs in a worker process, which has torch."""
+"""Export a trained network to the graph that is scored and timed; runs in a worker process, which has torch."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from evaluators.data.loading import arrays, calibration_images
 from evaluators.data.preprocessing import normalise
 from evaluators.export.onnx_export import export, save
 from evaluators.export.operator_support import check
-from evaluators.given import write_plain
+from evaluators.fixed_models import write_plain
 from evaluators.measurement import LadderStep
 from evaluators.quantization.host_scoring import EvaluationSet
 from evaluators.quantization.ladder import climb
 from evaluators.quantization.precision import layout, to_precision
+from evaluators.quantization.qat import tune
 from evaluators.quantization.qdq import QuantizationPlan, prepare
 from evaluators.training.batches import BatchSource
 from evaluators.training.jobs import ExportedGraph, GraphJob, beside
@@ -31,7 +32,15 @@ from spaces.folding import fold_for_export
 
 
 def make_graph(job: GraphJob) -> ExportedGraph:
-    """The exported file, and beside it what it took as JSON. Raises what export and conversion raise, Unsupported."""
+    """Export a network at the candidate's precision, and describe in a JSON file beside it how it was made.
+
+    Args:
+        job: Request.
+
+    Raises:
+        UnsupportedOperatorError: The graph is beyond the device's operator support. Export and conversion raise further
+            errors of their own.
+    """
     unfolded = ""
     if not job.plain.exists():
         with replace_file(job.plain) as part:
@@ -60,7 +69,7 @@ def _make(job: GraphJob, part: Path, unfolded: str) -> ExportedGraph:
 
 
 def _calibration(job: GraphJob) -> np.ndarray:
-    """Normalised float32 (N, 3, image_px, image_px), the classes in equal parts."""
+    """Return normalised calibration images, float32 (N, 3, image_px, image_px), the classes in equal parts."""
     images, _ = arrays(job.dataset, TRAIN, job.candidate.image_px, job.cache)
     chosen = calibration_images(job.dataset, job.calibration_images, job.recipe.seed)
     return normalise(images[chosen], *_normalisation(job))
@@ -73,7 +82,7 @@ def _normalisation(job: GraphJob) -> tuple[tuple[float, ...], tuple[float, ...]]
 
 
 def _climb_ladder(job: GraphJob, part: Path) -> tuple[LadderStep, ...]:
-    """What the int8 graph now in `part` took."""
+    """Write the int8 graph to `part` and return the steps of its ladder."""
     if job.int8 is None:
         raise ValueError("int8 needs a recipe: the device has none")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -84,7 +93,7 @@ def _climb_ladder(job: GraphJob, part: Path) -> tuple[LadderStep, ...]:
 
     end_s = time.monotonic() + job.seconds_max
 
-    def tune(plan: QuantizationPlan) -> QuantizationPlan:
+    def tune_plan(plan: QuantizationPlan) -> QuantizationPlan:
         images, labels = arrays(job.dataset, TRAIN, job.candidate.image_px, job.cache)
         feed = BatchSource(images, labels, normalisation, job.recipe)
         deadline, steps = Deadline(time.monotonic(), end_s - time.monotonic()), job.ladder.qat_epochs * len(feed)
@@ -99,7 +108,7 @@ def _climb_ladder(job: GraphJob, part: Path) -> tuple[LadderStep, ...]:
         exam=_exam(job),
         calibration=_calibration(job),
         ladder=job.ladder,
-        tune=tune,
+        tune=tune_plan,
         second=lambda: _second(job),
         is_late=is_late,
     )
@@ -108,13 +117,13 @@ def _climb_ladder(job: GraphJob, part: Path) -> tuple[LadderStep, ...]:
 
 
 def _exam(job: GraphJob) -> EvaluationSet:
-    """The validation images that rungs are compared on: all, or the same share of them every time."""
+    """Return the validation images on which steps are compared: all, or the same share of them every time."""
     count = len(job.dataset.splits[VALIDATION].labels)
     return _of(job, VALIDATION, np.random.default_rng([job.recipe.seed, 3]).permutation(count)[: job.ladder.images])
 
 
 def _second(job: GraphJob) -> EvaluationSet:
-    """Training images that none of the graph's ranges come from."""
+    """Return training images that were not used for calibration."""
     used = calibration_images(job.dataset, job.calibration_images, job.recipe.seed)
     others = np.setdiff1d(np.arange(len(job.dataset.splits[TRAIN].labels)), used)
     return _of(job, TRAIN, np.random.default_rng([job.recipe.seed, 4]).permutation(others)[: job.ladder.second])

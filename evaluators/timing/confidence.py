@@ -1,4 +1,4 @@
-"""Confidence intervals of quantiles, by order statistics: no shape of the distribution is assumed."""
+"""Compute confidence intervals of quantiles from order statistics, without assuming the shape of the distribution."""
 
 from __future__ import annotations
 
@@ -14,17 +14,26 @@ CONFIDENCE = 0.95
 
 
 def samples_needed(percentile: float, confidence: float = CONFIDENCE) -> int:
-    """How many samples an upper bound of this percentile needs: with fewer, even the maximum is no bound.
+    """Return the number of samples that an upper bound of a percentile needs; with fewer, even the maximum is no bound.
 
     p50: 6, p90: 36, p95: 72, p99: 368 (two-sided, 95 %).
+
+    Args:
+        percentile: Percentile, above 0 and below 100.
+        confidence: Two-sided confidence, 0..1.
     """
     return math.ceil(math.log((1 - confidence) / 2) / math.log(percentile / 100))
 
 
 def quantile_interval(samples: Sequence[float], percentile: float, confidence: float = CONFIDENCE) -> Interval:
-    """The percentile with its confidence interval; `high` is infinite where the samples are too few for one.
+    """Return a percentile with its confidence interval; `high` is infinite where the samples are too few for a bound.
 
     Conover, Practical Nonparametric Statistics, 3rd ed., section 3.2, as in `scipy.stats.quantile_test`.
+
+    Args:
+        samples: Measured values, in any order.
+        percentile: Percentile, 0..100.
+        confidence: Two-sided confidence, 0..1.
     """
     values = numpy.asarray(samples, dtype=float)
     bounds = quantile_test(values, p=percentile / 100).confidence_interval(confidence)
@@ -35,14 +44,19 @@ def quantile_interval(samples: Sequence[float], percentile: float, confidence: f
 
 
 def scale_interval(interval: Interval, factor: float) -> Interval:
-    """The interval of a quantity `factor` times as large."""
+    """Return an interval for a quantity `factor` times as large.
+
+    Args:
+        interval: Estimate with its bounds.
+        factor: Positive number.
+    """
     return Interval(interval.value * factor, interval.low * factor, interval.high * factor)
 
 
 def pool_medians(groups: Sequence[Sequence[float]]) -> Interval:
-    """The median over all groups, its interval widened to cover every group's own median.
+    """Return the median over all groups, its interval widened to cover the median of every group.
 
-    Samples of one process are alike, so pooling them as if independent would promise too much.
+    Samples of one process are correlated, so an interval that treats all of them as independent would be too narrow.
     """
     pooled = quantile_interval([value for group in groups for value in group], 50)
     medians = [float(numpy.median(group)) for group in groups]

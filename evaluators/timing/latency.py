@@ -1,4 +1,4 @@
-"""Timing one graph on one device: blocks in fresh processes, repeated while disturbed, until sure enough."""
+"""Time one graph on one device: blocks in fresh processes, repeated while disturbed, until the interval is narrow."""
 
 from __future__ import annotations
 
@@ -18,49 +18,77 @@ from remote.device import ON_GPU
 from remote.link.reply_parsing import parse_sensors
 from remote.link.session import Job
 
-OTHER_LOAD, UNSTEADY = "other load", "unsteady"  # how a block's disturbance begins
+OTHER_LOAD, UNSTEADY = "other load", "unsteady"  # prefixes of `Block.disturbed`
 
 
 class TimesOnDevice(Protocol):
-    """The part of a device session that timing needs."""
+    """Describe the methods of a device session that timing needs."""
 
-    def time_block(self, model: str, reference: str, job: Job, pairs: int, seconds_max: float) -> dict[str, Any]: ...
+    def time_block(self, model: str, reference: str, job: Job, pairs: int, seconds_max: float) -> dict[str, Any]:
+        """Time two models in turn in a fresh process, and return the fields of a Block."""
+        ...
 
-    def state(self) -> dict[str, Any]: ...
+    def state(self) -> dict[str, Any]:
+        """Return the sensor values of the device."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class TimingRules:
-    """When a block is disturbed and when there are enough. Defaults from measured noise on shared machines."""
+    """Define when a block counts as disturbed and when the blocks suffice. Defaults come from noise on shared machines.
+
+    Attributes:
+        pairs: Pairs of candidate and reference runs in a block.
+        blocks_min: Minimum number of blocks; processes differ by more than samples within one do.
+        blocks_max: Maximum number of blocks.
+        repeats_max: Maximum number of disturbed blocks that are repeated.
+        block_seconds_max: Time limit of a block, in s.
+        narrow: Relative half width at which the interval of the percentile is narrow enough.
+        wall_over_cpu_max: Ratio of wall to CPU time above which the process waited for a core.
+        foreign_cores_max: Cores that other processes may keep busy; they cost cache, memory and clock, if not time.
+        ratio_spread_max: Maximum distance between the quartiles of the pair ratios, relative to their median.
+        reference_drift_max: Maximum relative slowdown of the reference against the calm device.
+        repeat_seconds_max: Time in s after which no further block of one latency measurement is repeated.
+    """
 
     pairs: int = 40
-    blocks_min: int = 2  # processes differ by more than samples within one do
+    blocks_min: int = 2
     blocks_max: int = 8
     repeats_max: int = 3
     block_seconds_max: float = 20.0
-    narrow: float = 0.05  # relative half width at which the percentile's interval is narrow enough
-    wall_over_cpu_max: float = 1.3  # above it the process waited for a core
-    foreign_cores_max: float = 0.5  # busy with others' work: they take cache, memory and clock, if no time
-    ratio_spread_max: float = 0.10  # quartiles of the pair ratios, relative to their median
-    reference_drift_max: float = 0.15  # of the reference against the calm device
-    repeat_seconds_max: float = math.inf  # after which a look has no further block repeated
+    narrow: float = 0.05
+    wall_over_cpu_max: float = 1.3
+    foreign_cores_max: float = 0.5
+    ratio_spread_max: float = 0.10
+    reference_drift_max: float = 0.15
+    repeat_seconds_max: float = math.inf
 
 
 @dataclass(frozen=True, kw_only=True)
 class TimingTarget:
-    """What is timed, and how."""
+    """Describe a graph to time and how to time it.
+
+    Attributes:
+        model_sha256: SHA-256 of the graph.
+        reference_sha256: SHA-256 of the reference model.
+        job: Runtime, threads and precision.
+        runtime_version: Version of the runtime.
+        percentile: Percentile to report, 0..100.
+        reference_ms: Median wall time of the reference on the calm device, in ms.
+        simulated: Whether the device is simulated.
+    """
 
     model_sha256: str
     reference_sha256: str
     job: Job
     runtime_version: str
     percentile: float
-    reference_ms: float  # wall median of the reference on the calm device
+    reference_ms: float
     simulated: bool = False
 
     @property
     def by_cpu_time(self) -> bool:
-        """True where CPU time stands for latency: one thread, and no GPU that it waits for."""
+        """Return True where CPU time stands for latency: with one thread, and no GPU that the thread waits for."""
         return self.job.threads == 1 and self.job.runtime not in ON_GPU
 
 
@@ -75,16 +103,16 @@ def time_model(
 ) -> Latency:
     """Return the latency of one graph.
 
-    Blocks are added until the percentile has a confidence bound, that is narrow or on one side of the limit.
+    Blocks are added until the percentile has a confidence interval that is narrow or lies on one side of the limit.
 
     Args:
-        session: The device.
-        target: What is timed.
-        rules: When a block is disturbed and when there are enough.
-        limit_ms: The budget; timing stops at once when the graph is surely above it.
-        blocks_min: Blocks to take at least, by the rules if None.
-        keep: Given every block, raw.
-        clock: Tells seconds.
+        session: Connected device.
+        target: Graph to time.
+        rules: Limits for disturbed blocks and for the number of blocks.
+        limit_ms: Budget in ms; timing stops at once when the graph is surely above it.
+        blocks_min: Minimum number of blocks; None takes that of the rules.
+        keep: Called with every raw block.
+        clock: Returns seconds.
 
     Raises:
         CandidateError: The graph can't be run.
@@ -96,7 +124,7 @@ def time_model(
         block = time_block(session, target, rules)
         keep(block)
         if limit_ms is not None and min(samples_ms(block, target)) > limit_ms:
-            blocks.append(block)  # other load only ever adds time: not even its fastest run keeps the limit
+            blocks.append(block)  # other load only adds time: even the fastest run exceeds the limit
             break
         in_time = clock() - began_s < rules.repeat_seconds_max
         if block.disturbed and repeated < rules.repeats_max and in_time:
@@ -109,7 +137,16 @@ def time_model(
 
 
 def time_block(session: TimesOnDevice, target: TimingTarget, rules: TimingRules) -> Block:
-    """One block, judged: `disturbed` says why it is not to be trusted."""
+    """Time one block and judge it.
+
+    Args:
+        session: Connected device.
+        target: Graph to time.
+        rules: Limits for disturbed blocks.
+
+    Returns:
+        The block; its `disturbed` gives the reason if it is not trustworthy.
+    """
     before = session.state()
     raw = session.time_block(
         target.model_sha256,
@@ -128,9 +165,14 @@ def time_block(session: TimesOnDevice, target: TimingTarget, rules: TimingRules)
 
 
 def foreign_cores(before: dict[str, Any], after: dict[str, Any], threads: int) -> float | None:
-    """Cores of the device busy with others' work between two of its states; None where it does not say.
+    """Return the number of cores that other processes kept busy between two states; None if the device reports none.
 
     A block itself keeps `threads` cores busy from beginning to end.
+
+    Args:
+        before: Sensor values before the block.
+        after: Sensor values after the block.
+        threads: Threads of the block.
     """
     names, before, after = ("cpu_busy_s", "at_s"), parse_sensors(before), parse_sensors(after)
     if any(name not in state for state in (before, after) for name in names):
@@ -140,9 +182,15 @@ def foreign_cores(before: dict[str, Any], after: dict[str, Any], threads: int) -
 
 
 def disturbance(block: Block, target: TimingTarget, rules: TimingRules) -> str:
-    """Why a block is not to be trusted, one line; empty if it is."""
+    """Return one line that says why a block is not trustworthy; empty if it is.
+
+    Args:
+        block: Block to judge.
+        target: Graph that was timed.
+        rules: Limits for disturbed blocks.
+    """
     wall, cpu = sum(block.reference_wall_ms), sum(block.reference_cpu_ms)
-    if target.by_cpu_time:  # at more threads CPU time adds up and says nothing of waiting
+    if target.by_cpu_time:  # with more threads CPU time adds up and does not show waiting
         wall, cpu = wall + sum(block.wall_ms), cpu + sum(block.cpu_ms)
     if target.job.runtime not in ON_GPU and wall > rules.wall_over_cpu_max * cpu:
         return f"{OTHER_LOAD}: runs took {wall / cpu:.2f}x the CPU time they had"
@@ -150,23 +198,32 @@ def disturbance(block: Block, target: TimingTarget, rules: TimingRules) -> str:
     if (high - low) / middle > rules.ratio_spread_max:
         return f"{UNSTEADY}: quartiles of the pair ratio {100 * (high - low) / middle:.0f} % apart"
     drift = median(block.reference_wall_ms) / target.reference_ms
-    if drift - 1 > rules.reference_drift_max:  # a device that is faster than it was is calm
+    if drift - 1 > rules.reference_drift_max:  # a device that has become faster is calm
         return f"drift: the reference took {drift:.2f}x its calm time"
     return ""
 
 
 def samples_ms(block: Block, target: TimingTarget) -> Sequence[float]:
-    """Return what a block says of latency in ms: wall time.
+    """Return the latency samples of a block in ms: wall times.
 
-    Where other load kept the runs waiting for a core it is the CPU time they had, if that stands for latency: what a
-    run waits for is no property of the candidate. The block stays marked as disturbed.
+    Where other load kept the runs waiting for a core, their CPU times are returned if those stand for latency: waiting
+    is no property of the candidate. The block remains marked as disturbed.
+
+    Args:
+        block: One block.
+        target: Graph that was timed.
     """
     waited = block.disturbed.startswith((OTHER_LOAD, UNSTEADY)) and target.by_cpu_time
     return block.cpu_ms if waited else block.wall_ms
 
 
 def pair_ratios(block: Block, target: TimingTarget) -> list[float]:
-    """Candidate over reference, pair by pair: by GPU events, in CPU time where it stands for latency, else wall."""
+    """Return candidate over reference for each pair: by GPU events, by CPU time where it stands for latency, else wall.
+
+    Args:
+        block: One block.
+        target: Graph that was timed.
+    """
     if block.gpu_ms:
         ours, theirs = block.gpu_ms, block.reference_gpu_ms
     elif target.by_cpu_time:
@@ -177,7 +234,13 @@ def pair_ratios(block: Block, target: TimingTarget) -> list[float]:
 
 
 def reduce_blocks(blocks: Sequence[Block], target: TimingTarget, repeated: int) -> Latency:
-    """The numbers of all blocks together."""
+    """Reduce blocks to one latency.
+
+    Args:
+        blocks: At least one block.
+        target: Graph that was timed.
+        repeated: Number of blocks that were timed again because they were disturbed.
+    """
     ratio = pool_medians([pair_ratios(block, target) for block in blocks])
     taken = [samples_ms(block, target) for block in blocks]
     wall = [value for samples in taken for value in samples]
@@ -212,9 +275,19 @@ def calibrate(
     rules: TimingRules,
     keep: Callable[[Block], None] = lambda block: None,
 ) -> tuple[float, str]:
-    """Return the wall median in ms of the reference on the calm device, and why it may not have been calm.
+    """Measure the reference on the calm device.
 
-    The calmest of several blocks: other load only ever adds time. `keep` is given every block, raw.
+    The fastest of several blocks counts, because other load only adds time.
+
+    Args:
+        session: Connected device.
+        reference_sha256: SHA-256 of the reference model.
+        job: Runtime, threads and precision.
+        rules: Limits for disturbed blocks.
+        keep: Called with every raw block.
+
+    Returns:
+        (median wall time of the reference in ms, reason why the device may not have been calm or "").
     """
     target = TimingTarget(
         model_sha256=reference_sha256,

@@ -1,4 +1,4 @@
-"""What several timings of one candidate say together."""
+"""Combine several timings of one candidate into one latency."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from dataclasses import replace
 from evaluators.measurement import Failure, Latency
 from evaluators.timing.confidence import scale_interval
 
-AGREE = 1.2  # two timings whose ranks differ by less are one; the factor is what a busy device may add
+AGREE = 1.2  # ratio of ranks up to which two timings agree; a busy device may add as much
 
 
 def pool(looks: Sequence[Latency | Failure]) -> Latency | Failure:
-    """Return the timing to go by.
+    """Return the timing that represents several of the same candidate.
 
-    Ranks, which rest on pairs timed side by side, tell which timings agree. Of the largest group that does, and of two
-    as large the one with the newest, the newest undisturbed timing counts. If all of it were disturbed, the one that
-    was disturbed least does, since other load only ever adds time; where another timing was calm, what a calm run's
-    percentile is to its rank is known from that.
+    Timings agree if their ranks do, since ranks rest on pairs timed side by side. Of the largest group that agrees (of
+    two equally large groups, the one with the newest timing), the newest undisturbed timing counts. If all timings of
+    the group were disturbed, the least disturbed one counts, since other load only adds time; where a timing outside
+    the group was calm, it gives the ratio of a calm run's percentile to its rank.
 
     Args:
-        looks: The timings of one candidate on one device, the oldest first; at least one.
+        looks: Timings of one candidate on one device, oldest first; at least one.
     """
     timed = [look for look in looks if isinstance(look, Latency)]
     if len(timed) < len(looks):
@@ -40,16 +40,26 @@ def pool(looks: Sequence[Latency | Failure]) -> Latency | Failure:
 
 
 def agree(one: Latency, other: Latency) -> bool:
-    """Return True if the ranks of two timings are the same but for what a busy device may add."""
+    """Return True if the ranks of two timings differ by no more than a busy device may add.
+
+    Args:
+        one: A timing of a candidate.
+        other: Another timing of it, on the same device.
+    """
     return agree_ms(one.rank_ms.value, other.rank_ms.value)
 
 
 def agree_ms(one_ms: float, other_ms: float) -> bool:
-    """Return True if two times are the same but for what a busy device may add."""
+    """Return True if two latencies differ by no more than a busy device may add.
+
+    Args:
+        one_ms: Positive latency in ms.
+        other_ms: Positive latency in ms.
+    """
     return max(one_ms, other_ms) <= AGREE * min(one_ms, other_ms)
 
 
 def _with_failures(looks: Sequence[Latency | Failure]) -> Latency | Failure:
-    """Return the middle one of the newest three, a failure being slower than any timing."""
+    """Return the middle one of the newest three timings, where a failure counts as slower than any latency."""
     last = list(looks[-3:])
     return sorted(last, key=lambda look: look.rank_ms.value if isinstance(look, Latency) else math.inf)[len(last) // 2]

@@ -1,4 +1,4 @@
-"""A fixed small model that is timed beside every candidate: it says how fast the device is just now."""
+"""Build a fixed small model that is timed beside every candidate to measure the current pace of the device."""
 
 from __future__ import annotations
 
@@ -21,9 +21,12 @@ REINSTALL = "install a build of it that is made for this processor and system, w
 
 
 def reference_model() -> bytes:
-    """A serialized ONNX model, the same bytes every time: six 3x3 convolutions with ReLU, 128 px, 68 M MACs.
+    """Build the reference model, always with the same bytes: six 3x3 convolutions with ReLU, 128 px, 68 M MACs.
 
-    Plain operators of opset 13, so that every runtime and every board builds it the same way.
+    It has plain operators of opset 13 only, so that every runtime and every board builds it the same way.
+
+    Returns:
+        The serialized ONNX model.
     """
     rng = numpy.random.default_rng(0)
     nodes, weights, name = [], [], "image"
@@ -59,13 +62,13 @@ def reference_model() -> bytes:
 
 
 def no_reference(device: str, runtime: str, facts: Facts, error: CandidateError) -> str:
-    """Return one line for a device that can't run the reference model in a runtime: without it nothing is timed.
+    """Return an error line for a device that can't run the reference model, without which nothing can be timed.
 
     Args:
-        device: Its name.
-        runtime: The one that was tried.
-        facts: What the device says of itself.
-        error: What became of the model.
+        device: Name of the device.
+        runtime: Runtime in which the model failed.
+        facts: Properties that the device reports.
+        error: Failure of the model.
     """
     advice = ADVICE.get(error.kind, REINSTALL).replace("NAME", device)
     others = [name for name in sorted(facts.runtimes) if name != runtime]

@@ -1,4 +1,4 @@
-"""The reference model's time on the calm device, by which every other is ranked, and its moves."""
+"""Track the reference model's time on the calm device, which scales the rank of every candidate."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from statistics import median
 
 from evaluators.measurement import Block
 
-SAME = 0.1  # of each other, that the newest times may differ by where the device has changed for good
-FASTER, SLOWER = 3, 6  # blocks in a row that show it: other load can make a device slower, nothing makes it faster
+SAME = 0.1  # relative spread of the newest times up to which they show a lasting change of the device
+FASTER, SLOWER = 3, 6  # consecutive blocks that prove a change: load makes a device slower, nothing makes it faster
 
 
 class ReferencePace:
-    """Milliseconds of the reference model in each runtime, calibrated again when the device has changed for good.
+    """Hold the milliseconds of the reference model by runtime, recalibrated after a lasting change of the device.
 
-    A device that was busy, hot or throttled while the reference was first timed is faster ever after; one that heats up
-    stays slower. Ratios to the reference hold all the while, so that a rank is only given in other milliseconds.
+    A device that was busy, hot or throttled when the reference was first timed stays faster afterwards; one that heats
+    up stays slower. Ratios to the reference hold throughout, so only the scale of a rank changes.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class ReferencePace:
         Args:
             reference_ms: Milliseconds by runtime.
             drift_max: Share by which the reference may differ from its calm time.
-            on_move: Called with runtime, old and new milliseconds when the yardstick has moved.
+            on_move: Called with the runtime, the old and the new milliseconds after a recalibration.
         """
         self._reference_ms, self._drift_max, self._on_move = dict(reference_ms), drift_max, on_move
         self._recent: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=SLOWER))
@@ -37,7 +37,12 @@ class ReferencePace:
         return self._reference_ms[runtime]
 
     def watch(self, runtime: str, block: Block) -> None:
-        """Take note of a block; move if the newest ones agree that the device is another now."""
+        """Record a block, and recalibrate if the newest blocks agree that the device has changed.
+
+        Args:
+            runtime: Runtime in which the block was timed.
+            block: Timed block; a disturbed one counts only if drift is the disturbance.
+        """
         if block.disturbed and not block.disturbed.startswith("drift"):
             return
         recent, known = self._recent[runtime], self._reference_ms[runtime]

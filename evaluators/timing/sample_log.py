@@ -1,4 +1,4 @@
-"""Every latency sample as it was taken, in a gzip file that a kill or a full disk can't make unreadable."""
+"""Store every latency sample in a gzip file that stays readable after a kill or on a full disk."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any
 from remote.files import append, write_file
 
 SAMPLES = "samples.jsonl.gz"
-MAGIC = b"\x1f\x8b\x08"  # what a gzip member begins with
-PIECE = 1 << 16  # bytes that are unpacked at once
+MAGIC = b"\x1f\x8b\x08"  # first bytes of a gzip member
+PIECE = 1 << 16  # bytes that are decompressed at once
 
 
 class SampleLog:
-    """Lines of JSON, each a gzip member of its own: `pandas.read_json(path, lines=True)` reads them all.
+    """Store lines of JSON, each in its own gzip member; `pandas.read_json(path, lines=True)` reads them all.
 
-    A member that a kill cut short would make all after it unreadable, so it is dropped when the file is opened.
+    A member that a kill truncated would make all later ones unreadable, so opening the file drops it.
 
     Args:
-        path: Where they are, or will be.
+        path: File of the samples; it need not exist.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,7 +37,7 @@ class SampleLog:
         """Append a line.
 
         Raises:
-            HostError: There is no room; nothing is left of the line.
+            HostError: The disk is full; no part of the line remains.
         """
         packed = gzip.compress((json.dumps(line, default=dict) + "\n").encode(), mtime=0)
         with self._path.open("ab", buffering=0) as file:
@@ -45,7 +45,7 @@ class SampleLog:
 
 
 def whole_members(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yield begin and end of every whole member of a gzip file, whatever lies between them."""
+    """Yield begin and end of every complete member of a gzip file, whatever bytes lie between them."""
     at = 0
     while at >= 0:
         end = _end(data, at)
@@ -55,7 +55,7 @@ def whole_members(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _end(data: bytes, begin: int) -> int | None:
-    """Return where the member that begins there ends; None where none does, or it is cut short or damaged."""
+    """Return the end of the member that begins there; None if there is none, or it is truncated or damaged."""
     reader, at = zlib.decompressobj(zlib.MAX_WBITS | 16), begin
     while not reader.eof and at < len(data):
         piece = data[at : at + PIECE]

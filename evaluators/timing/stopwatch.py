@@ -1,4 +1,4 @@
-"""Where the wall time of a run goes."""
+"""Measure the wall time of a run by kind of work."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class Stopwatch:
-    """Seconds by kind of work: structure, timing, training, scoring. Kinds never nest."""
+    """Sum seconds by kind of work: structure, timing, training, scoring. Kinds never nest."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
@@ -16,7 +16,7 @@ class Stopwatch:
 
     @contextmanager
     def __call__(self, kind: str) -> Iterator[None]:
-        """Count what runs inside as `kind`."""
+        """Context manager that counts the time spent inside as `kind`."""
         began = time.monotonic()
         try:
             yield
@@ -24,11 +24,11 @@ class Stopwatch:
             self.spent_s[kind] = self.spent_s.get(kind, 0.0) + time.monotonic() - began
 
     def wall_s(self) -> float:
-        """Seconds since this stopwatch was made."""
+        """Return the seconds since this stopwatch was created."""
         return time.monotonic() - self._started
 
     def lap(self) -> dict[str, float]:
-        """Seconds by kind since the last lap."""
+        """Return the seconds by kind since the last lap."""
         spent = dict(self.spent_s)
         self.spent_s.clear()
         return spent

@@ -1,4 +1,4 @@
-"""Heat, power and clocks while something was timed: whether the device was itself, and waiting until it is again."""
+"""Detect throttling while a model was timed, and wait until the device has cooled down."""
 
 from __future__ import annotations
 
@@ -6,24 +6,29 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-CLOCK_SHARE_MIN = 0.97  # of the highest clock allowed, below which a locked clock does not fall by itself
-WARMER_C_MAX = 10.0  # within one block; more, and its end ran on another device than its beginning
+CLOCK_SHARE_MIN = 0.97  # share of the highest allowed clock; a locked clock does not fall below it by itself
+WARMER_C_MAX = 10.0  # warming within one block; more than that makes its beginning and end incomparable
 COOL_WITHIN_C = 3.0
 COOL_S_MAX = 180.0
-RASPBERRY = {0: "under-voltage", 1: "clock capped", 2: "throttled", 3: "soft temperature limit"}  # bit + 16: since
+RASPBERRY = {0: "under-voltage", 1: "clock capped", 2: "throttled", 3: "soft temperature limit"}  # bit + 16: since boot
 
 
 class ShowsDeviceState(Protocol):
-    """The part of a device session that waiting needs."""
+    """Describe the method of a device session that waiting needs."""
 
-    def state(self) -> dict[str, Any]: ...
+    def state(self) -> dict[str, Any]:
+        """Return the sensor values of the device."""
+        ...
 
 
 def describe_throttling(during: Mapping[str, float]) -> str:
-    """Why the device was held back while it was timed, one line; empty if it was not, or does not show it.
+    """Return one line that says how the device was throttled during a timing; empty if no throttling was reported.
 
-    A clock is judged only where it should not move: a GPU's, and a CPU's that counts no throttling of its own (on
-    x86, where turbo comes and goes, the counters tell).
+    A clock is checked only where it should be constant: a GPU's, and a CPU's without a throttling counter (on x86,
+    where turbo varies the clock, the counters are used).
+
+    Args:
+        during: Sensor values of the timing, by name.
     """
     for name in ("gpu_mhz", *([] if "throttle_count" in during else ["cpu_mhz"])):
         low, limit = during.get(f"{name}_min"), during.get(f"{name}_limit")
@@ -47,7 +52,13 @@ def describe_throttling(during: Mapping[str, float]) -> str:
 
 
 def cool_down(session: ShowsDeviceState, calm_c: float | None, sleep: Callable[[float], None] = time.sleep) -> None:
-    """Waits, three minutes at most, until the device is within 3 C of `calm_c`."""
+    """Wait, three minutes at most, until the device is within 3 C of its calm temperature.
+
+    Args:
+        session: Connected device.
+        calm_c: Temperature in C before the timing; None does not wait.
+        sleep: Called with seconds.
+    """
     waited_s = 0.0
     while calm_c is not None and waited_s < COOL_S_MAX:
         now_c = hottest_c(session.state())
@@ -58,7 +69,7 @@ def cool_down(session: ShowsDeviceState, calm_c: float | None, sleep: Callable[[
 
 
 def hottest_c(state: Mapping[str, Any]) -> float | None:
-    """The highest temperature a device shows, None if it shows none."""
+    """Return the highest temperature that a device reports in C; None if it reports none."""
     zones = state.get("temperature_c")
     shown = [value for value in zones.values() if isinstance(value, int | float)] if isinstance(zones, dict) else []
     return max(shown, default=None)

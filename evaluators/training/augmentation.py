@@ -1,4 +1,4 @@
-"""How training images are varied: switches, presets of them, and the views that a teacher's logits are kept for."""
+"""Define the augmentation of training images: switches, their presets, and the views with stored teacher logits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SWITCHES = {
     "rotate": "by quarter turns",
     "brightness": "darker and brighter",
 }
-# None that makes another picture of a class is on by itself: text, arrows and one-sided parts have a left and a right.
+# No switch is on by default that could change the class: text, arrows and one-sided parts have a left and a right.
 PRESETS = {
     "default": ("shift",),
     "photo": ("shift", "mirror", "brightness"),
@@ -18,14 +18,14 @@ PRESETS = {
 }
 DEFAULT = PRESETS["default"]
 
-# Of an image's rows and columns: exchanged first, then the rows reversed, then the columns; 0 or 1 each.
+# Whether rows and columns are exchanged, then the rows reversed, then the columns reversed; 0 or 1 each.
 View = tuple[int, int, int]
 PLAIN: View = (0, 0, 0)
 TURNS: tuple[View, ...] = ((0, 0, 0), (0, 1, 1), (1, 0, 1), (1, 1, 0))
 
 
 def switches(text: str) -> tuple[str, ...]:
-    """Return the switches that words stand for.
+    """Parse the names of switches and presets.
 
     Args:
         text: Names of switches and presets, comma-separated, or `none` alone.
@@ -34,7 +34,7 @@ def switches(text: str) -> tuple[str, ...]:
         Names of switches, each once, in the order of `SWITCHES`.
 
     Raises:
-        ValueError: A word is not known; one line.
+        ValueError: A name is unknown; one line.
     """
     words = [word.strip() for word in text.split(",")]
     if words == [NONE]:
@@ -49,14 +49,22 @@ def switches(text: str) -> tuple[str, ...]:
 
 
 def describe(augment: tuple[str, ...]) -> str:
-    """Return the switches for people, such as `shift, mirror`."""
+    """Format the switches for display.
+
+    Args:
+        augment: Names of enabled switches.
+
+    Returns:
+        Words such as `shift, mirror`, or `none`.
+    """
     return ", ".join(augment) or NONE
 
 
 def views(augment: tuple[str, ...]) -> tuple[View, ...]:
-    """Return every exact view that the switches lead to, the plain one first.
+    """Return every exact view that the switches lead to, the unchanged one first.
 
-    Those are 1, 2, 4 or 8, closed under being combined. A view stands for all its moved and brightened copies.
+    There are 1, 2, 4 or 8 views, which are closed under composition. A view represents all its shifted and brightened
+    copies.
     """
     mirrors = {"mirror", "flip"} & set(augment)
     if "rotate" in augment and not mirrors:

@@ -1,4 +1,4 @@
-"""Images on their way into a network: batches, augmentation, logits."""
+"""Prepare images for networks: batches, augmentation, logits."""
 
 from __future__ import annotations
 
@@ -17,38 +17,62 @@ Normalisation = tuple[tuple[float, ...], tuple[float, ...]]  # mean, std
 
 
 def device() -> torch.device:
-    """An accelerator if there is one."""
+    """Return an accelerator if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def tensor(images: np.ndarray, normalisation: Normalisation) -> torch.Tensor:
-    """float32 (N, 3, px, px) of uint8 (N, px, px, 3). Contiguous on purpose: oneDNN's backward pass of a
-    1x1 convolution with stride 2 crashes on some CPUs when its input is channels-last."""
+    """Normalise images for a network.
+
+    The result is contiguous, because oneDNN's backward pass of a 1x1 convolution with stride 2 crashes on some CPUs
+    when its input is channels-last.
+
+    Args:
+        images: Pixels, uint8 (N, px, px, 3).
+        normalisation: Mean and standard deviation by channel of pixels / 255.
+
+    Returns:
+        Network input, float32 (N, 3, px, px).
+    """
     return torch.from_numpy(normalise(images, *normalisation)).to(device())
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some images as the network sees them."""
+    """Hold some images as the network receives them.
 
-    pixels: torch.Tensor  # float32 (B, 3, px, px)
-    labels: torch.Tensor  # int64 (B,)
-    index: torch.Tensor  # int64 (B,), in the split
-    view: torch.Tensor  # int64 (B,), number of the exact view, see evaluators.training.augmentation.views
+    Attributes:
+        pixels: Network input, float32 (B, 3, px, px).
+        labels: Classes, int64 (B,).
+        index: Indices in the split, int64 (B,).
+        view: Numbers of the exact views, see `evaluators.training.augmentation.views`, int64 (B,).
+    """
+
+    pixels: torch.Tensor
+    labels: torch.Tensor
+    index: torch.Tensor
+    view: torch.Tensor
 
 
 @dataclass(frozen=True)
 class BatchSource:
-    """The train split, as batches."""
+    """Iterate over the train split in batches.
 
-    images: np.ndarray  # uint8 (N, px, px, 3), read from disk as it is used
+    Attributes:
+        images: Pixels, uint8 (N, px, px, 3), read from disk on use.
+        labels: Classes, int64 (N,).
+        normalisation: Mean and standard deviation by channel of pixels / 255.
+        recipe: Training recipe.
+    """
+
+    images: np.ndarray
     labels: np.ndarray
     normalisation: Normalisation
     recipe: TrainingRecipe
 
     @property
     def passes(self) -> int:
-        """How often an epoch goes through the images."""
+        """Return the number of passes through the images in an epoch."""
         return max(1, math.ceil(self.recipe.epoch_images / len(self.images)))
 
     def __len__(self) -> int:
@@ -56,7 +80,7 @@ class BatchSource:
         return max(whole + (rest > 1), 1)  # BatchNorm cannot learn from one image
 
     def epoch(self, random: np.random.Generator) -> Iterator[Batch]:
-        """Yield every image equally often, shuffled, and varied at random as the recipe says."""
+        """Yield every image equally often, shuffled, and augmented at random as the recipe defines."""
         possible = views(self.recipe.augment)
         order = np.concatenate([random.permutation(len(self.images)) for _ in range(self.passes)])
         for start in range(0, len(self) * self.recipe.batch, self.recipe.batch):
@@ -67,7 +91,13 @@ class BatchSource:
             yield Batch(tensor(varied, self.normalisation), *numbers)
 
     def _augment(self, images: np.ndarray, seen: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """uint8 images (B, px, px, 3) as their views `seen` (B, 3) show them, moved and brightened at random."""
+        """Return images as their views show them, shifted and brightened at random.
+
+        Args:
+            images: Pixels, uint8 (B, px, px, 3).
+            seen: Views, (B, 3).
+            random: Random generator.
+        """
         count, px = images.shape[:2]
         exchanged = seen[:, 0] == 1
         if exchanged.any():
@@ -86,7 +116,12 @@ class BatchSource:
 
 
 def apply_view(images: np.ndarray, view: View) -> np.ndarray:
-    """Return images (N, px, px, 3) as an exact view shows them. Nothing is copied."""
+    """Return images as an exact view shows them, without a copy.
+
+    Args:
+        images: Pixels, (N, px, px, 3).
+        view: Flags as in `View`.
+    """
     exchanged, rows, columns = view
     images = images.transpose(0, 2, 1, 3) if exchanged else images
     images = images[:, ::-1] if rows else images
@@ -95,7 +130,16 @@ def apply_view(images: np.ndarray, view: View) -> np.ndarray:
 
 @torch.inference_mode()
 def logits(net: torch.nn.Module, images: np.ndarray, normalisation: Normalisation) -> torch.Tensor:
-    """float32 (N, classes) on the CPU, of uint8 images (N, px, px, 3). The net is left in eval mode."""
+    """Compute logits; the network is left in eval mode.
+
+    Args:
+        net: Network on the device of `device()`.
+        images: Pixels, uint8 (N, px, px, 3).
+        normalisation: Mean and standard deviation by channel of pixels / 255.
+
+    Returns:
+        Logits on the CPU, float32 (N, classes).
+    """
     net.eval()
     parts = [images[start : start + 64] for start in range(0, len(images), 64)]
     return torch.cat([net(tensor(part, normalisation)).float().cpu() for part in parts])
@@ -103,13 +147,19 @@ def logits(net: torch.nn.Module, images: np.ndarray, normalisation: Normalisatio
 
 @torch.no_grad()
 def renew_batchnorm(net: torch.nn.Module, images: np.ndarray, normalisation: Normalisation) -> None:
-    """New running statistics, the plain mean over `images`. The net is left in eval mode."""
+    """Replace the running statistics of BatchNorm by new ones; the network is left in eval mode.
+
+    Args:
+        net: Network on the device of `device()`.
+        images: Pixels whose plain mean the statistics become, uint8 (N, px, px, 3).
+        normalisation: Mean and standard deviation by channel of pixels / 255.
+    """
     net.eval()
     norms = [m for m in net.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # torch's word for a plain mean
+        norm.momentum = None  # None means a plain mean in torch
         norm.train()
     for start in range(0, len(images) - 1 if norms else 0, 64):
         net(tensor(images[start : start + 64], normalisation))

@@ -1,5 +1,8 @@
-"""Whose logits candidates learn from (Hinton et al. 2015): their own parent's, the best parent's, a named network's, or
-those of any ONNX classifier of the same classes. Such a classifier may be a candidate itself, too."""
+"""Open ONNX classifiers of the data's classes as teachers or candidates.
+
+Candidates learn from the logits of a teacher (Hinton et al. 2015): their own parent, the best parent, a named network
+or such a classifier.
+"""
 
 from __future__ import annotations
 
@@ -16,34 +19,48 @@ from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 from evaluators.data.dataset import DataError
 from evaluators.data.resizing import RESIZES, SQUASH
 
-PARENT, BEST = "parent", "best"  # other words name a network or a file
-TEACHER, MODEL = "teacher", "model"  # what a classifier is called in messages
+PARENT, BEST = "parent", "best"  # all other values name a network or a file
+TEACHER, MODEL = "teacher", "model"  # display names of a classifier in messages
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxClassifier:
-    """A classifier in a file, and what its input is made of."""
+    """Describe a classifier in a file, and its preprocessing.
+
+    Attributes:
+        file: ONNX file.
+        image_px: Side of the input, in pixels.
+        mean: Mean by channel of pixels / 255.
+        std: Standard deviation by channel of pixels / 255.
+        sha256: SHA-256 of the file and of its external weights.
+        resize: Method that makes images square, one of `evaluators.data.resizing.RESIZES`.
+    """
 
     file: Path
     image_px: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     sha256: str
-    resize: str = SQUASH  # how its images become squares
+    resize: str = SQUASH
 
     def provenance(self) -> str:
-        """Return what is said of it as a candidate, for people."""
+        """Return a line for the report that describes it as a candidate."""
         return f"fixed, given by the user: {self.file}, sha256 {self.sha256[:12]}; not trained, not pruned"
 
     def describe(self) -> str:
-        """For people."""
+        """Return its file and input size for display."""
         return f"{self.file} at {self.image_px} px"
 
 
 def content_of(file: Path, what: str = TEACHER) -> str:
-    """Return the SHA-256 of a model and of the files beside it that hold its weights.
+    """Return the SHA-256 of a model and of the files beside it that contain its weights.
 
-    Raises DataError for what is no ONNX file, or lacks such a file.
+    Args:
+        file: ONNX file.
+        what: Display name of the classifier in messages.
+
+    Raises:
+        DataError: The file is not an ONNX file, or a file of its weights is missing.
     """
     try:
         model = onnx.load(file, load_external_data=False)
@@ -60,18 +77,24 @@ def content_of(file: Path, what: str = TEACHER) -> str:
 
 
 def is_file(name: str) -> bool:
-    """True if a teacher's name means an ONNX file or a folder with a model.onnx, such as a run's chosen/."""
+    """Return True if a teacher's name means an ONNX file or a folder with a model.onnx, such as a run's chosen/."""
     path = Path(name).expanduser()
     return path.suffix == ".onnx" or (path / "model.onnx").is_file()
 
 
 def open_teacher(name: str, classes: Sequence[str], what: str = TEACHER) -> OnnxClassifier:
-    """Return the classifier in a file, `what` it is called in messages.
+    """Open the classifier in a file.
 
-    What its input is made of stands in `<stem>.json` or `config.json` beside it, under `preprocessing`, as in the
+    Its preprocessing is read from `<stem>.json` or `config.json` beside it, under `preprocessing`, as in the
     config.json that a run writes into chosen/.
 
-    Raises DataError for a file that is not there, does not say so, or has other classes.
+    Args:
+        name: ONNX file, or a folder with a model.onnx.
+        classes: Classes of the data set.
+        what: Display name of the classifier in messages.
+
+    Raises:
+        DataError: The file does not exist, its preprocessing is unknown, or it has other classes.
     """
     path = Path(name).expanduser()
     file = path if path.suffix == ".onnx" else path / "model.onnx"
@@ -91,7 +114,7 @@ def open_teacher(name: str, classes: Sequence[str], what: str = TEACHER) -> Onnx
         made = words["preprocessing"]
         mean, std = (tuple(float(value) for value in made[key]) for key in ("mean", "std"))
         image_px, resize = int(made["image_px"]), made.get("resize", SQUASH)
-        resize = SQUASH if resize == "bilinear, squashed" else resize  # as earlier versions wrote it
+        resize = SQUASH if resize == "bilinear, squashed" else resize  # the value that earlier versions wrote
         if resize not in RESIZES:
             raise ValueError(f"resize {resize!r}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -105,9 +128,17 @@ def open_teacher(name: str, classes: Sequence[str], what: str = TEACHER) -> Onnx
 
 
 def open_models(names: Iterable[str], classes: Sequence[str]) -> dict[str, OnnxClassifier]:
-    """Return the classifiers by family: path, and a digest of the graph, its weights and its preprocessing.
+    """Open the user's classifiers as families of candidates.
 
-    Raises DataError for one that can't be used, or two of the same name.
+    Args:
+        names: ONNX files, or folders with a model.onnx.
+        classes: Classes of the data set.
+
+    Returns:
+        Classifiers by family, which is the path and a digest of the graph, its weights and its preprocessing.
+
+    Raises:
+        DataError: A classifier can't be used, or two have the same name.
     """
     found: dict[str, OnnxClassifier] = {}
     for name in dict.fromkeys(names):

@@ -1,4 +1,4 @@
-"""The networks that candidates come from and learn from: trained once, kept in a cache, chosen by accuracy."""
+"""Train the parents of candidates once, keep them in a cache, and choose the teacher by accuracy."""
 
 from __future__ import annotations
 
@@ -14,74 +14,112 @@ from evaluators.fault_attribution import WorkerError
 from evaluators.training.augmentation import views
 from evaluators.training.jobs import ParentJob, TeacherJob, TrainedNetwork, TrainingFailedError, TrainingRecipe
 from evaluators.training.onnx_teacher import BEST, PARENT, OnnxClassifier, is_file, open_teacher
+from evaluators.training.tasks import FAMILY_OF, PARENT_TOP1, TEACH, TRAIN_PARENT, WEIGHTS_IDENTITY, Task
 from evaluators.training.time_allowance import OutOfTimeError, TimeAllowance
 from evaluators.training.worker_process import Worker
 from remote.files import read_or_none, write_file
 from spaces import family_files
 from spaces.candidate import Candidate, UnbuildableError
 
-Train = Callable[
-    [str, Any, str], TrainedNetwork
-]  # name of a function of evaluators.training.trainer, its job, what it is for people
-SHORT_EPOCHS = 1  # that a parent is trained for where time allows no more
+Train = Callable[[Task[TrainedNetwork], Any, str], TrainedNetwork]  # task, its job, its display name
+SHORT_EPOCHS = 1  # epochs of a parent where time allows no more
 TEACHING_S_MAX = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParentConfig:
-    """What parents depend on."""
+    """Hold the settings that parents depend on.
+
+    Attributes:
+        dataset: Data set.
+        images: Folder of decoded images.
+        folder: Folder of trained parents.
+        recipe: Training recipe.
+        weights: Folder of weight files.
+        download: Whether pretrained weights may be downloaded.
+        variants: Networks by family, the best of which may be the teacher.
+        parent_px: Largest input size of each family, at which the best and a named teacher are trained, in pixels.
+        teacher: `parent`, `best`, a network's name, or a file's.
+        progress: File that receives the progress of a training.
+        record: File with the best parent, so that a resumed run keeps its teacher.
+        allowance: Time in which a training must end.
+        shortened: File with the networks that had time for one epoch only.
+    """
 
     dataset: Dataset
-    images: Path  # cache of decoded images
-    folder: Path  # of trained parents
+    images: Path
+    folder: Path
     recipe: TrainingRecipe
     weights: Path | None
     download: bool
-    variants: Mapping[str, tuple[str, ...]]  # whose best may teach, by family
-    parent_px: Mapping[str, int]  # family -> the largest input size, at which the best and a named teacher are trained
-    teacher: str  # parent, best, a network's name, or a file's
+    variants: Mapping[str, tuple[str, ...]]
+    parent_px: Mapping[str, int]
+    teacher: str
     progress: Path
-    record: Path  # where it is written which parent was best: a run that is gone on with keeps its teacher
-    allowance: TimeAllowance = field(default_factory=TimeAllowance)  # in which a training must end
-    shortened: Path | None = None  # where it is written which networks there was time for one epoch of
+    record: Path
+    allowance: TimeAllowance = field(default_factory=TimeAllowance)
+    shortened: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParentNetwork:
-    """A trained network on disk."""
+    """Describe a trained network on disk.
+
+    Attributes:
+        variant: Network.
+        path: File of the network.
+        image_px: Side of the input, in pixels.
+        start: Origin of its initial weights.
+        job: Request that trained it.
+    """
 
     variant: str
     path: Path
     image_px: int
-    start: str  # which weights it began with
+    start: str
     job: ParentJob
 
 
 class ParentNetworks:
-    """Trains what is not in the cache. All of a run learn from the same teacher: which parent is best is decided once,
-    over all of them, so neither the order of trials nor a restart changes it."""
+    """Train the parents that are not in the cache.
+
+    All candidates of a run learn from the same teacher. The best parent is chosen once, over all parents, so neither
+    the order of trials nor a restart changes it.
+    """
 
     def __init__(self, school: ParentConfig, worker: Worker, train: Train) -> None:
+        """Set the sources of parents.
+
+        Args:
+            school: Settings.
+            worker: Process that trains.
+            train: Runs a training job in that process.
+        """
         self._school, self._worker, self._train = school, worker, train
         self._known: dict[tuple[str, str, int], ParentNetwork] = {}
-        self._weights: dict[str, str | None] = {}  # variant -> content of the file it starts from
+        self._weights: dict[str, str | None] = {}  # variant -> digest of its pretrained weights
         self._taught: Path | None = None
-        self.note = ""  # who taught, for people
+        self.note = ""  # description of the teacher for the report
 
     @property
     def starts(self) -> dict[str, str]:
-        """Variant -> where its weights came from, of those asked for so far."""
+        """Return the origin of the initial weights by variant, of the parents requested so far."""
         return {parent.variant: parent.start for parent in self._known.values()}
 
     def weights_used(self, variants: Iterable[str]) -> dict[str, str | None]:
-        """Return by variant what the file of its pretrained weights contains, None without one.
+        """Return the digest of each variant's pretrained weights; None without any.
 
-        Raises WeightsError, as a WorkerError, for a folder that can't be used.
+        Raises:
+            WorkerError: The folder of weights can't be used (WeightsError).
         """
         return {variant: self._weights_of(variant) for variant in variants}
 
     def check(self) -> None:
-        """Raises DataError where the teacher that was asked for is not to be had."""
+        """Check that the requested teacher exists.
+
+        Raises:
+            DataError: The teacher does not exist.
+        """
         name = self._school.teacher
         if is_file(name) or name.endswith(".onnx"):
             open_teacher(name, self._school.dataset.classes)
@@ -92,21 +130,31 @@ class ParentNetworks:
             )
 
     def of(self, family: str, variant: str, px: int | None = None) -> ParentNetwork:
-        """Return a network trained at an input size, its family's largest if none is given.
+        """Return a trained parent, which is trained now if it is not in the cache.
+
+        Args:
+            family: Architecture family.
+            variant: Network of the family.
+            px: Side of the input, in pixels; None takes the largest of the family.
 
         Raises:
-            TrainingFailed, WorkerError, Unbuildable: It can't be trained.
-            OutOfTime: Not in the time that is left.
+            TrainingFailedError, WorkerError, UnbuildableError: It can't be trained.
+            OutOfTimeError: The time that is left does not suffice.
         """
         px = px or self._school.parent_px.get(family, max(self._school.parent_px.values()))
         if (family, variant, px) not in self._known:
-            self._known[family, variant, px] = self._train(family, variant, px)
+            self._known[family, variant, px] = self._train_parent(family, variant, px)
         return self._known[family, variant, px]
 
     def logits_for(self, candidate: Candidate, px: int | None = None) -> Path:
-        """Return the file with the logits that a candidate learns from; `px` is its parent's size.
+        """Return the file with the logits that a candidate learns from.
 
-        Raises what `of` raises.
+        Args:
+            candidate: Candidate to fine-tune.
+            px: Input size of its parent, in pixels; None takes the largest of the family.
+
+        Raises:
+            TrainingFailedError, WorkerError, UnbuildableError, OutOfTimeError: As `of` does.
         """
         name = self._school.teacher
         if name == PARENT:
@@ -125,7 +173,7 @@ class ParentNetworks:
         return teacher.path
 
     def _best(self) -> ParentNetwork:
-        """The most accurate of all parents; of equals the first. One that can't be trained is left out."""
+        """Return the most accurate of all parents; of equals the first. One that can't be trained is omitted."""
         record = self._school.record
         known = read_or_none(record, json.loads)
         if isinstance(known, list) and len(known) == 2:
@@ -144,20 +192,17 @@ class ParentNetworks:
         return best
 
     def top1(self, parent: ParentNetwork) -> float:
-        """Its accuracy on the validation images, by torch; worked out once."""
+        """Return a parent's accuracy on the validation images, computed once by torch."""
         note = parent.path.with_suffix(".json")
         told = _read_note(note) or {"start": parent.start}
         if "top1" not in told:
-            told["top1"] = self._worker.call(
-                "evaluators.training.teacher_logits:parent_top1", parent.job, timeout_s=TEACHING_S_MAX
-            )
+            told["top1"] = self._worker.call(PARENT_TOP1, parent.job, timeout_s=TEACHING_S_MAX)
             write_file(note, json.dumps(told))
         return float(told["top1"])
 
     def _family_of(self, variant: str) -> str | None:
         own = [family for family in self._school.parent_px if family_files.is_file(family)]
-        family: str | None = self._worker.call("evaluators.training.teacher_logits:family_of", variant, own)
-        return family
+        return self._worker.call(FAMILY_OF, variant, own)
 
     def _from_file(self, teacher: OnnxClassifier) -> Path:
         school = self._school
@@ -176,16 +221,16 @@ class ParentNetworks:
                 views=views(school.recipe.augment),
                 out=out,
             )
-            top1 = self._worker.call("evaluators.training.teacher_logits:teach", job, timeout_s=TEACHING_S_MAX)
+            top1 = self._worker.call(TEACH, job, timeout_s=TEACHING_S_MAX)
             write_file(note, json.dumps({"top1": top1}))
         top1 = (_read_note(note) or {})["top1"]
         self.note = f"{teacher.describe()}, {100 * top1:.1f} % of the validation images"
         return out
 
-    def _train(self, family: str, variant: str, px: int) -> ParentNetwork:
-        """Return the network trained as the recipe says, or for one epoch where there is no time for more.
+    def _train_parent(self, family: str, variant: str, px: int) -> ParentNetwork:
+        """Return the network trained as the recipe defines, or for one epoch where there is no time for more.
 
-        Which it was is written down: a run that is gone on with keeps its parents.
+        The number of epochs is stored, so that a resumed run keeps its parents.
         """
         school, name = self._school, f"{variant}-{px}"
         short = (_read_note(school.shortened) if school.shortened else None) or {}
@@ -215,32 +260,32 @@ class ParentNetworks:
             progress=school.progress,
         )
         told = _read_note(note) if out.exists() else None
-        if told is None or "start" not in told:  # a note that a full disk or a kill left unreadable is none
+        if told is None or "start" not in told:  # a note damaged by a full disk or a kill counts as missing
             timed = replace(job, seconds_max=school.allowance.left_s())
-            told = {"start": self._train("train_parent", timed, f"training parent {variant} at {px} px").start}
+            told = {"start": self._train(TRAIN_PARENT, timed, f"training parent {variant} at {px} px").start}
             write_file(note, json.dumps(told))
         return ParentNetwork(variant=variant, path=out, image_px=px, start=told["start"], job=job)
 
     def _identity(self, family: str, variant: str, px: int, trained: TrainingRecipe) -> str:
         school, own = self._school, family_files.identity(family)
         weights = self._weights_of(variant)
-        # how candidates are taught changes no parent
+        # the settings of distillation do not affect parents
         recipe = {k: v for k, v in asdict(trained).items() if k not in ("distillation", "temperature")}
         return _digest([school.dataset.digest, own, variant, px, weights, school.download, recipe])
 
     def _weights_of(self, variant: str) -> str | None:
-        """Return what the file of its weights contains, so that one that is added or replaced makes another parent."""
+        """Return the digest of its pretrained weights, so that an added or replaced file leads to another parent."""
         if self._school.weights is None:
             return None
         if variant not in self._weights:
             self._weights[variant] = self._worker.call(
-                "evaluators.training.trainer:weights_identity", variant, self._school.weights, timeout_s=TEACHING_S_MAX
+                WEIGHTS_IDENTITY, variant, self._school.weights, timeout_s=TEACHING_S_MAX
             )
         return self._weights[variant]
 
 
 def _read_note(note: Path) -> dict[str, Any] | None:
-    """Return what stands in a note of the cache; None where it is missing or damaged."""
+    """Return the contents of a note in the cache; None where it is missing or damaged."""
     found = read_or_none(note, json.loads)
     return found if isinstance(found, dict) else None
 

@@ -1,5 +1,4 @@
-"""Finds out who can teach how well, and writes the logits of an ONNX classifier down to learn from. Runs in a worker
-process."""
+"""Evaluate teachers and store the logits of an ONNX teacher for distillation; runs in a worker process."""
 
 from __future__ import annotations
 
@@ -22,12 +21,20 @@ from spaces.network import family_module, family_names
 
 
 def family_of(variant: str, own: Sequence[str] = ()) -> str | None:
-    """The family that has a network of this name, one of the user's `own` first; None where none has."""
+    """Return the family that has a network of this name; None if no family has.
+
+    Args:
+        variant: Name of the network.
+        own: The user's own families, which are searched first.
+    """
     return next((family for family in (*own, *family_names()) if variant in family_module(family).VARIANTS), None)
 
 
 def parent_top1(job: ParentJob) -> float:
-    """Validation accuracy of a trained parent, by torch. Apart from its training, which sees the train split alone."""
+    """Return the validation accuracy of a trained parent, computed by torch.
+
+    It is separate from the training, which uses the train split only.
+    """
     net = network.build(job.family, job.variant, len(job.dataset.classes), job.image_px)
     net.load_state_dict(torch.load(job.out, weights_only=True)["state"])
     images, labels = arrays(job.dataset, VALIDATION, job.image_px, job.cache)
@@ -36,16 +43,25 @@ def parent_top1(job: ParentJob) -> float:
 
 
 def teach(job: TeacherJob) -> float:
-    """Validation accuracy of the classifier; its logits of every training image, in every view, are in `job.out`.
+    """Store the classifier's logits of every training image, in every view, in `job.out`.
 
-    (N, views, classes) as a parent's file has them. Raises DataError for a file that is no such classifier.
+    They have the same form as in a parent's file, (N, views, classes).
+
+    Args:
+        job: Request.
+
+    Returns:
+        Validation accuracy of the classifier, 0..1.
+
+    Raises:
+        DataError: The file is not a classifier of these classes.
     """
     session = _session(job.file)
     images, _ = arrays(job.dataset, TRAIN, job.image_px, job.cache)
     taught = np.stack([_logits(session, apply_view(images, view), job) for view in job.views], axis=1)
     seen, labels = arrays(job.dataset, VALIDATION, job.image_px, job.cache)
     top1 = float((_logits(session, seen, job).argmax(axis=1) == labels).mean())
-    packed = io.BytesIO()  # torch's own writer hides what the disk says
+    packed = io.BytesIO()  # torch's own writer hides errors of the disk
     torch.save({"logits": torch.from_numpy(taught), "top1": top1}, packed)
     write_file(job.out, packed.getvalue())
     return top1
@@ -56,12 +72,12 @@ def _session(file: Path) -> onnxruntime.InferenceSession:
     options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its errors have no common class
+    except Exception as error:  # ONNX Runtime's errors have no common class
         raise DataError(f"teacher {file.name} can't be loaded: {' '.join(str(error).split())[:200]}") from None
 
 
 def _logits(session: onnxruntime.InferenceSession, images: np.ndarray, job: TeacherJob) -> np.ndarray:
-    """float32 (N, classes). Probabilities become their logarithms, which soften as the logits would have."""
+    """Return logits, float32 (N, classes). Probabilities become their logarithms, which soften as the logits would."""
     wanted = session.get_inputs()[0]
     step = wanted.shape[0] if isinstance(wanted.shape[0], int) else 64
     dtype = np.float16 if "float16" in wanted.type else np.float32

@@ -1,4 +1,4 @@
-"""Trains networks. Runs in a worker process, which may crash; every file appears whole or not at all."""
+"""Train networks in a worker process that may crash; every file is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -33,24 +33,30 @@ from evaluators.training.time_allowance import OutOfTimeError
 from remote.files import write_file
 from spaces import network, weights
 
-# Gradients of nearly dead channels are denormal numbers, which make a step ten times slower. Set before
-# OpenMP has threads, which inherit it.
-torch.set_flush_denormal(True)
-
-GRADIENT_IMAGES = 256  # that criteria rank channels by which want gradients
+GRADIENT_IMAGES = 256  # training images for pruning criteria that need gradients
 Loss = Callable[[torch.Tensor, Batch], torch.Tensor]
 
 
 def train_parent(job: ParentJob) -> TrainedNetwork:
-    """The parent, trained. Its file holds the weights and its logits of every training image in every exact view of
-    the recipe's augmentation, which its candidates learn from."""
+    """Train a parent.
+
+    Its file contains the weights and its logits of every training image in every exact view of the recipe's
+    augmentation, from which its candidates learn.
+
+    Args:
+        job: Request.
+
+    Raises:
+        TrainingFailedError: The training diverged.
+        OutOfTimeError: The training can't end in time.
+    """
     began = time.monotonic()
     feed = _begin(job)
     net = network.build(job.family, job.variant, len(job.dataset.classes), job.image_px)
     start = weights.start(net, job.family, job.variant, job.weights, job.download)
     _to_channels_last(net.to(device()))
     recipe = job.recipe
-    # its logits afterwards take a forward pass an image and view, about a third of a training step each
+    # the logits afterwards take one forward pass per image and view, about a third of a training step each
     after = len(views(recipe.augment)) * len(feed.images) // (3 * recipe.batch)
     steps, loss = train(
         net,
@@ -70,7 +76,11 @@ def train_parent(job: ParentJob) -> TrainedNetwork:
 
 
 def start_candidate(job: CandidateJob) -> TrainedNetwork:
-    """The candidate with what it has from its parent: weights, cut, BatchNorm statistics of its own."""
+    """Create a candidate's network from its parent, with inherited weights and BatchNorm statistics of its own.
+
+    Args:
+        job: Request; its compression steps are applied to the parent's network.
+    """
     began = time.monotonic()
     feed = _begin(job)
     parent = torch.load(job.parent, weights_only=True)
@@ -97,7 +107,15 @@ def start_candidate(job: CandidateJob) -> TrainedNetwork:
 
 
 def fine_tune(job: FineTuneJob) -> TrainedNetwork:
-    """The saved network after `job.epochs` more epochs of learning from labels and from its teacher."""
+    """Train the saved network for `job.epochs` more epochs on labels and on its teacher's logits.
+
+    Args:
+        job: Request.
+
+    Raises:
+        TrainingFailedError: The training diverged.
+        OutOfTimeError: The training can't end in time.
+    """
     began = time.monotonic()
     feed = _begin(job)
     saved = torch.load(job.net, weights_only=True)
@@ -110,7 +128,7 @@ def fine_tune(job: FineTuneJob) -> TrainedNetwork:
         soft = distillation(out, taught[batch.index, batch.view], recipe.temperature)
         return (1 - recipe.distillation) * hard + recipe.distillation * soft
 
-    random = np.random.default_rng([recipe.seed, before])  # another order than in the epochs before
+    random = np.random.default_rng([recipe.seed, before])  # another order than in earlier epochs
     progress = _Progress(job.progress, job.epochs, len(feed), Deadline(began, job.seconds_max))
     steps, loss = train(
         net, feed, loss_of=loss_of, epochs=job.epochs, lr=recipe.lr_candidate, random=random, progress=progress
@@ -127,15 +145,18 @@ def fine_tune(job: FineTuneJob) -> TrainedNetwork:
 
 
 def _to_channels_last(net: torch.nn.Module) -> torch.nn.Module:
-    """The net with its weights channels-last, which its convolutions then compute in: on CPUs a step takes less time,
-    most of all with depthwise ones. Not where a 1x1 convolution has a stride: oneDNN's backward pass of it crashes."""
+    """Return the network with channels-last weights, in which format its convolutions then compute.
+
+    On CPUs a step takes less time, most of all with depthwise convolutions. Networks with a strided 1x1 convolution are
+    not changed: oneDNN's backward pass of it crashes.
+    """
     convs = [module for module in net.modules() if isinstance(module, torch.nn.Conv2d)]
     strided = any(max(conv.kernel_size) == 1 and max(conv.stride) > 1 for conv in convs)
     return net if strided or device().type != "cpu" else net.to(memory_format=torch.channels_last)
 
 
 def weights_identity(variant: str, folder: Path) -> str | None:
-    """Return 16 hex digits of the content of the weights that a network starts from; None if the folder has none.
+    """Return 16 hex digits of the content of a network's pretrained weights; None if the folder has none.
 
     Args:
         variant: Name of the network.
@@ -155,12 +176,18 @@ def weights_identity(variant: str, folder: Path) -> str | None:
 
 
 def load_net(path: Path) -> torch.nn.Module:
-    """The network a candidate's file holds, in eval mode on the CPU."""
+    """Load the network in a candidate's file, in eval mode on the CPU."""
     return network.unpack(torch.load(path, map_location="cpu", weights_only=True))
 
 
 def distillation(out: torch.Tensor, taught: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Divergence of softened logits, (B, C) each, scaled so that its gradients keep their size."""
+    """Return the divergence of softened logits, scaled so that its gradients keep their size.
+
+    Args:
+        out: Logits of the student, (B, C).
+        taught: Logits of the teacher, (B, C).
+        temperature: Distillation temperature applied to both.
+    """
     soft = functional.log_softmax(out / temperature, dim=1)
     return temperature**2 * functional.kl_div(
         soft, functional.log_softmax(taught / temperature, dim=1), reduction="batchmean", log_target=True
@@ -168,7 +195,7 @@ def distillation(out: torch.Tensor, taught: torch.Tensor, temperature: float) ->
 
 
 def _gradients(job: CandidateJob, feed: BatchSource) -> network.Gradients:
-    """Of the loss on some training images, batch by batch, in eval mode."""
+    """Return a function that computes gradients of the loss on training images, batch by batch, in eval mode."""
 
     def batches(net: torch.nn.Module) -> Iterator[None]:
         chosen = calibration_images(job.dataset, GRADIENT_IMAGES, job.recipe.seed)
@@ -183,7 +210,7 @@ def _gradients(job: CandidateJob, feed: BatchSource) -> network.Gradients:
 
 
 def _begin(job: ParentJob | CandidateJob | FineTuneJob) -> BatchSource:
-    """The training images; torch seeded and held to the recipe's threads."""
+    """Return the training images, after seeding torch and limiting it to the recipe's threads."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     torch.set_num_threads(job.recipe.threads or cores)
     torch.manual_seed(job.recipe.seed)
@@ -200,8 +227,24 @@ def train(
     random: np.random.Generator,
     progress: Callable[[int, int, float], None],
 ) -> tuple[int, float]:
-    """Gradient steps done and the mean loss of the last epoch."""
-    if not epochs:  # weights that know these very classes
+    """Train a network in place.
+
+    Args:
+        net: Network on the device of `device()`; it is left in eval mode.
+        feed: Training images.
+        loss_of: Returns the loss of a batch from the network's output.
+        epochs: Number of epochs; 0 trains nothing.
+        lr: Peak learning rate.
+        random: Random generator of order and augmentation.
+        progress: Called with epoch, step and loss after each step.
+
+    Returns:
+        (gradient steps, mean loss of the last epoch).
+
+    Raises:
+        TrainingFailedError: The loss is not finite.
+    """
+    if not epochs:  # the weights already fit these classes
         net.eval()
         return 0, 0.0
     recipe = feed.recipe
@@ -227,7 +270,14 @@ def train(
 
 
 def one_cycle(step: int, steps: int) -> float:
-    """Share of the peak learning rate. torch's OneCycleLR divides by zero where the rise is a single step."""
+    """Return the share of the peak learning rate at a step.
+
+    torch's OneCycleLR divides by zero where the rise is a single step.
+
+    Args:
+        step: Index of the step.
+        steps: Number of all steps.
+    """
     at, rise = (step + 0.5) / steps, 0.25
     return at / rise if at < rise else 0.5 * (1 + math.cos(math.pi * min(1.0, (at - rise) / (1 - rise))))
 
@@ -241,24 +291,39 @@ def _groups(net: torch.nn.Module, recipe: TrainingRecipe) -> list[dict[str, Any]
 
 
 def _save(content: dict[str, Any], path: Path) -> None:
-    packed = io.BytesIO()  # torch's own writer hides what the disk says
+    packed = io.BytesIO()  # torch's own writer hides errors of the disk
     torch.save(content, packed)
     write_file(path, packed.getvalue())
 
 
 class Deadline:
-    """Ends a training that can't be over in time, as soon as its pace shows that."""
+    """Stop a training as soon as its pace shows that it can't end in time."""
 
-    UNTIMED, LEAST_S = 2, 1.0  # first steps, which are slower than those that follow; seconds that a pace rests on
+    UNTIMED, LEAST_S = 2, 1.0  # number of first, slower steps that do not count; minimum seconds to measure a pace
 
     def __init__(
         self, began_s: float, seconds_max: float, after: int = 0, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Allow `seconds_max` from `began_s` on, a time of `clock`, with `after` steps' worth of work at the end."""
+        """Set the time limit.
+
+        Args:
+            began_s: Begin of the training, a time of `clock`.
+            seconds_max: Time limit from then on, in s.
+            after: Work that follows the training, in steps.
+            clock: Returns seconds.
+        """
         self._end_s, self._after, self._clock, self._from_s = began_s + seconds_max, after, clock, 0.0
 
     def check(self, step: int, steps: int) -> None:
-        """Raise OutOfTime if the steps left of `steps` take longer than the time left; to be called after each step."""
+        """Check whether the remaining steps fit into the time left; to be called after each step.
+
+        Args:
+            step: Number of steps done.
+            steps: Number of all steps.
+
+        Raises:
+            OutOfTimeError: They do not fit.
+        """
         now_s = self._clock()
         if step <= self.UNTIMED:
             self._from_s = now_s
@@ -273,7 +338,7 @@ class Deadline:
 
 
 class _Progress:
-    """Tells another process how far a training is, at most four times a second, and ends it when time is over."""
+    """Report the progress of a training to another process, at most four times a second, and enforce its deadline."""
 
     def __init__(self, path: Path | None, epochs: int, steps_an_epoch: int, deadline: Deadline) -> None:
         self.path, self.epochs, self.steps, self.deadline = path, epochs, epochs * steps_an_epoch, deadline
@@ -285,7 +350,7 @@ class _Progress:
             return
         self.last = time.monotonic()
         now = {"epoch": epoch + 1, "epochs": self.epochs, "step": step, "steps": self.steps, "loss": loss}
-        with contextlib.suppress(OSError):  # a disk without room must not end a training for its progress bar
+        with contextlib.suppress(OSError):  # a full disk must not end a training because of its progress bar
             part = self.path.with_name(f".{self.path.name}.part")
             part.write_text(json.dumps(now), encoding="utf-8")
             part.replace(self.path)

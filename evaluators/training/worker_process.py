@@ -1,4 +1,4 @@
-"""One process for work that may crash, hang or run out of memory, and costs only itself when it does."""
+"""Run work in a separate process that may crash, hang or run out of memory without affecting this one."""
 
 from __future__ import annotations
 
@@ -30,20 +30,18 @@ from evaluators.fault_attribution import (
     death,
     hosts_fault,
 )
-
-__all__ = ["Worker", "WorkerCrashed", "WorkerError", "WorkerTimedOut"]
+from evaluators.training.tasks import Result, Task
 
 TICK_S = 0.25
-CALL_S_MAX = 900.0  # of a call that names no limit: whatever happens to its process, it ends
-STOPPED_S_MAX = 10.0  # that a process may stand still by SIGSTOP while this one runs
+CALL_S_MAX = 900.0  # limit of a call that sets none, so that every call ends, whatever happens to its process
+STOPPED_S_MAX = 10.0  # time for which a process may be stopped by SIGSTOP while this one runs
 
 
 class Worker:
-    """A process that is kept from call to call, and replaced when it dies.
+    """Keep a process from call to call, and replace it when it dies.
 
-    Use it from the thread that lives longest: Linux kills the process when the thread that started it ends,
-    which is how it never outlives its owner. What it prints goes to `log`. `on_retry` hears one line of every call
-    that is tried once more.
+    It must be used from the thread that lives longest: Linux kills the process when the thread that started it ends,
+    which is why it never outlives its owner. Its output goes to `log`.
     """
 
     def __init__(
@@ -53,6 +51,14 @@ class Worker:
         preload: tuple[str, ...] = ("evaluators.training.trainer",),
         on_retry: Callable[[str], None] = lambda line: None,
     ) -> None:
+        """Set the options of the process, which is started on first use.
+
+        Args:
+            log: File for the output of the process.
+            threads: Threads of OpenMP and MKL; None keeps their defaults.
+            preload: Modules that the process imports first.
+            on_retry: Called with one line for every call that is retried.
+        """
         self.log = log
         self._threads, self._preload, self._on_retry = threads, preload, on_retry
         self._pool: ProcessPool | None = None
@@ -67,30 +73,35 @@ class Worker:
         self.close()
 
     def close(self) -> None:
-        """The process is gone when this returns."""
+        """Stop the process; it has ended when this returns."""
         if self._pool is not None:
             self._pool.stop()
             self._pool.join()
             self._pool = None
 
     def keep_log(self, log: Path) -> None:
-        """Write the output of this process and of those after it to `log` from now on."""
+        """Write the output of this process and of its successors to `log` from now on."""
         self.log = log
         self.call(_log_to, str(log))
 
     def start(self) -> None:
-        """Begins to import what the work needs, and returns at once."""
+        """Start to import the modules that the work needs, and return at once."""
         self._warm = self._running_pool().schedule(_import, (self._preload,))
 
     def ready(self, tick: Callable[[], None] | None = None) -> None:
-        """Returns when the imports of `start` are done: from then on the process is idle.
+        """Wait until the imports of `start` are done; from then on the process is idle.
 
-        Raises what an import raises; WorkerCrashed, HostError.
+        Args:
+            tick: Called about four times a second meanwhile.
+
+        Raises:
+            WorkerCrashedError: The process died twice. Errors of the imports are raised too.
+            HostError: This machine ran out of memory or disk.
         """
         if self._warm is None:
             self.start()
         first = self._warm
-        assert first is not None  # start sets it
+        assert first is not None  # `start` sets it
 
         def attempt(again: bool) -> None:
             pool = self._running_pool()
@@ -101,42 +112,44 @@ class Worker:
 
     def call(
         self,
-        function: Callable[..., Any] | str,
+        function: Callable[..., Result] | Task[Result],
         *args: Any,
         timeout_s: float | None = None,
         tick: Callable[[], None] | None = None,
-    ) -> Any:
-        """Return what the function returns in the process; `tick` is called about four times a second meanwhile.
+    ) -> Result:
+        """Return the result of a function that is called in the process.
 
-        A process that dies, takes too long or finds no memory says little of the work: it is tried once more in a new
-        one. What comes twice is the work's own, but for deaths that come from outside.
+        If the process dies, exceeds the time limit or runs out of memory, that says little of the work: it is retried
+        once in a new process. A second failure is attributed to the work itself, except for signals from outside.
 
         Args:
-            function: The function, or its name where the module is heavy: `evaluators.training.trainer:train_parent`.
-            args: Its arguments.
-            timeout_s: Seconds each try may take; None for CALL_S_MAX.
-            tick: What else is to be done meanwhile. What it raises ends the call.
+            function: The function, or a task where its module takes long to import.
+            args: Arguments of the function.
+            timeout_s: Time limit of each try in s; None for CALL_S_MAX.
+            tick: Called about four times a second meanwhile. An exception of it ends the call.
 
         Raises:
-            WorkerError: The function raised what nobody declared (its traceback is in the log), WorkerCrashed or
-                WorkerTimedOut if it was the process that ended. Exceptions with a `kind` and DataError are raised as
-                they are. After any of these the next call works.
-            HostError: This machine has no memory or no disk. Nothing is to be recorded of the candidate.
+            WorkerError: The function raised an undeclared exception (its traceback is in the log), or the process ended
+                (WorkerCrashedError, WorkerTimeoutError). Exceptions with a `kind` and DataError are raised unchanged.
+                After any of these the next call works.
+            HostError: This machine ran out of memory or disk. Nothing must be recorded for the candidate.
         """
-        name = function if isinstance(function, str) else function.__qualname__
+        work = function.name if isinstance(function, Task) else function
+        name = work if isinstance(work, str) else work.__qualname__
         limit_s = CALL_S_MAX if timeout_s is None else timeout_s
 
         def attempt(again: bool) -> Any:
             pool = self._running_pool()
-            return self._result(pool.schedule(_run, (function, args, name), timeout=limit_s), name, tick)
+            return self._result(pool.schedule(_run, (work, args, name), timeout=limit_s), name, tick)
 
-        return self._twice(attempt, name)
+        found: Result = self._twice(attempt, name)
+        return found
 
     def _twice(self, attempt: Callable[[bool], Any], name: str) -> Any:
         try:
             return attempt(False)
         except SUSPECTS as error:
-            self.close()  # what ran out of memory may hold it still
+            self.close()  # the process may still hold the memory that ran out
             self._on_retry(f"{error}; tried once more in a new process")
         try:
             return attempt(True)
@@ -165,7 +178,7 @@ class Worker:
                 stopped_s = self._wake_stopped(stopped_s)
                 if tick:
                     tick()
-        except BaseException:  # Ctrl-C, or `tick` said stop: nobody wants the result any more
+        except BaseException:  # after Ctrl-C or an exception of `tick` the result is not needed
             self.close()
             raise
         try:
@@ -178,12 +191,15 @@ class Worker:
         except CancelledError:
             raise WorkerCrashedError(f"{name} was cancelled") from None
         except TimeoutError as error:
-            if len(error.args) == 2 and error.args[0] == "Task timeout":  # pebble's own, not the function's
+            if len(error.args) == 2 and error.args[0] == "Task timeout":  # raised by pebble, not by the function
                 raise WorkerTimeoutError(f"{name} took more than {error.args[1]:g} s and was ended") from None
             raise
 
     def _wake_stopped(self, stopped_s: float) -> float:
-        """Seconds the process has been seen stopped; woken up when that is too long for a Ctrl-Z of both."""
+        """Return the seconds for which the process was stopped.
+
+        The process is resumed when that is too long for a Ctrl-Z of both.
+        """
         pool = self._pool
         for pid in tuple(pool._pool_manager.worker_manager.workers) if pool is not None else ():
             if not _is_stopped(pid):
@@ -205,18 +221,18 @@ def _is_stopped(pid: int) -> bool:
 
 
 def _set_up(log: str, owner: int, threads: int | None) -> None:
-    """Ties the process to its owner's life and its output to the log."""
+    """Bind the life of the process to its owner's and its output to the log."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if os.getppid() != owner:  # it died before we asked
+    if os.getppid() != owner:  # the owner died before prctl took effect
         os._exit(1)
-    # at once: a Python handler would wait for the end of torch's current step
+    # the default handler ends the process at once: a Python handler would wait for the end of torch's current step
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _log_to(log)
     # These are read once, when torch is imported. Threads that wait by spinning make a training thirty times slower
-    # as soon as anything else wants a core; asleep they cost nothing then and little otherwise.
+    # as soon as another process needs a core; sleeping threads cost nothing then and little otherwise.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime would otherwise send what it is used for
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime would otherwise send usage data
     if threads is not None:
         os.environ |= {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
 
@@ -224,10 +240,22 @@ def _set_up(log: str, owner: int, threads: int | None) -> None:
 def _import(modules: tuple[str, ...]) -> None:
     for module in modules:
         importlib.import_module(module)
+    _flush_denormals()
+
+
+def _flush_denormals() -> None:
+    """Compute with zeros instead of denormal numbers, if torch was imported.
+
+    Gradients of nearly dead channels are denormal, which makes a step ten times slower. The flag is set before OpenMP
+    has threads, which inherit it, and in this process only: it would change the arithmetic of any program that imports
+    the trainer.
+    """
+    if torch := sys.modules.get("torch"):
+        torch.set_flush_denormal(True)
 
 
 def _log_to(log: str) -> None:
-    """Send all output to the log, or nowhere: what can't be logged ends no work."""
+    """Redirect all output to the log, or discard it: a failure to log must not end any work."""
     try:
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     except OSError:
@@ -241,7 +269,7 @@ def _log_to(log: str) -> None:
 
 
 class _UnfailingFile(io.RawIOBase):
-    """A file descriptor that takes everything, though the disk may be full."""
+    """Wrap a file descriptor so that writes succeed even if the disk is full."""
 
     def __init__(self, number: int) -> None:
         self._number = number
@@ -261,6 +289,7 @@ class _UnfailingFile(io.RawIOBase):
 def _run(function: Callable[..., Any] | str, args: tuple[Any, ...], name: str) -> Any:
     try:
         work = pkgutil.resolve_name(function) if isinstance(function, str) else function
+        _flush_denormals()
         result = work(*args)
         is_sendable = _can_be_sent(result)
     except Exception as error:
@@ -276,7 +305,10 @@ def _run(function: Callable[..., Any] | str, args: tuple[Any, ...], name: str) -
 
 
 def _can_be_sent(value: Any) -> bool:
-    """An exception with a constructor of its own can be packed but not unpacked, which would end the pool."""
+    """Return whether a value survives pickling.
+
+    An exception with a constructor of its own can be pickled but not unpickled, which would end the pool.
+    """
     try:
         pickle.loads(pickle.dumps(value))
     except MemoryError:

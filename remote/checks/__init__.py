@@ -1,0 +1,1 @@
+"""Check whether a device is fit to be measured."""

@@ -1,16 +1,16 @@
-"""Is there room: on the disk, in memory, and in swap for builders of engines?"""
+"""Check for capacity: disk, memory, and swap for engine builders."""
 
 from __future__ import annotations
 
 from remote.checks.check import NOT_SHOWN, Check, UntrustedReply
 from remote.device import Facts, Profile
 
-DISK_MB = (256, 1024)  # below the first bad, below the second a warning: a cache of models and engines grows
+DISK_MB = (256, 1024)  # bad below the first, a warning below the second: the cache of models and engines grows
 MEMORY_MB = (200, 500)
-# CUDA, cuDNN and cuBLAS take 1.3 GB of a Jetson's memory before the model has any
+# CUDA, cuDNN and cuBLAS take 1.3 GB of a Jetson's memory before the model is loaded.
 MEMORY_TENSORRT_MB = (1000, 1600)
 SWAP_MB = 4000
-SMALL_MB = 8500  # boards of up to 8 GB are known to kill engine builders
+SMALL_MB = 8500  # boards of up to 8 GB are known to kill engine builders for memory
 BUILDERS = {"tensorrt", "trtexec", "onnxruntime:tensorrt"}
 HEADLESS = "sudo systemctl isolate multi-user.target  # no desktop until the next start"
 SWAP_FILE = (
@@ -19,7 +19,13 @@ SWAP_FILE = (
 
 
 def room(facts: Facts, shown: UntrustedReply, profile: Profile | None) -> list[Check]:
-    """Disk, memory and swap."""
+    """Check disk, memory and swap.
+
+    Args:
+        facts: Facts that the device reported.
+        shown: Its survey.
+        profile: Its profile; not used here.
+    """
     builds = facts.gpu is not None and facts.gpu.unified and bool(BUILDERS & set(facts.runtimes))
     return [_disk(shown), _memory(shown, builds), _swap(shown, builds)]
 

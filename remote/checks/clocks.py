@@ -1,4 +1,4 @@
-"""Will the clocks stay where they are: power mode, locks, governor, heat, throttling?"""
+"""Check whether the clocks will stay constant: power mode, locks, governor, temperature, throttling."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import re
 from remote.checks.check import NOT_SHOWN, Check, UntrustedReply
 from remote.device import Facts, Profile
 
-WARM_C, HOT_C = 70.0, 80.0  # of an idle board; a Raspberry Pi slows down at 80, a Jetson at 85 to 99
+WARM_C, HOT_C = 70.0, 80.0  # °C of an idle board; a Raspberry Pi slows down at 80, a Jetson at 85 to 99
 GOVERNOR = "echo performance | sudo tee /sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor"
 COOL = "let it cool down; add a heat sink or a fan"
 FAN = "sudo jetson_clocks --fan  # full speed; without a fan let it cool down, and add one"
 JETSON_SUPPLY = "the power supply made for the board, or a power mode with a limit of watts"
 SUPPLY = "a stronger power supply and a short cable (5 V 3 A for a Raspberry Pi 4, 5 V 5 A for a 5), then a restart"
-# Raspberry Pi firmware: bit -> words; 16 higher it has occurred, lately or since boot
+# Raspberry Pi firmware: bit -> words; the bit 16 higher says that it has occurred, lately or since boot.
 PI_BITS = {0: "under-voltage", 1: "clock capped", 2: "throttled", 3: "soft temperature limit"}
-# NVML's reasons for a clock below the wanted one that spoil a timing; idleness and a user's own limit do not
+# NVML's reasons for a clock below the wanted one that spoil a timing; idleness and a user's own limit do not.
 NVIDIA_BITS = {3: "hardware slowdown", 5: "software thermal slowdown", 6: "thermal slowdown", 7: "power brake"}
 POWER_CAP = 2
 CARD = {
@@ -30,7 +30,13 @@ OVERCURRENTS = {"oc1": "under-voltage", "oc2": "average over-current", "oc3": "i
 
 
 def pace(facts: Facts, shown: UntrustedReply, profile: Profile | None) -> list[Check]:
-    """Power mode and GPU clock of a Jetson, the CPU's governor, temperature, throttling, other GPUs."""
+    """Check power mode and GPU clock of a Jetson, the CPU's governor, temperature, throttling, other GPUs.
+
+    Args:
+        facts: Facts that the device reported.
+        shown: Its survey.
+        profile: Its profile; not used here.
+    """
     checks = [_power_mode(facts, shown), _gpu_clock(shown), _cpu_clock(shown), _temperature(facts, shown)]
     return [check for check in (*checks, _throttling(facts, shown), *_cards(shown)) if check]
 
@@ -47,9 +53,12 @@ def _power_mode(facts: Facts, shown: UntrustedReply) -> Check | None:
 
 
 def fastest_mode(modes: dict[str, str]) -> tuple[int, str] | None:
-    """(number, name) of the fastest power mode. It is not always 0: on an Orin Nano that is 15 W.
+    """Return (number, name) of the fastest power mode. It is not always 0: on an Orin Nano mode 0 is 15 W.
 
-    MAXN has no limit; else more watts are faster, then more cores (MODE_15W_6CORE).
+    MAXN has no limit; among the others more watts are faster, then more cores (MODE_15W_6CORE).
+
+    Args:
+        modes: Number of a mode, as text -> its name.
     """
 
     def speed(item: tuple[int, str]) -> tuple[bool, bool, int, int, int]:
@@ -63,7 +72,7 @@ def fastest_mode(modes: dict[str, str]) -> tuple[int, str] | None:
 
 
 def _gpu_clock(shown: UntrustedReply) -> Check | None:
-    """Of a Jetson; cards of their own are told apart below."""
+    """Check the GPU clock of a Jetson; desktop and server GPUs are checked in `_cards`."""
     low, high = shown.number("gpu_mhz_min"), shown.number("gpu_mhz_max")
     if low is None or high is None:
         return None
@@ -90,7 +99,7 @@ def _cpu_clock(shown: UntrustedReply) -> Check:
 
 
 def _temperature(facts: Facts, shown: UntrustedReply) -> Check:
-    heat = shown.named("temperature_c", -100, 200)
+    heat = shown.numbers_of("temperature_c", -100, 200)
     if not heat:
         return Check("temperature", "ok", NOT_SHOWN)
     where = max(heat, key=lambda name: heat[name])
@@ -117,14 +126,14 @@ def _throttling(facts: Facts, shown: UntrustedReply) -> Check:
 
 
 def _remedies(facts: Facts, words: list[str]) -> list[str]:
-    """Against too weak a supply, against heat, or both."""
+    """Return remedies against too weak a supply, against heat, or both."""
     electric = [word for word in words if "under-voltage" in word or "over-current" in word]
     supply = [JETSON_SUPPLY if facts.release.startswith("L4T") else SUPPLY] if electric else []
     return supply + ([_cooling(facts)] if len(electric) < len(words) else [])
 
 
 def _list_current_slowdowns(shown: UntrustedReply) -> list[str] | None:
-    """What holds the clocks down at this moment; None if nothing tells."""
+    """Return the causes that hold the clocks down at this moment; None if the device does not report them."""
     bits, cooling = shown.bits("throttled_bits"), shown.number("cooling")
     if bits is None:
         bits = shown.bits("throttled_boot_bits")
@@ -137,9 +146,9 @@ def _list_current_slowdowns(shown: UntrustedReply) -> list[str] | None:
 
 
 def _list_past_slowdowns(shown: UntrustedReply) -> list[str] | None:
-    """What has held them down since the start, or within the last seconds; None if nothing tells."""
+    """Return the causes that held the clocks down since the start, or within the last seconds; None if not reported."""
     boot, lately = shown.bits("throttled_boot_bits"), shown.bits("throttled_bits")
-    count, events = shown.number("throttle_count"), shown.named("oc_events")
+    count, events = shown.number("throttle_count"), shown.numbers_of("oc_events")
     if boot is None and lately is None and count is None and not events:
         return None
     sticky = (boot or 0) | (lately or 0)
@@ -151,7 +160,7 @@ def _list_past_slowdowns(shown: UntrustedReply) -> list[str] | None:
 
 
 def _cards(shown: UntrustedReply) -> list[Check]:
-    """Each desktop or server GPU."""
+    """Check each desktop or server GPU."""
     return [_card(index, card) for index, card in enumerate(shown.rows("nvidia"))]
 
 

@@ -1,4 +1,4 @@
-"""Is anybody else at work there: on its cores, its GPU, its screen, its lock?"""
+"""Check for competing load: CPU, GPU, desktop session, device lock."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ from remote.checks.capacity import HEADLESS
 from remote.checks.check import NOT_SHOWN, Check, UntrustedReply
 from remote.device import Facts, Profile
 
-BUSY_CORES_MAX = 0.5  # above it every timing would be called disturbed
-START_S = 60.0  # services, and a Jetson's own clock settings, take that long
+BUSY_CORES_MAX = 0.5  # busy cores above which every timing would be called disturbed
+START_S = 60.0  # seconds that services, and a Jetson's own clock settings, take after the start
 
 
 def company(facts: Facts, shown: UntrustedReply, profile: Profile | None) -> list[Check]:
-    """Load, users of the GPU, a desktop, whose turn it is, who we are there."""
+    """Check load, users of the GPU, a desktop, the holder of the lock, the power sensor and the login.
+
+    Args:
+        facts: Facts that the device reported.
+        shown: Its survey.
+        profile: Its profile; not used here.
+    """
     here = (_load(facts, shown), *_gpu_users(facts, shown), *_desktop(shown))
     return [*here, _turn(shown), _power(shown), *_login(shown)]
 
@@ -47,7 +53,7 @@ def _gpu_users(facts: Facts, shown: UntrustedReply) -> list[Check]:
 
 
 def _stop(pids: Sequence[float]) -> str:
-    """What to do about processes, which may be a colleague's work: none is to be killed on our word."""
+    """Return advice about processes. They may be another user's work, so none is to be killed on our advice."""
     return f"wait until they have ended, or ask their owner to end them: pid {', '.join(f'{pid:.0f}' for pid in pids)}"
 
 

@@ -1,4 +1,4 @@
-"""Is there something to run a model with, and what can it do here?"""
+"""Check for runtimes, and for the precisions that run in them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from remote.checks.check import NOT_TRIED, Check, RuntimeTrial, UntrustedReply
 from remote.device import ON_GPU, Facts, Profile, capabilities, version_of
 
-DIFFERENCE_MAX = 0.02  # of a float32 answer; TF32 and other orders of summing stay below it
+DIFFERENCE_MAX = 0.02  # relative, of a float32 answer; TF32 and other orders of summing stay below it
 BINDINGS = "sudo apt-get install python3-libnvinfer  # and use /usr/bin/python3, which sees it"
 
 
@@ -18,14 +18,14 @@ def software(
     tried: Mapping[str, RuntimeTrial] | None = None,
     used: str | None = None,
 ) -> list[Check]:
-    """Python and every runtime: version, opset ceiling, precisions that run and why not the others.
+    """Check Python and every runtime: version, opset ceiling, precisions that run and why not the others.
 
     Args:
-        facts: What the device says of itself.
+        facts: Facts that the device reported.
         shown: Its survey.
-        profile: Its kind.
-        tried: What became of a model in each runtime; a runtime that no model ran in is not called ok.
-        used: The runtime that a search would use, without which there is none.
+        profile: Its profile, or None.
+        tried: Runtime -> outcome of a model in it; a runtime in which no model ran is not called ok.
+        used: The runtime that a search would use, without which a search is impossible.
     """
     python = Check("python", "ok", facts.python)
     if not facts.runtimes:
@@ -36,7 +36,12 @@ def software(
 
 
 def install(facts: Facts, profile: Profile | None) -> str:
-    """How a runtime gets there."""
+    """Return how to install a runtime on the device, one line.
+
+    Args:
+        facts: Facts that the device reported.
+        profile: Its profile, or None.
+    """
     if version_of(facts.python) < (3, 7) and facts.machine == "aarch64":
         cpu = "pip3 install --user onnxruntime==1.10.0 numpy==1.19.5  # the last ones for Python 3.6"
         return f"{BINDINGS}; for the CPU: {cpu}" if _jetson(facts) else cpu
@@ -67,7 +72,7 @@ def _runtime(facts: Facts, name: str, tried: RuntimeTrial, is_used: bool) -> Che
 
 
 def _gpu(facts: Facts) -> list[Check]:
-    """Whether the GPU, where there is one, is of use."""
+    """Check whether a runtime uses the GPU, where there is one."""
     if facts.gpu is None and not _jetson(facts):
         return []
     if any(name in ON_GPU for name in facts.runtimes):

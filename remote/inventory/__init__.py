@@ -1,0 +1,1 @@
+"""Resolve device names to the boards that `devices.toml` files describe."""

@@ -1,4 +1,4 @@
-"""Tables of devices.toml files: found, read, checked. What they mean together is `remote/inventory/resolve.py`'s."""
+"""Find, read and check the tables of devices.toml files. `remote/inventory/resolve.py` combines them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from typing import Any
 
 from remote.device import Device, Profile
 from remote.errors import DeviceConfigError
+from remote.files import home_folder
 from remote.ssh import check_host, check_python
 
-BYTE_ORDER_MARK = "\ufeff"  # some editors write it first
+BYTE_ORDER_MARK = "\ufeff"  # some editors write it at the beginning of a file
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")  # no colon: sim:nano is never an entry
 RUNTIME = re.compile(r"([a-z0-9]+)(:[a-z0-9]+)?")
 RUNTIMES = Path(__file__).parents[1] / "runtimes"
-# key -> type; a list is one of texts. The fields of Device and Profile have the same names.
+# Key -> type; every list is a list of texts. The fields of Device and Profile have the same names.
 DEVICE_KEYS = {
     "host": str,
     "profile": str,
@@ -44,39 +45,47 @@ PROFILE_KEYS = {
     "install": str,
 }
 WORKSPACE_MB = (16, 1 << 20)
-NOWHERE = Path(os.devnull)  # stands for the home of a user who has none: nothing is found below it, nor written
+NOWHERE = Path(os.devnull)  # stands for a missing home folder: nothing is found below it, nor written
 
 
 @dataclass(frozen=True)
 class DeviceTable:
-    """One table, not yet checked, and the file it is from."""
+    """Hold one table that is not yet checked, and the file it is from.
+
+    Attributes:
+        name: Name of the table, without `profiles.`.
+        file: Path of the file.
+        table: Its parsed content, of any type.
+    """
 
     name: str
     file: Path
     table: Any
 
     def wrong(self, what: str) -> DeviceConfigError:
-        """The error that says what is wrong with it, and where."""
+        """Return an error that says what is wrong with the table, and where it is."""
         return DeviceConfigError(f"{format_path(self.file)}: [{self.name}] {what}")
 
 
 def device_files() -> tuple[Path, ...]:
-    """Where devices are looked up, the first that names one wins: the folder's, the user's, the shipped."""
+    """Return the files that may define devices; the first that names a device wins.
+
+    They are the working folder's, the user's, and the shipped one.
+    """
     home = home_folder() or NOWHERE
     config = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
     return Path("devices.toml"), config / "edgefront" / "devices.toml", Path(__file__).parents[1] / "devices.toml"
 
 
-def home_folder() -> Path | None:
-    """Return the user's home; None where neither HOME nor the list of users has one."""
-    try:
-        return Path.home()
-    except RuntimeError:
-        return None
-
-
 def entries(files: Sequence[Path] | None = None) -> tuple[dict[str, DeviceTable], dict[str, DeviceTable]]:
-    """(devices, profiles) by name, those of the first files first. Raises UnknownDevice for a file that is none."""
+    """Return all tables of the files: (devices, profiles) by name, those of the first files first.
+
+    Args:
+        files: The files to read; None for `device_files()`.
+
+    Raises:
+        DeviceConfigError: A file can't be read, or a name in it can't be used.
+    """
     devices: dict[str, DeviceTable] = {}
     kinds: dict[str, DeviceTable] = {}
     for file in device_files() if files is None else files:
@@ -91,7 +100,11 @@ def entries(files: Sequence[Path] | None = None) -> tuple[dict[str, DeviceTable]
 
 
 def to_device(entry: DeviceTable) -> Device:
-    """The device a `[name]` table describes; what its profile knows is not in it. Raises UnknownDevice."""
+    """Return the device that a `[name]` table describes, without the values of its profile.
+
+    Raises:
+        DeviceConfigError: The table has a wrong key or value.
+    """
     table = _check_table(entry, DEVICE_KEYS)
     try:
         if "host" in table:
@@ -101,7 +114,7 @@ def to_device(entry: DeviceTable) -> Device:
         raise entry.wrong(str(error)) from None
     if "runtime" in table:
         _check_runtime(entry, table["runtime"])
-    if "ssh_config" in table:  # a relative one stands beside the file that names it
+    if "ssh_config" in table:  # a relative path is relative to the folder of the file that names it
         table["ssh_config"] = str(entry.file.absolute().parent / Path(table["ssh_config"]).expanduser())
     given: dict[str, Any] = dict.fromkeys(("profile", "host", "python", "runtime"))
     given |= table
@@ -109,7 +122,11 @@ def to_device(entry: DeviceTable) -> Device:
 
 
 def to_profile(entry: DeviceTable) -> Profile:
-    """The kind of board a `[profiles.name]` table describes. Raises UnknownDevice."""
+    """Return the kind of board that a `[profiles.name]` table describes.
+
+    Raises:
+        DeviceConfigError: The table has a wrong key or value.
+    """
     table = _check_table(entry, PROFILE_KEYS)
     if "python" in table:
         check_python(table["python"])
@@ -117,7 +134,15 @@ def to_profile(entry: DeviceTable) -> Profile:
 
 
 def check_name(name: str, where: str = "") -> str:
-    """`name` as it is, if a device can be entered by it. Raises UnknownDevice."""
+    """Return `name` unchanged if a device can be entered by it.
+
+    Args:
+        name: The name to check.
+        where: The file that has it, for the message; with a file, `profiles` is a valid name too.
+
+    Raises:
+        DeviceConfigError: It holds other characters, or is too long.
+    """
     if NAME.fullmatch(name) and (where or name != "profiles"):
         return name
     place = f"{where}: " if where else ""
@@ -125,12 +150,12 @@ def check_name(name: str, where: str = "") -> str:
 
 
 def format_path(file: Path) -> str:
-    """The file's name as people find it."""
+    """Return the file's name for messages: relative paths begin with `./`."""
     return str(file) if file.is_absolute() else f"./{file}"
 
 
 def _check_table(entry: DeviceTable, keys: dict[str, type]) -> dict[str, Any]:
-    """The table with lists as tuples, every key known and of its type."""
+    """Return the table with lists as tuples, every key known and of its type."""
     table = entry.table
     if not isinstance(table, dict):
         raise entry.wrong(f"must be a table with the keys {', '.join(keys)}")
@@ -143,7 +168,7 @@ def _check_table(entry: DeviceTable, keys: dict[str, type]) -> dict[str, Any]:
 
 
 def _problem(value: Any, kind: type) -> str:
-    """What is wrong with a value, empty if nothing is."""
+    """Return what is wrong with a value; empty if nothing is."""
     if kind is bool:
         return "" if isinstance(value, bool) else "must be true or false"
     if kind is int:
@@ -159,7 +184,7 @@ def _problem(value: Any, kind: type) -> str:
 
 
 def _check_runtime(entry: DeviceTable, runtime: str) -> None:
-    """Raises UnknownDevice unless the runtime has a file; whether the device has it is seen there."""
+    """Raise DeviceConfigError unless the runtime has a file; whether the device has it is checked on the device."""
     there = sorted(path.stem for path in RUNTIMES.glob("[a-z]*.py"))
     found = RUNTIME.fullmatch(runtime)
     if not found or found[1] not in there:
@@ -167,7 +192,11 @@ def _check_runtime(entry: DeviceTable, runtime: str) -> None:
 
 
 def read_text(file: Path) -> str:
-    """The file's content to the byte, empty where there is none. Raises UnknownDevice."""
+    """Return the file's content to the byte; empty where there is no file.
+
+    Raises:
+        DeviceConfigError: It can't be read, or is not UTF-8.
+    """
     try:
         return file.read_bytes().decode()
     except (FileNotFoundError, NotADirectoryError):
@@ -177,7 +206,15 @@ def read_text(file: Path) -> str:
 
 
 def parse(file: Path, text: str) -> dict[str, Any]:
-    """The tables of a file, which may begin with a byte order mark. Raises UnknownDevice."""
+    """Return the tables of a file, which may begin with a byte order mark.
+
+    Args:
+        file: Its path, for the message.
+        text: Its content.
+
+    Raises:
+        DeviceConfigError: The content is not TOML.
+    """
     try:
         return tomllib.loads(text.removeprefix(BYTE_ORDER_MARK))
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""A device entered into a devices.toml, whose other content stays as it is to the byte."""
+"""Add a device to a devices.toml and leave its other content as it is, to the byte."""
 
 from __future__ import annotations
 
@@ -24,9 +24,19 @@ from remote.inventory.device_files import (
 
 
 def add(name: str, table: dict[str, Any], file: Path | None = None, *, replace: bool = False) -> Path:
-    """The file (the user's own unless given) that has the entry now; whatever else it held, it holds to the byte.
+    """Write an entry into a devices.toml; all other content of the file stays as it is, to the byte.
 
-    Raises UnknownDevice for a wrong entry, and for a name the file has already unless `replace`.
+    Args:
+        name: Name of the entry.
+        table: Its keys and values.
+        file: The file to write; None for the user's own.
+        replace: Whether an entry of the same name may be replaced.
+
+    Returns:
+        The file that has the entry now.
+
+    Raises:
+        DeviceConfigError: The entry is wrong, or the file has the name already, or it can't be written.
     """
     file = device_files()[1] if file is None else file
     to_device(DeviceTable(check_name(name), file, table))
@@ -61,21 +71,21 @@ def _word(name: str) -> str:
 
 
 def _value(value: Any, line_end: str) -> str:
-    """As TOML writes it, which for printable text and for numbers is as JSON does; a list takes a line an item."""
+    """Return a value as TOML writes it: as JSON does for printable text and numbers; a list takes a line per item."""
     if isinstance(value, list):
         return line_end.join(["[", *(f"  {_value(item, line_end)}," for item in value), "]"])
     return json.dumps(value, ensure_ascii=False)
 
 
 def _replace_table(file: Path, text: str, name: str, block: str, wanted: dict[str, Any]) -> str:
-    """The text with the table called `name` replaced; its end is where the whole parses to what is wanted."""
+    """Return the text with the table called `name` replaced; its end is where the whole text parses to `wanted`."""
     lines = re.findall(r"[^\n]*\n|[^\n]+", text)
     header = re.compile(rf"\s*\[\s*(?:{re.escape(name)}|\"{re.escape(name)}\"|'{re.escape(name)}')\s*\]")
     ends = [index for index, line in enumerate(lines) if line.lstrip().startswith("[")] + [len(lines)]
     for start in (index for index in ends[:-1] if header.match(lines[index])):
         for end in (index for index in ends if index > start):
             while end > start + 1 and (not lines[end - 1].strip() or lines[end - 1].lstrip().startswith("#")):
-                end -= 1  # a remark above the next table is the next table's
+                end -= 1  # a comment above the next table belongs to the next table
             changed = "".join([*lines[:start], block, *lines[end:]])
             try:
                 if tomllib.loads(changed) == wanted:

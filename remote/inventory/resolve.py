@@ -1,4 +1,4 @@
-"""Which device is meant by a name, what kind of board it says it is, and what follows from both."""
+"""Resolve a device name to an entry, detect the kind of board, and fill in the settings that follow from both."""
 
 from __future__ import annotations
 
@@ -14,13 +14,18 @@ from remote.simulated.boards import BOARDS
 from remote.ssh import NO_SUCH_HOST, check_host
 
 SIMULATED = "sim:"
-WORKSPACE_MB = 256  # on a board of no kind we know
+WORKSPACE_MB = 256  # memory for an engine builder on a board without a profile
 
 
 def load_device(name: str, files: Sequence[Path] | None = None) -> Device:
-    """The device called `name`: an entry of a devices.toml, `sim:BOARD`, or else a host that ssh is asked about.
+    """Return the device called `name`: an entry of a devices.toml, `sim:BOARD`, or else a host that ssh is asked about.
 
-    Raises UnknownDevice, which lists the known ones, or says what is wrong with the entry.
+    Args:
+        name: The value of `--device`.
+        files: The files to read; None for the usual ones.
+
+    Raises:
+        DeviceConfigError: The name can't be used, or its entry is wrong; the message lists the known devices.
     """
     known, _ = entries(files)
     if name in known:
@@ -36,26 +41,50 @@ def load_device(name: str, files: Sequence[Path] | None = None) -> Device:
 
 
 def profiles(files: Sequence[Path] | None = None) -> tuple[Profile, ...]:
-    """Every kind of board, in the order in which they are tried. Raises UnknownDevice for a wrong table."""
+    """Return every kind of board, in the order in which they are tried.
+
+    Raises:
+        DeviceConfigError: A table is wrong.
+    """
     return tuple(to_profile(entry) for entry in entries(files)[1].values())
 
 
 def find_profiles(name: str, known: Sequence[Profile]) -> tuple[Profile, ...]:
-    """The profiles that `name` may mean: one by its name, several by an alias such as nano, none if unknown."""
+    """Return the profiles that `name` may mean: one by its name, several by an alias such as nano, none if unknown.
+
+    Args:
+        name: Name or alias of a profile.
+        known: The profiles to choose from.
+    """
     return tuple(profile for profile in known if name in (profile.name, *profile.aliases))
 
 
 def detect(facts: Facts, files: Sequence[Path] | None = None) -> Profile | None:
-    """The first kind of board that what the device says of itself fits; None where none does."""
+    """Return the first kind of board that fits the device's facts; None where none does.
+
+    Args:
+        facts: Facts that the device reported.
+        files: The files to read; None for the usual ones.
+    """
     return _detect(facts, profiles(files))
 
 
 def settle(device: Device, facts: Facts, files: Sequence[Path] | None = None) -> tuple[Device, Profile | None]:
-    """(device with its profile's name, its runtime and its workspace filled in; the profile, or None).
+    """Fill in the device's open fields from its profile and its facts.
 
-    What is entered wins over the profile. Commands are never filled in: a profile's `prepare` uses sudo, so it is run
-    only where the user has entered it. Raises UnknownDevice where the device is not what it is entered as, and
-    where it lacks the runtime that is entered, or any.
+    The entry wins over the profile. Commands are never filled in: a profile's `prepare` uses sudo, so it is run
+    only where the user has entered it.
+
+    Args:
+        device: The entry.
+        facts: Facts that the device reported.
+        files: The files to read; None for the usual ones.
+
+    Returns:
+        The device with its profile's name, its runtime and its workspace filled in, and the profile, or None.
+
+    Raises:
+        DeviceConfigError: The device is not what it is entered as, or lacks the entered runtime, or has none.
     """
     profile = _agree_on_profile(device, facts, files)
     settled = replace(
@@ -68,7 +97,13 @@ def settle(device: Device, facts: Facts, files: Sequence[Path] | None = None) ->
 
 
 def unreachable(device: Device, reason: str, files: Sequence[Path] | None = None) -> str:
-    """One line for a device that can't be reached; a name that is entered nowhere may be a slip of the pen."""
+    """Return one line for a device that can't be reached, with a spelling check if the name is not configured.
+
+    Args:
+        device: The device as the name resolved.
+        reason: The reason that ssh or the agent gave.
+        files: The files to read; None for the usual ones.
+    """
     if device.host is None:
         return f"{device.name} can't be started: {reason}"
     known, _ = entries(files)
@@ -80,7 +115,7 @@ def unreachable(device: Device, reason: str, files: Sequence[Path] | None = None
 
 
 def _ways(name: str) -> str:
-    """What a newcomer can do whose board has no name yet, or who has none."""
+    """Return the ways to go on for a user without an entry for the board, or without a board."""
     bare = name.rpartition("@")[2]
     simulated = bare if any(bare in (board.name, *board.aliases) for board in BOARDS) else "nano"
     return (
@@ -90,20 +125,35 @@ def _ways(name: str) -> str:
 
 
 def is_entered(name: str, files: Sequence[Path] | None = None) -> bool:
-    """True if the name stands in a devices.toml."""
+    """Return whether a devices.toml has the name.
+
+    Args:
+        name: Name of a device.
+        files: The files to read; None for the usual ones.
+    """
     return name in entries(files)[0]
 
 
 def place(device: Device, files: Sequence[Path] | None = None) -> Path:
-    """The file a device is entered in, or the user's own if it is not."""
+    """Return the file that a device is entered in, or the user's own if it is not entered.
+
+    Args:
+        device: Any device.
+        files: The files to read; None for the usual ones.
+    """
     known, _ = entries(files)
     return known[device.name].file if device.name in known else device_files()[1]
 
 
 def with_python(device: Device, files: Sequence[Path] | None = None) -> Device:
-    """The device with the interpreter of its profile, needed before it can be asked anything.
+    """Return the device with the interpreter of its profile, which is needed before the device can be asked anything.
 
-    Raises UnknownDevice for a profile that is not known.
+    Args:
+        device: The entry.
+        files: The files to read; None for the usual ones.
+
+    Raises:
+        DeviceConfigError: Its profile is not known.
     """
     if device.profile is None:
         return device
@@ -128,7 +178,7 @@ def _detect(facts: Facts, known: Sequence[Profile]) -> Profile | None:
 
 
 def _tells(profile: Profile) -> bool:
-    """False for a kind that would fit anything."""
+    """Return whether a profile can be detected; False for a kind that would fit any device."""
     return bool(profile.compatible or profile.board or profile.machine or profile.gpu)
 
 
@@ -140,19 +190,23 @@ def _fits(profile: Profile, facts: Facts) -> bool:
 
 
 def _could_fit(profile: Profile, facts: Facts) -> bool:
-    """True unless the processor or the lack of a GPU speaks against it."""
+    """Return True unless the processor or the lack of a GPU speaks against the profile."""
     return profile.machine in ("", facts.machine) and (facts.gpu is not None or not profile.gpu)
 
 
 def _agree_on_profile(device: Device, facts: Facts, files: Sequence[Path] | None) -> Profile | None:
-    """The profile that both the entry and the device stand for. Raises UnknownDevice where they differ."""
+    """Return the profile that both the entry and the device stand for.
+
+    Raises:
+        DeviceConfigError: The entry and the device differ.
+    """
     known = profiles(files)
     if device.profile is None:
         return _detect(facts, known)
     meant = find_profiles(device.profile, known)
     if found := [profile for profile in meant if _fits(profile, facts)]:
         return found[0]
-    silent = not facts.board and not facts.compatible  # as in a container: nothing speaks against it, or for it
+    silent = not facts.board and not facts.compatible  # as in a container: no fact speaks for or against a profile
     if silent and (possible := [profile for profile in meant if _could_fit(profile, facts)]):
         return _trust_entry(device, possible, files)
     says = _self(facts, any(profile.gpu for profile in meant))
@@ -166,7 +220,11 @@ def _agree_on_profile(device: Device, facts: Facts, files: Sequence[Path] | None
 
 
 def _trust_entry(device: Device, possible: Sequence[Profile], files: Sequence[Path] | None) -> Profile:
-    """What the entry says, where the device can't. Raises UnknownDevice if that may be several kinds of board."""
+    """Return the profile of the entry where the device does not identify its board.
+
+    Raises:
+        DeviceConfigError: The entry may mean several kinds of board.
+    """
     exact = [profile for profile in possible if profile.name == device.profile]
     if exact or len(possible) == 1:
         return (exact or list(possible))[0]
@@ -177,13 +235,17 @@ def _trust_entry(device: Device, possible: Sequence[Profile], files: Sequence[Pa
 
 
 def _self(facts: Facts, gpu_needed: bool) -> str:
-    """What the device calls itself."""
+    """Return how the device identifies itself."""
     lacking = " without a CUDA GPU" if gpu_needed and facts.gpu is None else ""
     return (repr(facts.board) if facts.board else f"{facts.machine}, {facts.cpu}") + lacking
 
 
 def _runtime(device: Device, facts: Facts, profile: Profile | None) -> str:
-    """The runtime to use. Raises UnknownDevice where there is none, or not the one that is entered."""
+    """Return the runtime to use.
+
+    Raises:
+        DeviceConfigError: The device has no runtime, or not the one that is entered.
+    """
     there = facts.runtimes
     hint = profile.install if profile and profile.install else "install onnxruntime for the Python that is used there"
     if not there:

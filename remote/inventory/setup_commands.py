@@ -1,9 +1,10 @@
-"""The user's own commands that make a board fit to be measured, run before, and undone however the run ends.
+"""Run the user's own commands that make a board fit to be measured, and undo them however the run ends.
 
 They stand in the user's `devices.toml` and are run as they stand, by the device's shell, over a connection of their
-own: the agent itself never runs a command for anybody. Before the first is run, a note in the user's cache on this
-machine says what undoes them. A run that ends in any way it can see undoes them and removes the note; what a killed run
-left behind is found by its note and undone by the next connection to the same board.
+own: the agent itself never runs a command on request. Before the first is run, a note is written into the user's cache
+on this machine with the commands that undo them. A run that ends in any way it can notice undoes them and removes the
+note. The preparation that a killed run left behind is found by its note and undone by the next connection to the same
+board.
 """
 
 from __future__ import annotations
@@ -23,8 +24,7 @@ from pathlib import Path
 
 from remote.device import Device, Facts
 from remote.errors import DeviceError
-from remote.files import read_or_none, write_file
-from remote.inventory.device_files import home_folder
+from remote.files import home_folder, read_or_none, write_file
 from remote.ssh import command_argv
 
 COMMAND_S_MAX = 120.0
@@ -38,17 +38,17 @@ def to_stderr(line: str) -> None:
 
 @contextlib.contextmanager
 def prepare_device(device: Device, facts: Facts, say: Say = to_stderr) -> Iterator[None]:
-    """Context manager that runs `prepare`, and `restore` at the end, however that comes.
+    """Context manager that runs the `prepare` commands, and the `restore` commands at the end, however the block ends.
 
     Where several runs of this user have the same board prepared, the last to end restores it.
 
     Args:
         device: The settled entry, with its commands.
-        facts: What the board says of itself, of which the boot identifier names this board until it is restarted.
-        say: Takes a line for the user where something can't be undone, or noted.
+        facts: Facts that the board reported; its boot identifier names this board until it is restarted.
+        say: Called with a line for the user where something can't be undone, or noted.
 
     Raises:
-        DeviceError: A command of `prepare` failed; what was done before it is undone first.
+        DeviceError: A command of `prepare` failed; the commands before it are undone first.
     """
     if not device.prepare and not device.restore:
         yield
@@ -63,14 +63,14 @@ def prepare_device(device: Device, facts: Facts, say: Say = to_stderr) -> Iterat
 
 
 def undo_left(device: Device, facts: Facts, say: Say = to_stderr) -> None:
-    """Undo what a run that was killed left behind on this board, and say so.
+    """Undo the preparation that a killed run left behind on this board, and report it.
 
-    The note of a board that was restarted since is dropped: its clocks are its own again.
+    The note of a board that was restarted since is dropped: the restart has reset its clocks.
 
     Args:
-        device: How the board is reached now.
-        facts: What it says of itself.
-        say: Takes a line for each run that is undone.
+        device: The board as it is reached now.
+        facts: Facts that it reported.
+        say: Called with a line for each run that is undone.
     """
     folder = _folder()
     if folder is None or not folder.is_dir():
@@ -91,36 +91,50 @@ def undo_left(device: Device, facts: Facts, say: Say = to_stderr) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _StaleNote:
-    """A note that lies in the cache."""
+    """Hold the content of a note in the cache.
+
+    Attributes:
+        path: The note's file.
+        board: Identifier of the board; see `_board`.
+        host: Host by which the board was reached; None for this machine.
+        restore: Commands that undo the preparation.
+        writer: Host name of the machine, and number of the process that wrote it.
+    """
 
     path: Path
     board: str
-    host: str | None  # by which it was reached
+    host: str | None
     restore: tuple[str, ...]
-    writer: tuple[str, int]  # machine and number of the process
+    writer: tuple[str, int]
 
     def is_alive(self) -> bool:
-        """Return whether the run that wrote it still is: it holds its note locked."""
+        """Return whether the run that wrote it is still alive: a living run holds its note locked."""
         try:
             with self.path.open("rb+") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return False
         except BlockingIOError:
             return True
-        except OSError:  # no locks here: a process of this machine can be asked for, another's is taken to live
+        except OSError:  # no locks here: a process of this machine is searched for, another machine's is taken to live
             machine, pid = self.writer
             return machine != socket.gethostname() or Path(f"/proc/{pid}").exists()
 
 
 class _RestoreNote:
-    """This run's note, held locked while the run lives. Without a folder for it there is none."""
+    """Hold this run's note, locked while the run lives. Where no folder for notes is known there is none."""
 
     def __init__(self, path: Path | None, board: str) -> None:
         self._path, self._board, self._held = path, board, -1
 
     @classmethod
     def begin(cls, device: Device, facts: Facts, say: Say) -> _RestoreNote:
-        """Write it. What stands in the way is said: a run that is then killed can't be undone by the next."""
+        """Write the note and return it.
+
+        Args:
+            device: The settled entry, with its commands.
+            facts: Facts that the board reported.
+            say: Called where the note can't be written, so that the next run can't undo this one's preparation.
+        """
         folder, board = _folder(), _board(device, facts)
         try:
             if folder is None:
@@ -162,7 +176,7 @@ class _RestoreNote:
 
 
 def _restore(device: Device, commands: Sequence[str], say: Say) -> bool:
-    """Run every command. Return False where the board could not be reached, so that it is still to be done."""
+    """Run every command. Return False where the board could not be reached, so that a later run must repeat it."""
     reached = True
     for command in commands:
         try:
@@ -184,14 +198,14 @@ def _run(device: Device, command: str) -> None:
             text=True,
             errors="replace",
             timeout=COMMAND_S_MAX,
-            start_new_session=True,  # Ctrl-C, or a terminal that is closed, must not stop what undoes
+            start_new_session=True,  # Ctrl-C, or a terminal that is closed, must not stop a command that undoes
         )
     except subprocess.TimeoutExpired:
         raise DeviceError(f"{device.name}: `{command}` did not end in {COMMAND_S_MAX:g} s", "bad_request") from None
     except OSError as error:
         raise DeviceError(f"{device.name}: `{command}` can't be run: {error.strerror}", "bad_request") from None
     if done.returncode:
-        lost = device.host is not None and done.returncode == 255  # ssh's own
+        lost = device.host is not None and done.returncode == 255  # ssh's own status
         said = " ".join((done.stderr or done.stdout).split())[-200:]
         said = "".join(letter for letter in said if letter.isprintable())
         raise DeviceError(
@@ -202,20 +216,20 @@ def _run(device: Device, command: str) -> None:
 
 
 def _board(device: Device, facts: Facts) -> str:
-    """Return what names a board until it is restarted, by whatever name it is reached."""
+    """Return an identifier of a board that holds until it is restarted, by whatever name it is reached."""
     named = [facts.boot_id] if facts.boot_id else [device.host, facts.cpu]
     return hashlib.sha256(json.dumps(named).encode()).hexdigest()
 
 
 def _folder() -> Path | None:
-    """Return where notes lie; None where this user has no home."""
+    """Return the folder of notes; None where this user has no home."""
     home = home_folder()
     cache = os.environ.get("XDG_CACHE_HOME") or (home and home / ".cache")
     return Path(cache) / "edgefront" / "prepared" if cache else None
 
 
 def _notes(folder: Path) -> list[_StaleNote]:
-    """Return the notes that can be read, the oldest first; one cut short was written before any command was run."""
+    """Return the readable notes, the oldest first; a note that was cut short was written before any command was run."""
     found = []
     for path in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime):
         note = read_or_none(path, _parse_note)
@@ -238,7 +252,7 @@ def _parse_note(text: str) -> _StaleNote:
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Context manager in which no other run of this user looks at, writes or removes notes."""
+    """Context manager in which no other run of this user reads, writes or removes notes."""
     with (folder / "lock").open("a") as file:
         with contextlib.suppress(OSError):  # no locks here
             fcntl.flock(file, fcntl.LOCK_EX)

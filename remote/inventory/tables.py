@@ -1,4 +1,7 @@
-"""Tables of devices and profiles for people to read. Nothing in a cell is markup: a board's name is a stranger's."""
+"""Format devices and profiles as tables for people.
+
+No cell is read as markup, since a board's name is untrusted text.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,13 @@ from rich.text import Text
 
 from remote.device import Capabilities, Device, Facts, Profile, capabilities
 from remote.errors import DeviceConfigError
-from remote.inventory.device_files import device_files, entries, format_path, home_folder, to_device
+from remote.files import home_folder
+from remote.inventory.device_files import device_files, entries, format_path, to_device
 from remote.inventory.resolve import find_profiles, load_device, profiles, with_python
 
 
 def all_devices() -> tuple[Table, int]:
-    """(every entered device and its file, number of entries that are wrong, which the table says)."""
+    """Return a table of every entered device and its file, and the number of wrong entries, which the table marks."""
     table = _table("devices", "name", "where", "profile", "python", "runtime", "from")
     wrong = 0
     for name, entry in sorted(entries()[0].items()):
@@ -30,7 +34,7 @@ def all_devices() -> tuple[Table, int]:
 
 
 def all_profiles() -> Table:
-    """Every kind of board and its file."""
+    """Return a table of every kind of board and its file."""
     table = _table("profiles, in the order in which they are tried", "name", "also", "board", "prefers", "from")
     files = {name: _from(entry.file) for name, entry in entries()[1].items()}
     for kind in profiles():
@@ -41,7 +45,14 @@ def all_profiles() -> Table:
 def one_device(
     name: str, facts: Facts | None = None, settled: Device | None = None, able: Capabilities | None = None
 ) -> Table:
-    """What a name stands for; with what the device said of itself, and what followed, if it was asked."""
+    """Return a table of what a name stands for; for a connected device also its facts and what follows from them.
+
+    Args:
+        name: Name of a device.
+        facts: Facts that the device reported; None where it was not asked.
+        settled: The entry with open fields filled in.
+        able: Its capabilities; None to derive them from the facts.
+    """
     entry = entries()[0].get(name)
     table = _table(name, "", "")
     rows = {"from": _from(entry.file) if entry else "entered nowhere"} | _rows_of_entry(settled or load_device(name))
@@ -55,20 +66,25 @@ def one_device(
 
 
 def show(*tables: Table) -> None:
-    """Prints them."""
+    """Print tables to the terminal."""
     console = Console()
     for table in tables:
         console.print(table)
 
 
 def board_of(facts: Facts, profile: str | None) -> str:
-    """What the device calls itself, and what we take it for."""
+    """Return the device's own name for itself, and the profile it is taken for.
+
+    Args:
+        facts: Facts that the device reported.
+        profile: Name of its profile, or None.
+    """
     kind = profile or "no profile of ours"
     return f"{'simulated, ' if facts.simulated else ''}{facts.board or facts.cpu} ({kind})"
 
 
 def _rows_of_entry(device: Device) -> dict[str, str]:
-    """What is entered, and what stands in for what is not."""
+    """Return the values of the entry, and the defaults of those that are open."""
     known: tuple[Profile, ...] = find_profiles(device.profile, profiles()) if device.profile else ()
     orders = {kind.runtimes for kind in known}
     first_of = f"the first it has of {', '.join(orders.pop())}" if len(orders) == 1 else "by what it is"
@@ -86,7 +102,7 @@ def _rows_of_entry(device: Device) -> dict[str, str]:
 
 
 def _rows_of_facts(settled: Device, facts: Facts, able: Capabilities) -> dict[str, str]:
-    """What the connected device says of itself, and what follows."""
+    """Return the facts that a connected device reports, and what follows from them."""
     gpu = f"{facts.gpu.name} (sm {facts.gpu.sm}, {facts.gpu.memory_mb} MB)" if facts.gpu else "no CUDA GPU"
     fast = [*able.precisions, *([] if able.no_sparsity else ["2:4 sparsity"])]
     refused = [f"no {precision}: {why}" for precision, why in able.why_not.items()]

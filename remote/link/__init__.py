@@ -1,0 +1,1 @@
+"""Exchange requests and replies with the agent process on a device."""

@@ -1,4 +1,4 @@
-"""Checked values from a device's replies. A reply is data from a stranger until it has passed here."""
+"""Check the values of a device's replies. A reply is untrusted data until it has passed here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from remote.errors import CANDIDATE_KINDS, CancelledError, CandidateError, Devic
 LISTS = ("wall_ms", "cpu_ms", "reference_wall_ms", "reference_cpu_ms")
 GPU_LISTS = ("gpu_ms", "reference_gpu_ms")
 LAYERS_MAX = 20_000
-# What a device's own failures mean, and what to do, where a device can only name them.
+# Kind of a device's failure -> what it means and what to do, since a device only sends the kind and a reason.
 PLAIN = {
     "no_space": "the device's disk is full: {}; make room there, or remove ~/.cache/edgefront on it",
     "memory_taken": "others have the device's memory: {}; `python -m remote.doctor` shows what takes it",
@@ -27,7 +27,11 @@ PLAIN = {
 
 
 def facts(reply: dict[str, Any]) -> Facts:
-    """The device's answer to `hello`."""
+    """Return the checked facts of the device's answer to `hello`.
+
+    Raises:
+        DeviceError: A value is missing or out of its limits.
+    """
     return Facts(
         machine=text(reply, "machine"),
         cpu=text(reply, "cpu"),
@@ -54,7 +58,18 @@ def _gpu(value: Any) -> Gpu | None:
 
 
 def block(reply: dict[str, Any], pairs: int) -> dict[str, Any]:
-    """One timing: tuples of equal length, 1 to `pairs` entries each, and what was seen beside them."""
+    """Return the checked values of one timing: lists as tuples of equal length, and the readings taken beside them.
+
+    Args:
+        reply: The device's answer.
+        pairs: Largest number of entries in a list; the smallest is 1.
+
+    Returns:
+        Fields of a `Block` by name: times in ms, memory in MB, energy in mJ.
+
+    Raises:
+        DeviceError: A value is missing or out of its limits, or the lists do not match.
+    """
     rows: dict[str, Any] = {name: numbers(reply, name) for name in LISTS}
     rows |= {name: numbers(reply, name) for name in GPU_LISTS if reply.get(name)}
     lengths = {len(row) for row in rows.values()}
@@ -76,7 +91,11 @@ def block(reply: dict[str, Any], pairs: int) -> dict[str, Any]:
 
 
 def layers(reply: dict[str, Any]) -> tuple[tuple[Layer, ...], str]:
-    """(the nodes that a runtime ran, or none and why it does not tell)."""
+    """Return the nodes that a runtime ran, or none and the reason.
+
+    Raises:
+        DeviceError: A value is missing or out of its limits.
+    """
     rows = _field(reply, "layers", list)
     if len(rows) > LAYERS_MAX or not all(isinstance(row, dict) for row in rows):
         raise DeviceError(f"the device sent {len(rows)} layers, or some that are none")
@@ -88,7 +107,10 @@ def layers(reply: dict[str, Any]) -> tuple[tuple[Layer, ...], str]:
 
 
 def parse_sensors(value: Any) -> dict[str, float]:
-    """The finite numbers among what sensors saw, `throttled_bits` read from its hex digits; the rest is left out."""
+    """Return the finite numbers among the sensors' readings, `throttled_bits` read from its hex digits.
+
+    Anything else is left out.
+    """
     found = dict(value) if isinstance(value, dict) else {}
     bits = found.get("throttled_bits")
     if isinstance(bits, str) and re.fullmatch(r"[0-9a-f]{1,8}", bits):
@@ -105,7 +127,7 @@ def _maybe(reply: dict[str, Any], name: str, low: float, high: float) -> float |
 
 
 def error(reply: dict[str, Any]) -> Exception:
-    """The exception an error reply stands for: the candidate's only for the kinds that are."""
+    """Return the exception that an error reply stands for: CandidateError only for CANDIDATE_KINDS."""
     kind, reason = text(reply, "kind", 50), text(reply, "reason", 600)
     if kind in CANDIDATE_KINDS:
         return CandidateError(kind, reason)
@@ -117,35 +139,73 @@ def error(reply: dict[str, Any]) -> Exception:
 
 
 def clean(value: Any, length: int = 300) -> str:
-    """Printable text, cut short: nothing a device says can move a terminal's cursor."""
+    """Return the printable characters of a text, cut short, so that no reply can move a terminal's cursor.
+
+    Args:
+        value: The value of a reply.
+        length: Most characters that are kept.
+
+    Raises:
+        DeviceError: The value is not text.
+    """
     if not isinstance(value, str):
         raise DeviceError("the device sent something that is not text where text is due")
     return "".join(letter for letter in value[:length] if letter.isprintable())
 
 
 def printable(text: str) -> str:
-    """Return text as it may be shown: what would move a cursor, turn the direction of writing, break the line, or is no
-    Unicode at all stands there as an escape, such as `\\x1b`. Letters of every script, and spaces, stay as they are."""
+    r"""Return text in a form that is safe to show.
+
+    A character that would move a cursor, turn the direction of writing or break the line, or that is no Unicode at
+    all, is written as an escape, such as `\x1b`. Letters of every script, and spaces, stay as they are.
+    """
     return "".join(letter if _is_shown(letter) else ascii(letter)[1:-1] for letter in text)
 
 
 def _is_shown(letter: str) -> bool:
-    # joiners are a part of words in Persian and Hindi, and of emoji
+    # Joiners are a part of words in Persian and Hindi, and of emoji.
     return letter.isprintable() or letter in "\u200c\u200d" or unicodedata.category(letter) == "Zs"
 
 
 def text(reply: dict[str, Any], name: str, length: int = 300) -> str:
-    """The text called `name`."""
+    """Return the text called `name`, cleaned.
+
+    Args:
+        reply: The device's answer.
+        name: Name of a field.
+        length: Most characters that are kept.
+
+    Raises:
+        DeviceError: The field is no text.
+    """
     return clean(reply.get(name), length)
 
 
 def number(reply: dict[str, Any], name: str, low: float, high: float) -> float:
-    """The finite number called `name`, within its limits."""
+    """Return the finite number called `name`, within its limits.
+
+    Args:
+        reply: The device's answer.
+        name: Name of a field.
+        low: Smallest value accepted.
+        high: Largest value accepted.
+
+    Raises:
+        DeviceError: The field is no number within the limits.
+    """
     return _number(reply.get(name), name, low, high)
 
 
 def numbers(reply: dict[str, Any], name: str) -> tuple[float, ...]:
-    """The list of finite times called `name`, none negative."""
+    """Return the list of finite times called `name`, none negative.
+
+    Args:
+        reply: The device's answer.
+        name: Name of a field.
+
+    Raises:
+        DeviceError: The field is no such list.
+    """
     return tuple(_number(value, name, 0, 1e9) for value in _field(reply, name, list))
 
 
@@ -163,13 +223,27 @@ def _field(reply: dict[str, Any], name: str, kind: type) -> Any:
 
 
 def parse_upload_state(reply: dict[str, Any], size: int) -> tuple[bool, int]:
-    """(whether the device has the blob, how many of its `size` bytes it has from an upload cut short)."""
+    """Return whether the device has a blob, and how many of its bytes it has from an upload cut short.
+
+    Args:
+        reply: The device's answer to `stat`.
+        size: Bytes of the blob.
+    """
     partial = int(number({"partial": 0} | reply, "partial", 0, 1 << 60))
     return reply.get("have") is True, partial if partial <= size else 0
 
 
 def logits(raw: bytes, reply: dict[str, Any], rows: int) -> bytes:
-    """float32 (rows, classes), as long as the reply says."""
+    """Return the raw float32 logits of shape (rows, classes) if they are as long as the reply announces.
+
+    Args:
+        raw: The blob that came with the reply.
+        reply: The device's answer, with `shape` and `bytes`.
+        rows: Number of inputs.
+
+    Raises:
+        DeviceError: Shape, announced length and length do not agree.
+    """
     shape = _field(reply, "shape", list)
     if len(shape) != 2 or shape[0] != rows or reply.get("bytes") != len(raw):
         raise DeviceError(f"the device sent logits of shape {ascii(shape)[:40]} for {rows} rows")

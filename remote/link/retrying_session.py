@@ -1,15 +1,15 @@
-"""A session that does not give up at the first failure: what is the device's fault is tried again.
+"""Retry the device failures of a session.
 
-| what happened                                    | what is done                                                   |
+| failure                                          | action                                                         |
 |---|---|
-| connection lost, silent, rebooted, agent killed  | connect anew after 0, 2, 4, 8 .. 60 s, then the same call again |
-| memory taken by others, upload damaged           | the same call again, after the same waits                      |
-| disk full                                        | three times more; the device has removed already what it could |
-| stored file gone                                 | sent again, then the same call                                 |
-| model crashed, timed out, killed for memory      | once more in a fresh process; the same verdict twice is its own |
-| unsupported, unbuildable                         | nothing: the model's fault                                     |
+| connection lost, silent, rebooted, agent killed  | connect anew after 0, 2, 4, 8 .. 60 s, then repeat the call    |
+| memory taken by others, upload damaged           | repeat the call, after the same waits                          |
+| disk full                                        | three retries; the device has removed already what it could    |
+| stored file gone                                 | send it again, then repeat the call                            |
+| model crashed, timed out, killed for memory      | one retry in a fresh process; the same verdict twice is final  |
+| unsupported, unbuildable                         | no retry: it is the model's fault                              |
 
-After `patience_s` of trying the DeviceError is raised: the search ends cleanly and the same command goes on.
+After `patience_s` of retries the DeviceError is raised: the search ends cleanly, and the same command resumes it.
 """
 
 from __future__ import annotations
@@ -26,21 +26,33 @@ from remote.errors import SUSPECT_KINDS, CandidateError, DeviceError
 from remote.link.session import Session
 
 Answer = TypeVar("Answer")
-TRIES = {"failed": 4, "no_space": 3}  # of what has no known cause, and of what waiting rarely mends
+TRIES = {"failed": 4, "no_space": 3}  # retries of failures of no known cause, and of those that waiting rarely mends
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How long a failing device is waited for."""
+    """Describe how long and how often a failing device is retried.
 
-    first_wait_s: float = 2.0  # the first retry comes at once, the second after this; doubled from then on
+    Attributes:
+        first_wait_s: Seconds before the second retry; the first comes at once, and each later wait is doubled.
+        longest_wait_s: Longest wait between two retries, in seconds.
+        patience_s: Seconds of retries of one call, counted from its first failure.
+    """
+
+    first_wait_s: float = 2.0
     longest_wait_s: float = 60.0
-    patience_s: float = 900.0  # of one call, from its first failure
+    patience_s: float = 900.0
 
 
 @dataclass(frozen=True)
 class Incident:
-    """One failure that was not the end. `kind` is one of DEVICE_KINDS, or `refuted <kind>` of a model's fault."""
+    """Describe one failure that did not end its call.
+
+    Attributes:
+        kind: One of DEVICE_KINDS, or `refuted <kind>` of a model's fault.
+        op: The operation that failed.
+        reason: The failure's message, one line.
+    """
 
     kind: str
     op: str
@@ -48,7 +60,10 @@ class Incident:
 
 
 class RetryingSession:
-    """The calls of a Session, tried again as the table above says. `on_incident` hears of every failure survived."""
+    """Repeat the calls of a Session as the table in this module says.
+
+    `on_incident` is called for every failure that did not end its call.
+    """
 
     def __init__(
         self,
@@ -62,19 +77,34 @@ class RetryingSession:
         self._sources: dict[str, bytes | Path] = {}
 
     def put(self, data: bytes | Path) -> str:
-        """SHA-256 of the data, which the device then has; see Session.put."""
+        """Store the data on the device and return its SHA-256; see Session.put."""
         digest = self._patiently("put", lambda: self.session.put(data))
         self._sources[digest] = data if isinstance(data, Path) or len(data) < 1 << 20 else b""
         return digest
 
     def time_block(self, model: str, reference: str, *args: Any, **options: Any) -> dict[str, Any]:
-        """See Session.time_block."""
+        """Time a model; see Session.time_block.
+
+        Args:
+            model: SHA-256 of the stored candidate.
+            reference: SHA-256 of the stored reference model.
+            *args: Further arguments of Session.time_block.
+            **options: Further options of Session.time_block.
+        """
         return self._patiently(
             "time", lambda: self.session.time_block(model, reference, *args, **options), (model, reference)
         )
 
     def predict(self, model: str, data: bytes, shape: Sequence[int], *args: Any, **options: Any) -> bytes:
-        """Logits of `data` (its bytes, not their digest: they are sent where the device lacks them)."""
+        """Return the logits of `data`; see Session.predict.
+
+        Args:
+            model: SHA-256 of the stored model.
+            data: The input's bytes, not their digest: they are sent where the device lacks them.
+            shape: Shape (N, C, H, W) of the float32 data.
+            *args: Further arguments of Session.predict.
+            **options: Further options of Session.predict.
+        """
 
         def work() -> bytes:
             return self.session.predict(model, self.session.put(data), shape, *args, **options)
@@ -82,16 +112,22 @@ class RetryingSession:
         return self._patiently("predict", work, (model,))
 
     def layers(self, model: str, *args: Any, **options: Any) -> tuple[tuple[Layer, ...], str]:
-        """See Session.layers."""
+        """Return the layers that a runtime runs; see Session.layers.
+
+        Args:
+            model: SHA-256 of the stored model.
+            *args: Further arguments of Session.layers.
+            **options: Further options of Session.layers.
+        """
         return self._patiently("layers", lambda: self.session.layers(model, *args, **options), (model,))
 
     def state(self) -> dict[str, Any]:
-        """See Session.state."""
+        """Return the device's present state; see Session.state."""
         return self._patiently("state", self.session.state)
 
     def _patiently(self, op: str, work: Callable[[], Answer], blobs: Sequence[str] = ()) -> Answer:
         patience, verdict, tries = self._patience, "", 0
-        of_kind: Counter[str] = Counter()  # a full disk after two lost links is the first full disk
+        of_kind: Counter[str] = Counter()  # per kind: a full disk after two lost links is the first full disk
         end_s = None
         while True:
             try:
@@ -117,7 +153,7 @@ class RetryingSession:
                 tries += 1
 
     def _send_again(self, blobs: Sequence[str]) -> None:
-        """What the device still has costs one round trip a blob."""
+        """Put the blobs again. A blob that the device still has costs one round trip."""
         for digest in blobs:
             if source := self._sources.get(digest):
                 self.session.put(source)

@@ -1,4 +1,4 @@
-"""One open connection to a device: what it is, what it stores, what it times and predicts."""
+"""Hold one open connection to a device: its facts, its stored files, timings and predictions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import getpass
 import hashlib
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -14,43 +13,56 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from remote.agent import BOOT, ERROR, PROTOCOL
+from remote.agent import ERROR, PROTOCOL
 from remote.device import Device, Facts, Layer
-from remote.errors import DeviceConfigError, DeviceError
-from remote.inventory.resolve import is_entered, unreachable
+from remote.errors import DeviceError
 from remote.link import reply_parsing
-from remote.link.transport import Transport, builds, bundle, explain_exit, local_argv, pieces
-from remote.simulated.spec import parse
-from remote.ssh import NO_SUCH_HOST, ssh_argv, why_failed
+from remote.link.transport import Transport, builds, explain_exit, pieces
+from remote.ssh import why_failed
 
-GRACE_S = 30.0  # beyond the device's own deadline before we stop believing in it
+GRACE_S = 30.0  # seconds beyond the device's own deadline before it counts as silent
 ROWS_MAX_BYTES = 1 << 30
 Event = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """How a model is run on the device."""
+    """Describe how a model is run on the device.
 
-    runtime: str  # a file of remote/runtimes/, maybe with an option: onnxruntime:cuda
+    Attributes:
+        runtime: Name of a file of remote/runtimes/, optionally with an option: onnxruntime:cuda.
+        threads: CPU threads.
+        precision: fp32, fp16 or int8.
+        workspace_mb: Memory that an engine builder may use, in MB.
+        build_deadline_s: Seconds for a build; a Nano takes minutes, for the largest networks most of an hour.
+    """
+
+    runtime: str
     threads: int = 1
     precision: str = "fp32"
-    workspace_mb: int = 256  # that a builder of engines may use
-    build_deadline_s: float = 3600.0  # a Nano takes minutes, for the largest networks most of an hour
+    workspace_mb: int = 256
+    build_deadline_s: float = 3600.0
 
     def fields(self) -> dict[str, Any]:
-        """As the agent takes them."""
+        """Return the fields of a request as the agent takes them."""
         return asdict(self)
 
 
 class Session:
-    """A device that is connected. Where the connection is lost, the call under way raises DeviceError and the
-    next one reconnects; what was sent before is then still there. Calls may come from several threads.
+    """Hold a connected device.
+
+    Where the connection is lost, the call under way raises DeviceError and the next one reconnects; blobs that were
+    sent before are then still on the device. Calls may come from several threads.
+
+    Attributes:
+        device: The device as it was resolved.
+        facts: Facts that the device reported at the last connection.
     """
 
     def __init__(
         self,
         device: Device,
+        argv: Sequence[str],
         *,
         cache_mb: int = 2048,
         ping_s: float = 5.0,
@@ -58,31 +70,14 @@ class Session:
         connect_s: float = 20.0,
         on_event: Callable[[Event], None] = lambda event: None,
     ) -> None:
-        self.device = device
+        self.device, self._argv = device, list(argv)
         self._hello = {"protocol": PROTOCOL, "cache_mb": cache_mb, "silence_s": silence_s, "who": _who()}
         self._link_options = {"ping_s": ping_s, "silence_s": silence_s, "connect_s": connect_s}
         self._on_event = on_event
         self._known: set[str] = set()
         self._reconnecting = threading.Lock()
         self._closed = False
-        try:
-            self._link, self.facts = self._connect()
-        except DeviceError as error:
-            if device.host is None:
-                raise
-            what = unreachable(device, str(error))
-            if NO_SUCH_HOST in str(error) and not is_entered(device.name):  # an entered board may just be off
-                raise DeviceConfigError(what) from None
-            raise DeviceError(what, error.kind) from None
-
-    @classmethod
-    def open(cls, device: Device, **options: Any) -> Session:
-        """A connected session. `on_event` is told whose turn is waited for.
-
-        Raises UnknownDevice for a name that no host has, DeviceError, whose message says what to do, for one that
-        can't be reached.
-        """
-        return cls(device, **options)
+        self._link, self.facts = self._connect()
 
     def __enter__(self) -> Session:
         return self
@@ -91,13 +86,13 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """Ends the agent and whatever it runs. Later calls raise DeviceError."""
+        """End the agent and all its jobs. Later calls raise DeviceError."""
         self._closed = True
         self._link.close()
 
     @contextlib.contextmanager
     def listening(self, on_event: Callable[[Event], None]) -> Iterator[None]:
-        """Context manager in which another function is told what the device tells; it may raise to end the call."""
+        """Context manager in which `on_event` receives the device's events; it may raise to end the call."""
         before, self._on_event = self._on_event, on_event
         try:
             yield
@@ -106,7 +101,7 @@ class Session:
 
     def _connect(self) -> tuple[Transport, Facts]:
         explain = why_failed if self.device.host else explain_exit
-        link = Transport(agent_argv(self.device), explain=explain, **self._link_options)
+        link = Transport(self._argv, explain=explain, **self._link_options)
         try:
             kind, reply, _ = link.call("hello", self._hello, silence_s=90.0)
             if kind == ERROR:
@@ -117,7 +112,7 @@ class Session:
             raise
 
     def _reconnect(self) -> None:
-        """Makes a dead link a living one. What the device has is asked for anew."""
+        """Replace a dead link by a new one. The list of blobs that the device has is forgotten."""
         if self._closed:
             raise DeviceError(f"the session with {self.device.name} is closed", "closed")
         with self._reconnecting:
@@ -130,25 +125,31 @@ class Session:
             raise DeviceError(
                 f"device {self.device.name} is not what it was: {_gist(before)} became {_gist(facts)}", "changed"
             )
-        if facts.boot_id != before.boot_id:  # clocks may have gone back to what they are after a start
+        if facts.boot_id != before.boot_id:  # a boot may have reset the clocks
             raise DeviceError(f"device {self.device.name} was rebooted", "rebooted")
 
     def _call(self, op: str, fields: dict[str, Any] | None = None, **options: Any) -> tuple[Event, bytes]:
-        """(reply, blob) of one request. Raises what an error reply stands for."""
+        """Send one request and return (reply, blob). Raise the exception that an error reply stands for."""
         self._reconnect()
         kind, reply, blob = self._link.call(op, fields, on_event=self._on_event, **options)
         if kind != ERROR:
             return reply, blob
-        if reply.get("kind") == "missing":  # removed from the full cache since; it is sent again when put again
+        if reply.get("kind") == "missing":  # it was removed from the full cache since; the next put sends it again
             self._known.discard(str(reply.get("reason")))
             raise DeviceError(f"the device no longer has {str(reply.get('reason'))[:64]}: put it again", "missing")
         raise reply_parsing.error(reply)
 
     def put(self, data: bytes | Path) -> str:
-        """SHA-256 of the data, which the device then has.
+        """Store the data on the device and return its SHA-256.
 
-        Known in this session: no round trip; sent in an earlier one: one; else it is sent, or what was missing
-        of it when an earlier upload broke off.
+        A blob known in this session costs no round trip, one sent in an earlier session costs one. Any other blob is
+        sent; where an earlier upload broke off, only the missing rest is sent.
+
+        Args:
+            data: The bytes, or a file of them.
+
+        Raises:
+            DeviceError: The connection or the upload failed.
         """
         hashed = hashlib.sha256()
         size = 0
@@ -174,12 +175,25 @@ class Session:
         seconds_max: float,
         deadline_s: float | None = None,
     ) -> dict[str, Any]:
-        """The fields of one `Block` but `disturbed`: a fresh process, model and reference (digests) in turn.
+        """Time a model beside the reference model, in turn, in a fresh process.
 
-        Fewer pairs come back, 5 at least, when they take longer than `seconds_max`; beyond `deadline_s`
-        (twice that and a minute unless given) the model has timed out. Engines are built first, in a process of
-        their own, where the runtime has such. Waits its turn on the device first.
-        Raises CandidateError for the model's faults, DeviceError for others.
+        Engines are built first, in a process of their own, where the runtime has engines. Before that, the call waits
+        for the device's lock.
+
+        Args:
+            model: SHA-256 of the stored candidate.
+            reference: SHA-256 of the stored reference model.
+            job: How the candidate is run.
+            pairs: Number of pairs of runs. Fewer come back, 5 at least, when they take longer than `seconds_max`.
+            seconds_max: Seconds after which no further pair is begun.
+            deadline_s: Seconds after which the model has timed out; None for twice `seconds_max` and a minute.
+
+        Returns:
+            The fields of one `Block` but `disturbed`.
+
+        Raises:
+            CandidateError: The model failed.
+            DeviceError: The device or the link failed.
         """
         deadline_s = 2 * seconds_max + 60 if deadline_s is None else deadline_s
         fields = {"model": model, "reference": reference, "pairs": pairs, "seconds_max": seconds_max}
@@ -188,9 +202,21 @@ class Session:
         return reply_parsing.block(reply, pairs)
 
     def predict(self, model: str, data: str, shape: Sequence[int], job: Job, deadline_s: float = 1800.0) -> bytes:
-        """Logits float32 (N, classes) of a float32 blob of `shape` (N, C, H, W), each row run at batch 1.
+        """Return the logits of a stored input, each row run at batch 1, as the model runs when it is timed.
 
-        The model runs as it does when timed. Raises CandidateError for its faults, DeviceError for others.
+        Args:
+            model: SHA-256 of the stored model.
+            data: SHA-256 of a stored float32 blob.
+            shape: Its shape (N, C, H, W).
+            job: How the model is run.
+            deadline_s: Seconds after which the model has timed out.
+
+        Returns:
+            Little-endian float32 (N, classes).
+
+        Raises:
+            CandidateError: The model failed.
+            DeviceError: The device or the link failed.
         """
         fields = {"model": model, "data": data, "shape": list(shape)} | job.fields()
         reply, raw = self._call(
@@ -204,51 +230,49 @@ class Session:
     def layers(
         self, model: str, job: Job, seconds_max: float = 3.0, deadline_s: float = 600.0
     ) -> tuple[tuple[Layer, ...], str]:
-        """(the nodes the runtime really runs for a stored model, or none and why it does not tell).
+        """Return the nodes that the runtime really runs for a stored model. The call waits for the device's lock.
 
-        Waits its turn on the device. Raises CandidateError for the model's faults, DeviceError for others.
+        Args:
+            model: SHA-256 of the stored model.
+            job: How the model is run.
+            seconds_max: Seconds of runs for the layers' times.
+            deadline_s: Seconds after which the model has timed out.
+
+        Returns:
+            The layers and "", or none and why the runtime does not report them.
+
+        Raises:
+            CandidateError: The model failed.
+            DeviceError: The device or the link failed.
         """
         fields = {"model": model, "seconds_max": seconds_max} | job.fields() | {"deadline_s": deadline_s}
         reply, _ = self._call("layers", fields, silence_s=deadline_s + _build_s(job) + GRACE_S)
         return reply_parsing.layers(reply)
 
     def state(self) -> dict[str, Any]:
-        """Load, clocks, temperature and throttling now, as far as the device shows them."""
+        """Return load, clocks, temperature and throttling now, as far as the device shows them."""
         return self._call("state")[0]
 
     def survey(self) -> dict[str, Any]:
-        """Everything a doctor asks: the state, and disk, swap, power mode, clocks, other users."""
+        """Return everything that the doctor checks: the state, and disk, swap, power mode, clocks, other users."""
         return self._call("survey", silence_s=60.0)[0]
 
     def ping(self) -> None:
-        """One round trip."""
+        """Make one round trip."""
         self._call("ping")
 
     def cancel(self) -> None:
-        """Stops the jobs under way; their calls raise Cancelled."""
+        """Stop the jobs under way; their calls raise CancelledError."""
         self._link.cancel()
 
 
-def agent_argv(device: Device) -> list[str]:
-    """Command line that starts the agent of a device: over ssh, in a process here, or a simulated one.
-
-    Raises UnknownDevice for what can't be meant.
-    """
-    if device.simulated is not None:
-        parse(device.simulated)
-        return [sys.executable, "-m", "remote.simulator", device.simulated, str(len(bundle()))]
-    if device.host is None:
-        return local_argv(device.python or sys.executable)
-    return ssh_argv(device, BOOT, len(bundle()))
-
-
 def _build_s(job: Job) -> float:
-    """Return how long building an engine may take; 0 for a runtime that builds none."""
+    """Return the seconds that building an engine may take; 0 for a runtime that builds none."""
     return job.build_deadline_s if builds(job.runtime) else 0.0
 
 
 def _who() -> str:
-    """Shown to others who wait for the device."""
+    """Return the name of this session's user, which is shown to sessions that wait for the device."""
     try:
         return f"{getpass.getuser()}@{socket.gethostname()}"
     except (OSError, KeyError):  # no such user in this container

@@ -1,4 +1,7 @@
-"""Frames to and from one agent process. What comes back is data from a stranger: sized, parsed, checked."""
+"""Send and receive frames of one agent process.
+
+Every reply is untrusted data: its size is limited, and it is parsed and checked.
+"""
 
 from __future__ import annotations
 
@@ -25,26 +28,34 @@ from remote.errors import DeviceError
 from remote.ssh import why_too_old
 
 CHUNK = 1 << 18
-NOISE_MAX = 1 << 20  # a login shell may print this much before the agent speaks
+NOISE_MAX = 1 << 20  # bytes that a login shell may print before the agent's first line
 READY = re.compile(rb"AGENT-READY (\d{1,9})\n")
-BOOTED = b"AGENT-BOOT\n"  # of a Python that now waits for the source
-BOOT_SHARE = 0.6  # of the time for connecting that this line is waited for; then the source is sent all the same
-SENDING_S = 60.0  # that a device may take nothing of what is sent; and that it may take for all of it,
-SLOWEST_BYTES_S = 4000.0  # beside a second for so many bytes
-PARTING_S = 2.0  # for the last words to a device that may not read any more
-EVENTS_WAITING_MAX = 1000  # of one call; what a device tells beyond them is dropped
-HERE = Path(__file__).parents[1]  # remote/, where what is sent to a device lies
+BOOTED = b"AGENT-BOOT\n"  # line of a Python that now waits for the source
+BOOT_SHARE = 0.6  # share of the connecting time to wait for this line; then the source is sent without it
+SENDING_S = 60.0  # seconds without progress before sending fails; also the base of the limit for a whole message,
+SLOWEST_BYTES_S = 4000.0  # which grows by a second for so many bytes
+PARTING_S = 2.0  # seconds for the last message to a device that may not read any more
+EVENTS_WAITING_MAX = 1000  # unread events of one call; further ones are dropped
+HERE = Path(__file__).parents[1]  # remote/, the folder of the files that are sent to a device
 
 
 class ReadsBytes(Protocol):
-    """Anything to read from, such as a pipe; may return fewer bytes than asked for."""
+    """Read from a pipe or the like; may return fewer bytes than asked for."""
 
-    def read(self, size: int, /) -> bytes | None: ...
+    def read(self, size: int, /) -> bytes | None:
+        """Return up to `size` bytes."""
+        ...
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One message: a dict, or raw bytes for a BLOB."""
+    """Hold one message.
+
+    Attributes:
+        kind: RESPONSE, ERROR, EVENT or BLOB.
+        request: Number of the request that it belongs to.
+        body: A dict, or raw bytes for a BLOB.
+    """
 
     kind: int
     request: int
@@ -53,7 +64,7 @@ class Frame:
 
 @lru_cache
 def texts() -> dict[str, str]:
-    """Every text that runs on a device, by the name its parts know it by."""
+    """Return every text that runs on a device, by the name that `part` takes there."""
     files = {"agent": HERE / "agent.py"}
     files |= {path.stem: path for path in sorted((HERE / "onboard").glob("[a-z]*.py"))}
     files |= {f"runtimes/{path.stem}": path for path in sorted((HERE / "runtimes").glob("[a-z]*.py"))}
@@ -62,7 +73,7 @@ def texts() -> dict[str, str]:
 
 @lru_cache
 def bundle() -> bytes:
-    """What is sent to a device: the agent's source and, inside it, every text that it may hand to a child."""
+    """Return the source that is sent to a device: the agent and, inside it, every text that it may hand to a child."""
     return zlib.compress(f"{texts()['agent']}\nPARTS = {texts()!a}\nmain()\n".encode(), 9)
 
 
@@ -73,12 +84,17 @@ def builds(runtime: str) -> bool:
 
 
 def local_argv(python: str) -> list[str]:
-    """Command line of an agent on this machine."""
+    """Return the command line of an agent on this machine."""
     return [python, "-u", "-c", BOOT, str(len(bundle()))]
 
 
 def explain_exit(status: int | None, said: str) -> str:
-    """Why the process at this end of the line ended."""
+    """Return why the process at this end of the connection ended.
+
+    Args:
+        status: Its exit status; None where it is not known.
+        said: The text that it printed.
+    """
     if old := why_too_old(said):
         return old
     return f"exit status {status}{_format_printed(said)}"
@@ -90,7 +106,15 @@ def _format_printed(said: str) -> str:
 
 
 def read_exactly(stream: ReadsBytes, size: int) -> bytes:
-    """`size` bytes. Raises EOFError where the stream ends before."""
+    """Read `size` bytes.
+
+    Args:
+        stream: The stream to read.
+        size: Number of bytes.
+
+    Raises:
+        EOFError: The stream ends before.
+    """
     data = bytearray()
     while len(data) < size:
         part = stream.read(min(size - len(data), CHUNK))
@@ -101,9 +125,15 @@ def read_exactly(stream: ReadsBytes, size: int) -> bytes:
 
 
 def read_frame(stream: ReadsBytes, blob_max: Callable[[int], int]) -> Frame:
-    """The next frame. `blob_max(request)` is how long a blob may be.
+    """Read the next frame.
 
-    Raises EOFError at the end and DeviceError for what no agent of ours would send.
+    Args:
+        stream: The agent's output.
+        blob_max: Returns the largest blob, in bytes, that the request of that number may get.
+
+    Raises:
+        EOFError: The stream ends before the frame does.
+        DeviceError: The frame is one that no agent of ours would send.
     """
     kind, request, length = FRAME.unpack(read_exactly(stream, FRAME.size))
     if kind not in (RESPONSE, ERROR, EVENT, BLOB):
@@ -116,7 +146,11 @@ def read_frame(stream: ReadsBytes, blob_max: Callable[[int], int]) -> Frame:
 
 
 def parse_json(data: bytes) -> dict[str, Any]:
-    """The JSON object in `data`. Raises DeviceError for anything else, NaN and Infinity among it."""
+    """Return the JSON object in `data`.
+
+    Raises:
+        DeviceError: The data is anything else; NaN and Infinity are refused, too.
+    """
 
     def refuse(name: str) -> None:
         raise ValueError(f"{name} is not JSON")
@@ -131,7 +165,12 @@ def parse_json(data: bytes) -> dict[str, Any]:
 
 
 class TimestampedStream:
-    """A stream that notes when bytes last came: those of a long frame, on a slow line, count as they come."""
+    """Note when bytes last came from a stream: the bytes of a long frame, on a slow line, count as they come.
+
+    Attributes:
+        stream: The stream; None for an empty one.
+        at_s: Monotonic seconds of the last read.
+    """
 
     def __init__(self, stream: ReadsBytes | None) -> None:
         self.stream, self.at_s = stream, time.monotonic()
@@ -145,16 +184,21 @@ class TimestampedStream:
 
 @dataclass
 class PendingCall:
-    """A request that waits for its answer."""
+    """Hold a request that waits for its answer.
+
+    Attributes:
+        blob_max: Largest blob, in bytes, that may come with the answer.
+        answers: Frames of the answer, or the error that ends the call.
+    """
 
     blob_max: int
     answers: queue.SimpleQueue[Frame | DeviceError] = field(default_factory=queue.SimpleQueue)
 
 
 class Transport:
-    """An agent process behind its pipes. Any thread may call; one thread reads, one keeps it alive.
+    """Hold an agent process and its pipes. Any thread may call; one thread reads, one sends pings.
 
-    The first failure ends the transport: whatever is waiting then, or called later, raises that DeviceError.
+    The first failure ends the transport: every waiting call, and every later one, raises that DeviceError.
     """
 
     def __init__(
@@ -193,18 +237,18 @@ class Transport:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 bufsize=0,
-                start_new_session=True,  # Ctrl-C is for us; the agent is told, or sees us go
+                start_new_session=True,  # Ctrl-C ends this process; the agent is sent a cancel, or notices the end
             )
             if process.stdin:
-                os.set_blocking(process.stdin.fileno(), False)  # a device that never reads must not hold us
+                os.set_blocking(process.stdin.fileno(), False)  # a device that never reads must not block us
             return process
         except OSError as error:
             raise DeviceError(f"cannot start {argv[0]}: {error.strerror}") from None
 
     def _connect(self, connect_s: float) -> None:
-        """Sends the source once the device's Python asks for it, and waits for the agent's first words.
+        """Send the source once the device's Python asks for it, and wait for the agent's first line.
 
-        Both go on in threads of their own: a peer that never reads, or never speaks, must not hold us up.
+        Both run in threads of their own: a peer that never reads, or never writes, must not block this one.
         """
         ready: queue.SimpleQueue[bool] = queue.SimpleQueue()
         threading.Thread(target=self._read, args=(ready,), daemon=True).start()
@@ -229,12 +273,12 @@ class Transport:
 
     @property
     def pid(self) -> int:
-        """Of the process at this end of the line."""
+        """Return the number of the process at this end of the connection."""
         return self._process.pid
 
     @property
     def alive(self) -> bool:
-        """False once anything has failed."""
+        """Return False once anything has failed."""
         return self._failure is None
 
     def call(
@@ -249,13 +293,24 @@ class Transport:
         sending_s: float = SENDING_S,
         on_event: Callable[[dict[str, Any]], None] = lambda event: None,
     ) -> tuple[int, dict[str, Any], bytes]:
-        """(type, value, blob) of the answer, type RESPONSE or ERROR; `blob_max` > 0 awaits a blob with it.
+        """Send one request and return its answer.
 
-        Of `blob` what follows its first `offset` bytes is sent.
+        Args:
+            op: Name of the operation.
+            fields: Fields of the request.
+            blob: Bytes, or a file, to send after the request.
+            offset: Number of the blob's first bytes that are not sent.
+            blob_max: Largest blob of the answer, in bytes; above 0 a blob is awaited with the answer.
+            silence_s: Seconds after which a missing answer is a failure. Events do not prolong them, but for two: that
+                another session holds the device's lock, for as long as it does, and that more of the blob has arrived.
+            sending_s: Seconds for sending, beside those for the blob's size.
+            on_event: Called with each event of the request.
 
-        Raises DeviceError when the connection is lost, or no answer has come `silence_s` after the request was sent.
-        What the device tells meanwhile does not make that longer, but for two things: that others have the device,
-        which is shown for as long as it lasts, and that more of the blob has come.
+        Returns:
+            The type of the answer (RESPONSE or ERROR), its value, and its blob.
+
+        Raises:
+            DeviceError: The connection is lost, or no answer has come in time.
         """
         request, call = next(self._ids), PendingCall(blob_max)
         self._calls[request] = call
@@ -264,7 +319,7 @@ class Transport:
                 raise self._failure
             self._send(request, {"op": op} | (fields or {}), blob, offset, sending_s)
             return self._answer(call, op, silence_s, on_event, 0 if blob is None else size_of(blob))
-        except BaseException as error:  # Ctrl-C too: the device must not go on for nobody
+        except BaseException as error:  # Ctrl-C too: the device must not go on with a job that is no longer wanted
             if not isinstance(error, DeviceError):
                 self.cancel(request)
             raise
@@ -279,7 +334,7 @@ class Transport:
         while True:
             left_s = end_s - time.monotonic()
             try:
-                if left_s <= 0:  # a flood of events leaves something in the queue at any time
+                if left_s <= 0:  # a flood of events may keep the queue filled at any time
                     raise queue.Empty
                 frame = call.answers.get(timeout=left_s)
             except queue.Empty:
@@ -303,13 +358,13 @@ class Transport:
                 raise self._fail(DeviceError(f"the device answered {op} out of order"))
 
     def cancel(self, request: int | None = None) -> None:
-        """Asks the device to stop one job, or all of ours; their calls then end."""
+        """Ask the device to stop one job, or all of ours; their calls then end."""
         for waiting in [request] if request is not None else list(self._calls):
             with contextlib.suppress(DeviceError):
                 self._send(next(self._ids), {"op": "cancel", "request": waiting}, None, sending_s=PARTING_S)
 
     def close(self) -> None:
-        """Ends the agent."""
+        """End the agent."""
         if self.alive:
             with contextlib.suppress(DeviceError):
                 self._send(next(self._ids), {"op": "quit"}, None, sending_s=PARTING_S)
@@ -344,12 +399,12 @@ class Transport:
             raise
         except (OSError, ValueError):
             raise self._lost_error() from None
-        except BaseException:  # a frame cut short: nothing sent after it would be understood
+        except BaseException:  # the frame is cut short: nothing sent after it would be understood
             self._fail(DeviceError("interrupted while sending"))
             raise
 
     def _write(self, data: bytes, end_s: float) -> None:
-        """Sends bytes, by `end_s` of the monotonic clock. Raises DeviceError for a device that takes none of them."""
+        """Send bytes by `end_s` of the monotonic clock. Raise DeviceError for a device that takes none of them."""
         view, stdin = memoryview(data), self._process.stdin
         if stdin is None:
             return
@@ -391,15 +446,15 @@ class Transport:
             stdout.close()
 
     def _skip_to_ready(self, stdout: ReadsBytes) -> None:
-        """Reads up to the end of the agent's first line; a login shell may have printed before it."""
+        """Read up to the end of the agent's first line; a login shell may have printed before it."""
         line, seen = bytearray(), 0
         while not (ready := READY.fullmatch(line)):
             if line.endswith(b"\n"):
                 if line == BOOTED:
                     self._booted.set()
-                    self._noise.clear()  # of start-up files
+                    self._noise.clear()  # drops the output of start-up files
                 line.clear()
-            line += read_exactly(stdout, 1)  # never more: the next byte may be a frame's
+            line += read_exactly(stdout, 1)  # never more: the next byte may belong to a frame
             self._noise.append(bytes(line[-1:]))
             seen += 1
             if seen > NOISE_MAX:
@@ -422,11 +477,11 @@ class Transport:
                 self._noise.append(part)
 
     def _watch(self) -> None:
-        """Pings, and gives the device up when it has been silent for too long."""
+        """Send pings, and fail when the device has been silent for too long."""
         while not self._closed.wait(self.ping_s):
             if time.monotonic() - self._heard.at_s > self.silence_s:
                 self._fail(DeviceError(f"the device has been silent for {self.silence_s:g} s", "silent"))
-            elif not self._sending.locked():  # else bytes are on their way anyhow
+            elif not self._sending.locked():  # otherwise bytes are being sent already
                 with contextlib.suppress(DeviceError):
                     self._send(next(self._ids), {"op": "ping"}, None)
 
@@ -434,25 +489,25 @@ class Transport:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(1.0)
         status = self._process.poll()
-        self._draining.join(0.5)  # its last words say why
+        self._draining.join(0.5)  # its last output says why
         how = self._explain(status, self._read_stderr())
         return self._fail(
             DeviceError(f"{'connection to the device lost' if self._ready else 'no connection'}: {how}", "link")
         )
 
     def _read_stderr(self) -> str:
-        """What it printed beside the frames, lines and all."""
+        """Return the text that the process printed beside the frames, with its lines."""
         return b"".join(list(self._noise)).decode("utf-8", "replace")
 
     def _last_words(self) -> str:
         return _format_printed(self._read_stderr())
 
     def _fail(self, error: DeviceError) -> DeviceError:
-        """The failure that ended the transport: this one, unless another was first."""
+        """End the transport and return the failure that ended it: this one, unless another was first."""
         with self._failing:
             self._failure = self._failure or error
         self._closed.set()
-        self._booted.set()  # nothing is to be sent any more
+        self._booted.set()  # the sending thread must not wait any more
         self._process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(2.0)
@@ -462,7 +517,7 @@ class Transport:
         return self._failure
 
     def _hang_up(self) -> None:
-        # never under a write: by then the descriptor's number may be another file's
+        # Never close during a write: the descriptor's number may be reused for another file by then.
         if self._process.stdin and self._sending.acquire(timeout=2.0):
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
@@ -475,7 +530,12 @@ def size_of(blob: bytes | Path) -> int:
 
 
 def pieces(blob: bytes | Path, offset: int = 0) -> Iterator[bytes]:
-    """The blob's content from `offset` on, a bit at a time."""
+    """Iterate over the blob's content from `offset` on, CHUNK bytes at a time.
+
+    Args:
+        blob: Bytes, or a file of them.
+        offset: Number of the first bytes that are left out.
+    """
     if isinstance(blob, bytes):
         for start in range(offset, len(blob), CHUNK):
             yield blob[start : start + CHUNK]

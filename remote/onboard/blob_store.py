@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""Files on the device, named by their content.
+"""Store files on the device, named by their content.
 
 Sent to the device as text: Python 3.6, standard library only. The agent gives it `Refused`.
 """
@@ -15,7 +15,7 @@ DISK_SPARE = 64 << 20  # bytes never taken from the device's disk
 
 
 class Store(object):
-    """Files named by their SHA-256, the least recently used ones removed beyond `limit` bytes.
+    """Store files named by their SHA-256; the least recently used ones are removed beyond `limit` bytes.
 
     A file in use is held with a shared lock, by whichever agent; one that is held is never removed.
     """
@@ -28,7 +28,7 @@ class Store(object):
         return os.path.join(self.folder, name)
 
     def has(self, name):
-        """True if the blob is there; it then counts as used now."""
+        """Return whether the blob is there; it then counts as used now."""
         try:
             os.utime(self.path(name), None)  # explicit, since many boards mount noatime
             return True
@@ -36,7 +36,7 @@ class Store(object):
             return False
 
     def hold(self, name):
-        """An open file descriptor that keeps the blob from being removed."""
+        """Return an open file descriptor that keeps the blob from being removed."""
         if self.has(name):
             try:
                 fd = os.open(self.path(name), os.O_RDONLY | os.O_NOFOLLOW)
@@ -49,7 +49,7 @@ class Store(object):
         raise Refused("missing", name)
 
     def make_room(self, size):
-        """Removes blobs, oldest use first, until `size` more bytes fit the limit and the disk."""
+        """Remove blobs, oldest use first, until `size` more bytes fit the limit and the disk."""
         found = []
         for name in os.listdir(self.folder):
             try:
@@ -73,8 +73,10 @@ class Store(object):
         return found.f_bavail * found.f_frsize
 
     def remove(self, name):
-        """True unless somebody holds it, or has removed it already. Where there are no locks it is taken to be held
-        by those who used it within the hour."""
+        """Remove a blob; return False where it is held, or was removed already.
+
+        Where there are no locks, a blob used within the last hour is taken to be held.
+        """
         try:
             fd = os.open(self.path(name), os.O_RDWR | os.O_NOFOLLOW)  # NFS locks what is open for writing
         except OSError:
@@ -93,11 +95,11 @@ class Store(object):
             os.close(fd)
 
     def part(self, name):
-        """Where a blob grows; it stays there when the line breaks, so that the next agent goes on with it."""
+        """Return the path of an unfinished blob. It stays when the line breaks, so that a later agent can resume it."""
         return self.path("part-" + name)
 
     def partial(self, name):
-        """Bytes of the blob that an earlier agent received before its line broke; 0 if one receives it now."""
+        """Return the blob's bytes that an earlier agent received; 0 while another agent receives it."""
         try:
             fd = os.open(self.part(name), os.O_RDONLY | os.O_NOFOLLOW)
         except OSError:
@@ -112,7 +114,7 @@ class Store(object):
             os.close(fd)
 
     def open_part(self, name, offset):
-        """(descriptor, path) of a locked file that holds the blob's first `offset` bytes."""
+        """Return (descriptor, path) of a locked file that holds the blob's first `offset` bytes."""
         path = self.part(name)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
@@ -127,14 +129,14 @@ class Store(object):
         except (OSError, Refused):
             os.close(fd)
             raise
-        os.close(fd)  # another agent receives it just now, or none can tell
+        os.close(fd)  # another agent receives it just now, or that can't be determined without locks
         if offset:
             raise Refused("moved", "another session receives %s" % name)
         path = self.path("part-%d-%s" % (os.getpid(), name))
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), path
 
     def receive(self, wire, name, size, offset, progress):
-        """Stores the bytes from `offset` to `size` off the wire; the file has its name once it is whole and right."""
+        """Receive the bytes from `offset` to `size`; the file gets its name once it is whole and its digest right."""
         try:
             fd, path = self.open_part(name, offset)
         except Refused:
@@ -154,7 +156,7 @@ class Store(object):
                 try:
                     while data and not failure:
                         data = data[os.write(fd, data) :]
-                except OSError as error:  # a full disk: the rest is still taken off the wire
+                except OSError as error:  # a full disk: the rest is still read off the wire
                     failure = error
             if failure:
                 os.unlink(path)

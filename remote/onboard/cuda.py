@@ -1,10 +1,10 @@
 # mypy: ignore-errors
-"""The GPU by ctypes: what it is and what is fast on it, memory, copies, streams and events.
+"""Call CUDA by ctypes: facts of the GPU and its fast types, memory, copies, streams and events.
 
 Sent to the device as text: Python 3.6, standard library only. The driver's own library (libcuda) is there
 wherever a CUDA GPU is and needs no search; CUDA's runtime library (libcudart) stands in where it can't be
-loaded. Both are used by plain names that CUDA 10.2 to 13 all have: nothing here takes a struct, whose layout
-changes between versions. Both share the device's primary context with TensorRT.
+loaded. Both are used by plain names that CUDA 10.2 to 13 all have: nothing here takes a struct, since the layout of
+structs changes between versions. Both share the device's primary context with TensorRT.
 """
 
 import ctypes
@@ -19,8 +19,8 @@ NON_BLOCKING = 1
 
 ADDRESS, SIZE, INT, TEXT = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_char_p
 TO_INT, TO_ADDRESS, TO_SIZE = ctypes.POINTER(INT), ctypes.POINTER(ADDRESS), ctypes.POINTER(SIZE)
-# What is done -> its arguments, its name in libcuda, its name in libcudart. Names without _v2 that have one are
-# the old 32-bit calls.
+# Action -> its arguments, its name in libcuda, its name in libcudart. Where a name with _v2 exists, the name without
+# it is the old 32-bit call.
 CALLS = {
     "count": ((TO_INT,), "cuDeviceGetCount", "cudaGetDeviceCount"),
     "attribute": ((TO_INT, INT, INT), "cuDeviceGetAttribute", "cudaDeviceGetAttribute"),
@@ -48,11 +48,11 @@ DRIVER_CALLS = {
 }
 RUNTIME_CALLS = {"cudaSetDevice": (INT,), "cudaMemcpyAsync": (ADDRESS, ADDRESS, SIZE, INT, ADDRESS)}
 
-OPENED = []  # the driver whose context this process has, once there is one
+OPENED = []  # the driver with this process's context, once there is one
 
 
 class Error(Exception):
-    """A call of CUDA's failed; `number` is CUDA's own."""
+    """Raised when a call of CUDA fails; `number` is CUDA's own."""
 
     def __init__(self, number, name, call):
         Exception.__init__(self, "CUDA error %d (%s) from %s" % (number, name, call))
@@ -60,9 +60,9 @@ class Error(Exception):
 
 
 class Driver(object):
-    """CUDA's calls on the first device through a loaded library, libcuda or libcudart.
+    """Call CUDA on the first device through a loaded library, libcuda or libcudart.
 
-    Addresses, streams and events are plain integers. open() comes before all that needs a context.
+    Addresses, streams and events are plain integers. open() must be called before any call that needs a context.
     """
 
     def __init__(self, lib):
@@ -81,7 +81,7 @@ class Driver(object):
             self.device = self.told(INT, "cuDeviceGet", 0)
 
     def bind(self, what, name, types):
-        """Sets a function's types, without which ctypes cuts pointers to 32 bits."""
+        """Set a function's types, without which ctypes cuts pointers to 32 bits."""
         function = getattr(self.lib, name)
         function.argtypes, function.restype = types, INT
         self.functions[what] = (function, name)
@@ -93,7 +93,7 @@ class Driver(object):
             raise Error(number, self.error_name(number), name)
 
     def told(self, kind, what, *arguments):
-        """What a call wrote through its first argument."""
+        """Return the value that a call wrote through its first argument."""
         value = kind()
         self.call(what, ctypes.byref(value), *arguments)
         return value.value
@@ -106,15 +106,15 @@ class Driver(object):
         return (self.lib.cudaGetErrorName(number) or b"unknown").decode()
 
     def open(self):
-        """Makes the device's primary context this thread's. On a Jetson Nano that takes seconds and 0.2 GB."""
+        """Make the device's primary context this thread's. On a Jetson Nano that takes seconds and 0.2 GB."""
         if self.is_driver:
             self.call("cuCtxSetCurrent", self.told(ADDRESS, "cuDevicePrimaryCtxRetain", self.device))
         else:
             self.call("cudaSetDevice", 0)
-            self.call("free", None)  # makes the context now, not in what comes first and may be timed
+            self.call("free", None)  # makes the context now, not in the first call, which may be timed
 
     def describe(self):
-        """{"name", "sm", "memory_mb", "unified"} of the device; makes no context where libcuda is at hand."""
+        """Return {"name", "sm", "memory_mb", "unified"} of the device; with libcuda no context is made."""
         sm = "%d.%d" % (self.attribute(MAJOR), self.attribute(MINOR))
         if self.is_driver:
             name = ctypes.create_string_buffer(256)
@@ -122,7 +122,7 @@ class Driver(object):
             label, total = name.value.decode("utf-8", "replace"), self.told(SIZE, "cuDeviceTotalMem_v2", self.device)
         else:
             self.open()
-            label, total = "CUDA device", self.memory()[1]  # libcudart tells a name in a struct only
+            label, total = "CUDA device", self.memory()[1]  # libcudart returns a name in a struct only
         return {"name": label, "sm": sm, "memory_mb": total >> 20, "unified": bool(self.attribute(INTEGRATED))}
 
     def count(self):
@@ -132,17 +132,17 @@ class Driver(object):
         return self.told(INT, "attribute", number, self.device)
 
     def memory(self):
-        """(free, total) bytes. Where CPU and GPU share it, everybody's."""
+        """Return (free, total) bytes. Where CPU and GPU share memory, they count all processes of the device."""
         free, total = SIZE(), SIZE()
         self.call("memory", ctypes.byref(free), ctypes.byref(total))
         return free.value, total.value
 
     def allocate(self, size):
-        """Address of device memory."""
+        """Return the address of new device memory."""
         return self.told(ADDRESS, "allocate", size)
 
     def allocate_host(self, size):
-        """Address of host memory that is pinned, so that copies are asynchronous and at full speed."""
+        """Return the address of new host memory that is pinned, so that copies are asynchronous and at full speed."""
         return self.told(ADDRESS, "allocate_host", size)
 
     def free(self, address):
@@ -164,11 +164,11 @@ class Driver(object):
             self.call("cudaMemcpyAsync", target, source, size, TO_HOST, stream)
 
     def stream(self):
-        """A stream that does not wait for the default one."""
+        """Return a stream that does not wait for the default one."""
         return self.told(ADDRESS, "stream", NON_BLOCKING)
 
     def wait(self, stream):
-        """Returns when all that was put on the stream is done."""
+        """Wait until all work of the stream is done."""
         self.call("wait", stream)
 
     def event(self):
@@ -178,12 +178,12 @@ class Driver(object):
         self.call("record", event, stream)
 
     def elapsed_ms(self, began, ended):
-        """Between two recorded events that are over, to about half a microsecond."""
+        """Return the time between two recorded events that are over, to about half a microsecond."""
         return self.told(ctypes.c_float, "elapsed", began, ended)
 
 
 def paths():
-    """Where the libraries may be, the preferred first; looked for only as far as they are asked for."""
+    """Iterate over places of the libraries, the preferred first; each is searched for only when it is reached."""
     yield "libcuda.so.1"
     yield "libcuda.so"
     for version in ("13", "12", "11.0", "10.2"):
@@ -194,7 +194,7 @@ def paths():
 
 
 def library():
-    """The first library that loads. Raises OSError where none does."""
+    """Return the first library that loads. Raise OSError where none does."""
     for path in paths():
         try:
             return ctypes.CDLL(path)
@@ -204,7 +204,7 @@ def library():
 
 
 def opened():
-    """The driver with its context made, one for the whole process. Raises Error or OSError."""
+    """Return the driver with its context made, one for the whole process. Raise Error or OSError."""
     if not OPENED:
         driver = Driver(library())
         driver.open()
@@ -213,35 +213,35 @@ def opened():
 
 
 def gpu():
-    """{"name", "sm", "memory_mb", "unified"} of the first GPU; None where there is none or no driver for it."""
+    """Return {"name", "sm", "memory_mb", "unified"} of the first GPU; None where there is none or no driver for it."""
     try:
         driver = Driver(library())
         return driver.describe() if driver.count() else None
-    except Exception:  # whatever is broken about it: it can't be used
+    except Exception:  # whatever is broken, the GPU can't be used
         return None
 
 
-# ---------------------------------------------------------------- what is fast, by compute capability
+# ---------------------------------------------------------------- fast types, by compute capability
 
 
 def capability(sm):
-    """(5, 3) of "5.3"."""
+    """Return (5, 3) for "5.3"."""
     found = re.match(r"(\d+)\.(\d+)\Z", sm)
     return (int(found.group(1)), int(found.group(2))) if found else (0, 0)
 
 
 def fast_fp16(sm):
-    """True if fp16 is faster than fp32: Tegra X1 and X2, P100, and all from Volta on; not GTX 9xx and 10xx."""
+    """Return whether fp16 is faster than fp32: Tegra X1 and X2, P100, and all from Volta on; not GTX 9xx and 10xx."""
     return capability(sm) in ((5, 3), (6, 0), (6, 2)) or capability(sm) >= (7, 0)
 
 
 def sparse(sm):
-    """True if tensor cores skip two of every four weights that are zero: from Ampere on."""
+    """Return whether tensor cores skip two of every four weights that are zero: from Ampere on."""
     return capability(sm) >= (8, 0)
 
 
 def fast_int8(sm):
-    """True if there is int8 arithmetic: sm 6.1 and all from Volta on, but neither Tegra X1 nor X2.
+    """Return whether there is int8 arithmetic: sm 6.1 and all from Volta on, but neither Tegra X1 nor X2.
 
     sm 10.3 has none either: TensorRT's own tools leave int8 out there.
     """

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""The device's lock: one timing at a time, over all users.
+"""Lock the device, so that one timing runs at a time, over all users.
 
 Sent to the device as text: Python 3.6, standard library only. The agent gives it `Refused`.
 """
@@ -10,7 +10,7 @@ import glob
 import os
 import time
 
-HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)  # by another; every other error is none of a lock's holder
+HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)  # errors of a lock that another holds; no other error is one
 
 
 class NoLocks(Exception):
@@ -18,7 +18,7 @@ class NoLocks(Exception):
 
 
 def try_lock(fd, alone):
-    """Return True with the file locked, alone or shared, and False while another holds it. Raises NoLocks."""
+    """Return True with the file locked, alone or shared, and False while another process holds it. Raise NoLocks."""
     try:
         fcntl.flock(fd, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         return True
@@ -27,12 +27,12 @@ def try_lock(fd, alone):
     except OSError as error:
         if error.errno in HELD:
             return False
-        # NFS has locks of records only: an exclusive one needs a file that is open for writing, else it is EBADF
+        # NFS has locks of records only: an exclusive one needs a file that is open for writing, else it fails by EBADF.
         raise NoLocks(error.strerror)
 
 
 def share(fd):
-    """Lock a file shared, waiting for it; where there are no locks it is used without."""
+    """Lock a file shared, waiting for it; where there are no locks the file is used without."""
     try:
         while not try_lock(fd, False):
             time.sleep(0.02)
@@ -41,23 +41,26 @@ def share(fd):
 
 
 class Turn(object):
-    """The device's lock, over all users. Timing holds it alone; other work of ours may share it."""
+    """Hold the device's lock, over all users. Timing holds it alone; other work of ours may share it."""
 
     def __init__(self, folder):
         shared = os.environ.get("EDGEFRONT_LOCK_DIR", "/run/lock")
         self.own = folder
         self.folder = shared if os.path.isdir(shared) and os.access(shared, os.W_OK) else folder
-        self.said = ""  # why the lock is not what it should be
+        self.said = ""  # the last warning about a lock that can't be had as wanted
 
     def note(self):
-        """Path of our word of who has the turn."""
+        """Return the path of our note that names the holder."""
         return os.path.join(self.folder, "edgefront-%d.holder" % os.getuid())
 
     def open(self):
-        """A descriptor to lock: open for writing, as NFS wants it, or else for reading, as for another user's file."""
+        """Return a descriptor to lock.
+
+        It is open for writing, as NFS needs it, or else for reading, as for another user's file.
+        """
         path = os.path.join(self.folder, "edgefront.lock")
         ways = (os.O_RDWR, os.O_RDWR | os.O_CREAT | os.O_EXCL, os.O_RDWR, os.O_RDONLY)
-        for flags in ways:  # there; or made now; or made by another meanwhile; or not ours to write
+        for flags in ways:  # the file exists; or is made now; or was made by another meanwhile; or is read-only for us
             try:
                 fd = os.open(path, flags | os.O_NOFOLLOW, 0o666)
             except (FileNotFoundError, FileExistsError, PermissionError):
@@ -67,12 +70,12 @@ class Turn(object):
                     continue
                 raise Refused("no_lock", "cannot open %s: %s" % (path, error.strerror))
             if flags & os.O_CREAT:
-                os.fchmod(fd, 0o666)  # whatever the umask says: others take their turn by it too
+                os.fchmod(fd, 0o666)  # whatever the umask says: other users lock it too
             return fd
         raise Refused("no_lock", "cannot open %s" % path)
 
     def holder(self):
-        """Who times now, for people: `user@host since 12:00:00 (pid 1)`, or empty if not known."""
+        """Return the present holder for people: `user@host since 12:00:00 (pid 1)`, or empty if not known."""
         newest = ""
         for path in sorted(glob.glob(os.path.join(self.folder, "edgefront-*.holder"))):
             try:
@@ -85,10 +88,10 @@ class Turn(object):
         return newest
 
     def wait(self, alone, waiting, cancelled, warn=lambda text: None):
-        """The locked descriptor. `waiting(holder)` is called at once and every 5 s while it is not our turn.
+        """Return the locked descriptor. `waiting(holder)` is called at once and every 5 s while another holds the lock.
 
         Where the file system has no locks, the user's own folder is tried, and then timing goes on without one;
-        `warn` is told which, once.
+        `warn` is called once with the reason.
         """
         while True:
             try:
@@ -101,14 +104,15 @@ class Turn(object):
                 self.folder = self.own
 
     def once(self, warn, text):
+        """Call `warn` with a text that differs from the last one."""
         if text != self.said:
             self.said = text
             warn(text)
 
     def wait_here(self, alone, waiting, cancelled):
-        """The same in the present folder. Raises NoLocks."""
+        """Wait for the lock in the present folder. Raise NoLocks."""
         fd, tell_s = self.open(), time.monotonic()
-        unsigned_s = tell_s + 0.2  # whoever has just got the lock signs a moment later
+        unsigned_s = tell_s + 0.2  # a new holder signs a moment after it got the lock
         while True:
             try:
                 if try_lock(fd, alone):
@@ -128,7 +132,7 @@ class Turn(object):
             time.sleep(0.02)
 
     def sign(self, who):
-        """Leaves word of who has the turn; nothing depends on it."""
+        """Write a note that names the holder; nothing depends on it."""
         text = "%s since %s (pid %d)" % (who, time.strftime("%H:%M:%S"), os.getpid())
         self.unsign()
         try:

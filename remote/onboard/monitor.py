@@ -1,8 +1,8 @@
 # mypy: ignore-errors
-"""A thread that looks at the device while something is timed on it.
+"""Sample the device's sensors in a thread while something is timed on it.
 
 Sent to the device as text: Python 3.6, standard library only. It runs in the agent, not in the process that is
-timed, keeps its files open, and looks at what moves slowly (heat, counters) only twice a second.
+timed, keeps its files open, and reads slow quantities (heat, counters) only twice a second.
 """
 
 import collections
@@ -10,15 +10,15 @@ import threading
 import time
 
 SLOW_S = 0.5
-ROWS_MAX = 36000  # an hour at 10 Hz; older ones are forgotten
-POLICIES_MAX = 16  # on machines of many cores each one's clock costs an interrupt there
+ROWS_MAX = 36000  # an hour at 10 Hz; older rows are dropped
+POLICIES_MAX = 16  # limit for machines of many cores, since reading a core's clock costs an interrupt there
 
 Fast = collections.namedtuple("Fast", "at_s cpu_mhz gpu_mhz available_mb")
 Slow = collections.namedtuple("Slow", "at_s cpu_limit gpu_limit hottest_c cooling throttles bits overcurrents ticks")
 
 
 class Watch(object):
-    """start(), then stop() for what was seen. `watts` are the (monotonic s, W) pairs of `power`."""
+    """Sample between start() and stop(), which returns a summary. `watts` are (monotonic s, W) pairs of `power`."""
 
     def __init__(self, root="/", hz=10.0, power=None):
         self.period_s = 1.0 / hz
@@ -31,7 +31,7 @@ class Watch(object):
         self.open(part("sensors"), root)
 
     def open(self, sensors, root):
-        """Opens every file once."""
+        """Open every file once."""
         self.sensors = sensors
         folders = sensors.find(sensors.CPU + "cpufreq/policy[0-9]*", root)
         folders = (folders or sensors.find(sensors.CPU + "cpu[0-9]*/cpufreq", root))[:POLICIES_MAX]
@@ -54,7 +54,7 @@ class Watch(object):
         self.gauges = dict((name, sensors.gauges(found)) for name, found in paths.items())
 
     def start(self):
-        """Begins to look. The first look is taken before it returns."""
+        """Begin to sample. The first sample is taken before it returns."""
         self.look_slowly()
         self.look()
         self.thread.start()
@@ -68,7 +68,7 @@ class Watch(object):
                 self.look_slowly()
 
     def values(self, name):
-        """What the files of that name show now; those that show nothing are left out."""
+        """Return the present values of the files of that name; unreadable ones are left out."""
         shown = [gauge.value() for gauge in self.gauges[name]]
         return [value for value in shown if value is not None]
 
@@ -79,7 +79,7 @@ class Watch(object):
                 self.watts.append((time.monotonic(), watts))
         cpu, gpu, memory = self.values("cpu"), self.values("gpu"), self.gauges["memory"]
         available = self.sensors.parse_memory_mb(memory[0].text(4096), "MemAvailable") if memory else 0
-        # the fastest core stands for the one that works: idle ones sleep at a low clock of their own
+        # The fastest core stands for the busy one: idle cores sleep at a low clock of their own.
         row = Fast(time.monotonic(), max(cpu) // 1000 if cpu else None, gpu[0] // 1000000 if gpu else None, available)
         self.fast.append(row)
 
@@ -103,7 +103,7 @@ class Watch(object):
         self.slow.append(row)
 
     def stop(self, from_s=None, to_s=None):
-        """What was seen, or, given monotonic seconds, what was seen between them. May be called again."""
+        """Return a summary of all samples or, given monotonic seconds, of those between them. May be called again."""
         if not self.over.is_set():
             self.over.set()
             if self.thread.is_alive():
@@ -118,7 +118,7 @@ class Watch(object):
 
 
 def between(rows, from_s, to_s, margin=0):
-    """The rows of that time and, with a margin of 1, the one before it and the one after it."""
+    """Return the rows of that time and, with a margin of 1, the one before it and the one after it."""
     rows = list(rows)
     first = next((i for i, row in enumerate(rows) if from_s is None or row[0] >= from_s), len(rows))
     last = next((i for i, row in enumerate(rows) if to_s is not None and row[0] > to_s), len(rows))
@@ -126,15 +126,15 @@ def between(rows, from_s, to_s, margin=0):
 
 
 def column(rows, index):
-    """What the rows show there, without those that show nothing."""
+    """Return one column of the rows, without missing values."""
     return [row[index] for row in rows if row[index] is not None]
 
 
 def summary(fast, slow, watts):
-    """The fields of `during`; what the device does not show is left out.
+    """Return the fields of `during`; readings the device does not show are left out.
 
     The limits are the highest clocks that were allowed at any time: heat lowers the CPU's while it lasts. A CPU
-    with turbo has none: how far above its steady clock it gets is decided by heat and by the other cores.
+    with turbo has none: heat and the other cores decide how far it exceeds its steady clock.
     """
     found = {"samples": len(fast), "seconds": round(fast[-1][0] - fast[0][0], 3) if fast else 0.0}
     for name, place, limit in (("cpu_mhz", 1, 1), ("gpu_mhz", 2, 2)):
@@ -168,7 +168,7 @@ def extremes(name, seen):
 
 
 def new_bits(bits):
-    """What was on at any time (bits 0 to 15), and what has occurred (16 to 31) and had not at the beginning."""
+    """Return the bits that were on at any time (0 to 15), and of those for past events (16 to 31) the new ones."""
     seen = 0
     for value in bits:
         seen |= value
@@ -176,7 +176,7 @@ def new_bits(bits):
 
 
 def busy_share(ticks):
-    """Share of all cores' time that was not idle."""
+    """Return the share of all cores' time that was not idle."""
     if len(ticks) < 2 or ticks[-1][2] <= ticks[0][2]:
         return {}
     return {"cpu_busy": max(0.0, min(1.0, (ticks[-1][0] - ticks[0][0]) / float(ticks[-1][2] - ticks[0][2])))}

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""Watts the device draws, where it tells without rights: the INA3221 of Jetsons, RAPL of PCs.
+"""Read the watts the device draws, where no special rights are needed: the INA3221 of Jetsons, RAPL of PCs.
 
 Sent to the device as text: Python 3.6, standard library only.
 """
@@ -8,12 +8,12 @@ import os
 import re
 import time
 
-TOTALS = ("POM_5V_IN", "VDD_IN")  # the whole module's rail; boards without it are summed up
+TOTALS = ("POM_5V_IN", "VDD_IN")  # rails of the whole module; on boards without one all rails are summed up
 WATTS_MAX = 2000.0
 
 
 class Ina3221(object):
-    """Rails measured by the board's own chip, at the moment they are asked for."""
+    """Read rails measured by the board's own chip, at the moment of the call."""
 
     def __init__(self, rails):
         self.kind = "INA3221 " + "+".join(sorted(rails))
@@ -21,7 +21,7 @@ class Ina3221(object):
         self.whole = [len(rail) for rail in self.rails] == [len(files) for files in rails.values()]
 
     def watts(self):
-        """Their sum now, None if one of them can't be read."""
+        """Return the rails' present sum; None if one of them can't be read."""
         if not self.whole:
             return None
         total = 0.0
@@ -39,7 +39,7 @@ class Ina3221(object):
 
 
 def find_ina3221(root="/"):
-    """Its total rail, or all of them where none is the total; None where there is no such chip.
+    """Return the chip's total rail, or all rails where none is the total; None where there is no such chip.
 
     JetPack 4 shows mW (iio), JetPack 5 and later mV and mA (hwmon).
     """
@@ -53,7 +53,7 @@ def find_ina3221(root="/"):
             rails[sensors.read(label)] = files
         for label in sensors.find("/hwmon/hwmon*/in[0-9]*_label", chip):
             number = re.sub(r"\D", "", os.path.basename(label))
-            if number != "7":  # the sum of the shunts, in another unit
+            if number != "7":  # number 7 is the sum of the shunts, in another unit
                 names = ("in%s_input" % number, "curr%s_input" % number)
                 rails[sensors.read(label)] = [os.path.join(os.path.dirname(label), name) for name in names]
     rails = dict((name, files) for name, files in rails.items() if name and "NC" not in name.split())
@@ -65,19 +65,19 @@ def find_ina3221(root="/"):
 
 
 class Rapl(object):
-    """What the processor's packages have drawn on average since they were asked last."""
+    """Compute the mean power of the processor's packages since the last call."""
 
     kind = "RAPL packages"
 
     def __init__(self, folders):
         sensors = part("sensors")
         self.counters = sensors.gauges([folder + "/energy_uj" for folder in folders])
-        # a counter starts again from 0 beyond its range
+        # A counter starts again from 0 beyond its range.
         self.ranges = [sensors.integer(folder + "/max_energy_range_uj") or 0 for folder in folders]
         self.before = None
 
     def watts(self):
-        """None the first time, and whenever a counter can't be read."""
+        """Return the mean watts; None the first time, and whenever a counter can't be read."""
         now = time.monotonic(), [counter.value() for counter in self.counters]
         before, self.before = self.before, now
         if before is None or None in before[1] + now[1] or now[0] <= before[0]:
@@ -94,14 +94,14 @@ class Rapl(object):
 
 
 def rapl_folders(root="/"):
-    """Of the processor's packages: their parts are counted in them."""
+    """Return the folders of the processor's packages; their parts are counted in them."""
     sensors = part("sensors")
     names = sensors.find("/sys/class/powercap/intel-rapl:*/name", root)
     return [os.path.dirname(path) for path in names if sensors.read(path).startswith("package")]
 
 
 def find_rapl(root="/"):
-    """The packages' counters; None where there are none or, since Linux 5.10, only root may read them."""
+    """Return the packages' counters; None where there are none or, since Linux 5.10, only root may read them."""
     folders = rapl_folders(root)
     if not folders or not all(os.access(folder + "/energy_uj", os.R_OK) for folder in folders):
         return None
@@ -109,7 +109,7 @@ def find_rapl(root="/"):
 
 
 def power(root="/"):
-    """What tells the device's power: has `kind`, `watts()` and `close()`. None where nothing does."""
+    """Return the power sensor, which has `kind`, `watts()` and `close()`; None where there is none."""
     found = find_ina3221(root)
     if found and found.watts() is None:
         found.close()
@@ -118,9 +118,9 @@ def power(root="/"):
 
 
 def energy(samples, from_s, to_s, runs, idle_w=0.0):
-    """Millijoules of one run, beyond what the idle device draws; None from fewer than 3 samples.
+    """Return the millijoules of one run above the idle device's power; None from fewer than 3 samples.
 
-    `samples` are (monotonic seconds, watts); between `from_s` and `to_s` nothing but `runs` runs was done.
+    `samples` are (monotonic seconds, watts); between `from_s` and `to_s` the device did nothing but `runs` runs.
     """
     inside = [(at_s, watts) for at_s, watts in samples if from_s <= at_s <= to_s]
     if len(inside) < 3 or runs < 1 or inside[-1][0] <= inside[0][0]:
@@ -132,7 +132,7 @@ def energy(samples, from_s, to_s, runs, idle_w=0.0):
 
 
 def idle_watts(source, seconds=1.0, hz=20.0):
-    """Median of what the device draws while nothing is asked of it; None if it does not tell."""
+    """Return the median power of the idle device; None if it has no readings."""
     seen, end_s = [], time.monotonic() + seconds
     while time.monotonic() < end_s:
         watts = source.watts()

@@ -1,8 +1,8 @@
 # mypy: ignore-errors
-"""What a device says of itself: facts that stay, and the state of the moment, read without rights.
+"""Read a device's facts, which stay, and its present state, without special rights.
 
 Sent to the device as text: Python 3.6, standard library only. Every path lies below `root`, so that other
-boards' files can be read too. Boards differ in what they show: a reading that is missing, or makes no sense,
+boards' files can be read too. Boards differ in the readings they show: one that is missing, or makes no sense,
 is left out and never an error. Clocks are in MHz, temperatures in degrees Celsius, shares 0..1.
 """
 
@@ -15,19 +15,19 @@ import time
 NUMBER = re.compile(r"-?[0-9]{1,18}\Z")
 HEX = re.compile(r"(0x)?[0-9a-fA-F]{1,8}\Z")
 CPU = "/sys/devices/system/cpu/"
-GPUS = ("gpu", "gp10b", "gv11b", "ga10b", "gpc-0")  # how the names of Jetsons' devfreq folders end
-# Cooling devices that slow no processor down, and devfreq: its state is not only heat's, and what it does is
-# seen in the GPU's clock itself.
+GPUS = ("gpu", "gp10b", "gv11b", "ga10b", "gpc-0")  # ends of the names of Jetsons' devfreq folders
+# Cooling devices that slow no processor down, and devfreq: its state does not depend on heat alone, and its effect
+# is visible in the GPU's clock itself.
 NO_BRAKE = ("fan", "tfn", "lcd", "backlight", "tcc offset", "wifi", "charger", "battery", "usb", "devfreq")
-NO_HEAT = ("pmic", "fan-est", "wifi", "battery")  # the PMIC's zone of a Jetson is a constant 100
-COOLEST_C, HOTTEST_C = -40.0, 125.0  # beyond them a sensor is off, not cold or hot
+NO_HEAT = ("pmic", "fan-est", "wifi", "battery")  # on a Jetson, the PMIC's zone is a constant 100
+COOLEST_C, HOTTEST_C = -40.0, 125.0  # beyond these a sensor is off, not cold or hot
 
 
 # ---------------------------------------------------------------- reading
 
 
 def read(path, default="", root="/"):
-    """A small text file's content, stripped, or `default`."""
+    """Return a small text file's content, stripped, or `default`."""
     try:
         with open(root.rstrip("/") + path, "rb") as file:
             return file.read(1 << 20).decode("utf-8", "replace").strip("\0 \n")
@@ -36,13 +36,13 @@ def read(path, default="", root="/"):
 
 
 def integer(path):
-    """The whole number a file consists of, None if it is none."""
+    """Return the whole number that a file consists of; None if it is none."""
     text = read(path)
     return int(text) if NUMBER.match(text) else None
 
 
 def find(pattern, root="/"):
-    """Paths, `root` included, that match; cpu10 comes after cpu9."""
+    """Return the paths, `root` included, that match; cpu10 comes after cpu9."""
 
     def key(path):
         return [int(word) if odd % 2 else word for odd, word in enumerate(re.split("([0-9]+)", path))]
@@ -51,7 +51,7 @@ def find(pattern, root="/"):
 
 
 class Gauge(object):
-    """A small file held open, since reading it again then costs one system call."""
+    """Hold a small file open, since reading it again then costs one system call."""
 
     fd = -1
 
@@ -59,14 +59,14 @@ class Gauge(object):
         self.fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
     def text(self, size=64):
-        """The content now, stripped; empty if it can't be read now (sensors that sleep say "try again")."""
+        """Return the present content, stripped; empty if it can't be read now (sleeping sensors report "try again")."""
         try:
             return os.pread(self.fd, size, 0).decode("utf-8", "replace").strip("\0 \n")
         except OSError:
             return ""
 
     def value(self):
-        """The whole number it shows now, or None."""
+        """Return the whole number it shows now, or None."""
         text = self.text()
         return int(text) if NUMBER.match(text) else None
 
@@ -79,7 +79,7 @@ class Gauge(object):
 
 
 def gauges(paths):
-    """Gauges on those of the files that may be read."""
+    """Return Gauges on those of the files that may be read."""
     found = []
     for path in paths:
         try:
@@ -93,7 +93,7 @@ def gauges(paths):
 
 
 def parse_cpuinfo(text, board=""):
-    """(model, flags) from /proc/cpuinfo. ARM names no model there, so the board's own name is put first."""
+    """Return (model, flags) from /proc/cpuinfo. ARM names no model there, so the board's own name is put first."""
     fields = {}
     for line in text.splitlines():
         name, _, value = line.partition(":")
@@ -106,13 +106,13 @@ def parse_cpuinfo(text, board=""):
 
 
 def parse_memory_mb(text, name):
-    """A line of /proc/meminfo in MB, 0 where there is none."""
+    """Return a line of /proc/meminfo in MB; 0 where there is none."""
     found = re.search(r"^%s:\s+([0-9]{1,18}) kB" % name, text, re.M)
     return int(found.group(1)) // 1024 if found else 0
 
 
 def memory_mb(name, root="/"):
-    """A line of /proc/meminfo in MB, 0 where there is none."""
+    """Return a line of /proc/meminfo in MB; 0 where there is none."""
     return parse_memory_mb(read("/proc/meminfo", root=root), name)
 
 
@@ -123,7 +123,7 @@ def usable_cores():
 
 
 def board_name(root="/"):
-    """The device tree's model, else the maker's and product's names of a PC, else empty."""
+    """Return the device tree's model, else the maker's and product's names of a PC, else an empty text."""
     model = read("/proc/device-tree/model", root=root)
     if model:
         return model
@@ -135,7 +135,7 @@ def board_name(root="/"):
 
 
 def release(root="/"):
-    """`L4T 32.7.6` on a Jetson, else the distribution's own name for itself."""
+    """Return `L4T 32.7.6` on a Jetson, else the distribution's own name for itself."""
     tegra = re.search(r"R([0-9]+) \(release\), REVISION: ([0-9.]+)", read("/etc/nv_tegra_release", root=root))
     if tegra:
         return "L4T %s.%s" % (tegra.group(1), tegra.group(2).rstrip("."))
@@ -144,7 +144,7 @@ def release(root="/"):
 
 
 def facts(root="/"):
-    """What stays as it is until the next boot: processor, memory, board, system."""
+    """Return the facts that hold until the next boot: processor, memory, board, system."""
     tree = read("/proc/device-tree/model", root=root)
     cpu, flags = parse_cpuinfo(read("/proc/cpuinfo", root=root), tree)
     return {
@@ -166,19 +166,19 @@ def facts(root="/"):
 
 
 def clocks_mhz(name, root="/"):
-    """One of cpufreq's clocks, of every core that shows it."""
+    """Return one of cpufreq's clocks, of every core that shows it."""
     speeds = [integer(path) for path in find(CPU + "cpu[0-9]*/cpufreq/" + name, root)]
     return [khz // 1000 for khz in speeds if khz is not None]
 
 
 def governors(root="/"):
-    """The names of the CPU governors in use, each once."""
+    """Return the names of the CPU governors in use, each once."""
     names = [read(path) for path in find(CPU + "cpu[0-9]*/cpufreq/scaling_governor", root)]
     return sorted(set(name for name in names if name))
 
 
 def no_turbo(root="/"):
-    """True if the CPU keeps to clocks that it can hold for ever, None where it does not say."""
+    """Return whether the CPU keeps to clocks that it can hold for ever; None where that is not shown."""
     off = integer(root.rstrip("/") + CPU + "intel_pstate/no_turbo")
     boost = integer(root.rstrip("/") + CPU + "cpufreq/boost")
     if off is not None:
@@ -187,13 +187,13 @@ def no_turbo(root="/"):
 
 
 def clock_holds(root="/"):
-    """Whether the highest clock that is allowed is one the CPU should keep: not where turbo comes and goes."""
+    """Return whether the highest allowed clock is one the CPU should keep; False where turbo comes and goes."""
     known = no_turbo(root)
     return known if known is not None else not re.search(r"^flags\s*:", read("/proc/cpuinfo", root=root), re.M)  # x86
 
 
 def gpu_folder(root="/"):
-    """The devfreq folder of a Jetson's GPU, empty where there is none. Other boards' GPUs run no model of ours."""
+    """Return the devfreq folder of a Jetson's GPU, else an empty text. Other boards' GPUs run no model of ours."""
     if "nvidia," not in read("/proc/device-tree/compatible", root=root):
         return ""
     found = [path for path in find("/sys/class/devfreq/*", root) if path.endswith(GPUS)]
@@ -201,7 +201,7 @@ def gpu_folder(root="/"):
 
 
 def gpu_state(root="/"):
-    """Clock, its limits, governor and load of a Jetson's GPU."""
+    """Return clock, its limits, governor and load of a Jetson's GPU."""
     folder, found = gpu_folder(root), {}
     if not folder:
         return found
@@ -221,43 +221,43 @@ def gpu_state(root="/"):
 
 
 def celsius(millidegrees):
-    """Degrees, or None where the sensor is off."""
+    """Return degrees Celsius, or None where the sensor is off."""
     if millidegrees is None or not COOLEST_C < millidegrees / 1000.0 < HOTTEST_C:
         return None
     return millidegrees / 1000.0
 
 
 def thermometers(root="/"):
-    """(name, file of millidegrees) of each sensor of the processors' heat."""
+    """Return (name, file of millidegrees) of each temperature sensor of the processors."""
     found = []
     for zone in find("/sys/class/thermal/thermal_zone*", root):
         kind = read(zone + "/type")
         if not any(word in kind.lower() for word in NO_HEAT):
             found.append((os.path.basename(zone)[12:] + " " + kind, zone + "/temp"))
     for path in find("/sys/class/hwmon/hwmon*/name", root):
-        if read(path) in ("coretemp", "k10temp", "zenpower"):  # the first is the whole package's
+        if read(path) in ("coretemp", "k10temp", "zenpower"):  # input 1 is the whole package's
             found.append((read(path), os.path.dirname(path) + "/temp1_input"))
     return found
 
 
 def brakes(root="/"):
-    """(type, file of its state) of each cooling device that slows a processor down when its state is not 0."""
+    """Return (type, file of its state) of each cooling device that slows a processor down when its state is not 0."""
     found = [(read(path + "/type"), path + "/cur_state") for path in find("/sys/class/thermal/cooling_device*", root)]
     return [(kind, path) for kind, path in found if not any(word in kind.lower() for word in NO_BRAKE)]
 
 
 def throttle_counters(root="/"):
-    """Files that count how often an x86 core or package was slowed down by its heat."""
+    """Return the files that count how often an x86 core or package was slowed down by its heat."""
     return find(CPU + "cpu[0-9]*/thermal_throttle/*_throttle_count", root)
 
 
 def overcurrent_counters(root="/"):
-    """(name, file) of what an Orin counts: oc1 under-voltage, oc2 average and oc3 instantaneous over-current."""
+    """Return (name, file) of an Orin's counters: oc1 under-voltage, oc2 average and oc3 instantaneous over-current."""
     return [(os.path.basename(path)[:-10], path) for path in find("/sys/class/hwmon/hwmon*/oc*_event_cnt", root)]
 
 
 def throttled_files(root="/"):
-    """(whether it is an alarm of one bit, file) of a Raspberry Pi's firmware; the first one is the better.
+    """Return (whether it is an alarm of one bit, file) of a Raspberry Pi's firmware; the first one is the better.
 
     The kernel asks the firmware every 2 s and then clears the "has occurred" bits, so they stand for the last
     2 s, not for the time since boot.
@@ -270,20 +270,20 @@ def throttled_files(root="/"):
 
 
 def parse_throttled(alarm, text):
-    """Hex digits of the firmware's bits, empty if there are none. The alarm is under-voltage, bit 0."""
+    """Return hex digits of the firmware's bits, empty if there are none. The alarm is under-voltage, bit 0."""
     if alarm:
         return text if text in ("0", "1") else ""
     return text if HEX.match(text) else ""
 
 
 def throttled_bits(root="/"):
-    """Hex digits of a Raspberry Pi's throttle bits, empty where they are not shown."""
+    """Return hex digits of a Raspberry Pi's throttle bits, empty where they are not shown."""
     shown = [parse_throttled(alarm, read(path)) for alarm, path in throttled_files(root)]
     return next((bits for bits in shown if bits), "")
 
 
 def parse_ticks(text):
-    """(busy, stolen, all) clock ticks of all cores together from /proc/stat, None if it is not one."""
+    """Return (busy, stolen, all) clock ticks of all cores together from /proc/stat; None if the text is another."""
     words = text.split("\n")[0].split()
     ticks = [int(word) for word in words[1:9] if NUMBER.match(word)]
     if words[:1] != ["cpu"] or len(ticks) < 8:
@@ -292,7 +292,7 @@ def parse_ticks(text):
 
 
 def load_average(root="/"):
-    """Of the last 1, 5 and 15 minutes."""
+    """Return the load averages of the last 1, 5 and 15 minutes."""
     words = read("/proc/loadavg", root=root).split()[:3]
     if len(words) == 3 and all(re.match(r"[0-9]{1,9}\.[0-9]{1,9}\Z", word) for word in words):
         return [float(word) for word in words]
@@ -300,7 +300,7 @@ def load_average(root="/"):
 
 
 def state(root="/"):
-    """What may disturb a timing, now. What the device does not show is left out."""
+    """Return the present readings that may disturb a timing. Readings the device does not show are left out."""
     found = {"load_average": load_average(root), "memory_available_mb": memory_mb("MemAvailable", root)}
     found.update(gpu_state(root))
     shown = {
@@ -332,24 +332,24 @@ def state(root="/"):
     return found
 
 
-# ---------------------------------------------------------------- in files of their own
+# ---------------------------------------------------------------- parts in files of their own
 
 
 def survey(root="/", folder=None):
-    """All of `state`, and what the doctor wants to know besides."""
+    """Return all of `state`, and the further readings that the doctor needs."""
     return part("survey").survey(root, folder)
 
 
 def power(root="/"):
-    """What tells the device's power, None where nothing does."""
+    """Return the power sensor; None where there is none."""
     return part("power").power(root)
 
 
 def energy(samples, from_s, to_s, runs, idle_w=0.0):
-    """Millijoules of one run."""
+    """Return the millijoules of one run."""
     return part("power").energy(samples, from_s, to_s, runs, idle_w)
 
 
 def Watch(root="/", hz=10.0, power=None):
-    """A thread that looks at the device while it is timed."""
+    """Return a thread that samples the device while it is timed."""
     return part("monitor").Watch(root, hz, power)

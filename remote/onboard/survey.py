@@ -1,8 +1,8 @@
 # mypy: ignore-errors
-"""What the doctor asks of a device, slower to tell than its state: disk, swap, power mode, who else is at work.
+"""Collect the readings of the doctor that take longer than the state: disk, swap, power mode, competing processes.
 
-Sent to the device as text: Python 3.6, standard library only. Programs are asked only where they are installed,
-with a deadline; what the device does not show is left out.
+Sent to the device as text: Python 3.6, standard library only. Programs are run only where they are installed,
+with a deadline; readings the device does not show are left out.
 """
 
 import os
@@ -18,7 +18,7 @@ DESKTOPS = set(
     "Xorg Xwayland gnome-shell unity compiz lxsession lxpanel xfce4-session plasmashell kwin_x11 kwin_wayland "
     "cinnamon mate-session weston sway wayfire labwc mutter".split()
 )
-GPU_FILES = re.compile(r"/dev/(nvhost-(as-|tsg-|dbg-|prof-)?gpu|nvgpu/.+)\Z")  # Jetson, to JetPack 5 and from 6 on
+GPU_FILES = re.compile(r"/dev/(nvhost-(as-|tsg-|dbg-|prof-)?gpu|nvgpu/.+)\Z")  # Jetson: up to JetPack 5, from 6 on
 DECIMAL = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,12})?\Z")
 NVIDIA = (
     ("name", "name"),
@@ -30,11 +30,11 @@ NVIDIA = (
     ("memory_used_mb", "memory.used"),
     ("persistence", "persistence_mode"),
 )
-REASONS = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")  # the newer name, the older
+REASONS = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")  # the newer name, the older name
 
 
 def ask(argv, root="/", timeout_s=5.0):
-    """What a program prints, empty where it is not installed, fails or takes too long."""
+    """Return the output of a program; empty where it is not installed, fails or takes too long."""
     path = os.environ.get("PATH", "") + ":" + PATH if root == "/" else root.rstrip("/") + "/usr/bin"
     program = shutil.which(argv[0], path=path)
     if not program:
@@ -52,14 +52,14 @@ def ask(argv, root="/", timeout_s=5.0):
     try:
         said = asked.communicate(timeout=timeout_s)[0]
     except subprocess.TimeoutExpired:
-        os.killpg(asked.pid, signal.SIGKILL)  # with what it has started: that holds the pipe open too
+        os.killpg(asked.pid, signal.SIGKILL)  # with its own children, which hold the pipe open too
         asked.communicate()
         return ""
     return said.decode("utf-8", "replace").strip() if asked.returncode == 0 else ""
 
 
 def survey(root="/", folder=None, window_s=0.5):
-    """All of the state, and what takes longer. `folder` is where our files are kept."""
+    """Return all of the state, and the slower readings. `folder` is the folder of our files."""
     sensors = part("sensors")
     found = dict(sensors.state(root), unix_s=time.time(), is_root=os.getuid() == 0, cores=sensors.usable_cores())
     found.update(storage(root, folder), **power_mode(root))
@@ -78,7 +78,7 @@ def survey(root="/", folder=None, window_s=0.5):
 
 
 def storage(root="/", folder=None):
-    """Disk, memory and swap. Swap in compressed memory (zram) is no room for what does not fit memory."""
+    """Return disk, memory and swap. Swap in compressed memory (zram) adds no room for data beyond the memory."""
     sensors = part("sensors")
     found = {"memory_mb": sensors.memory_mb("MemTotal", root), "swap_mb": sensors.memory_mb("SwapTotal", root)}
     try:
@@ -93,7 +93,7 @@ def storage(root="/", folder=None):
 
 
 def power_mode(root="/"):
-    """A Jetson's power mode by name and number, and all it has by number."""
+    """Return a Jetson's power mode by name and number, and all of its modes by number."""
     sensors, found = part("sensors"), {}
     listed = re.findall(
         r"^<\s*POWER_MODEL\s+ID=([0-9]{1,4})\s+NAME=(\S+)\s*>", sensors.read("/etc/nvpmodel.conf", root=root), re.M
@@ -111,7 +111,7 @@ def power_mode(root="/"):
 
 
 def clock_locks(state, root="/"):
-    """Whether clocks may move: of the GPU, of the CPU, and beyond what the CPU can keep up (turbo)."""
+    """Return whether clocks may move: of the GPU, of the CPU, and beyond the clocks the CPU can hold (turbo)."""
     sensors, found = part("sensors"), {}
     if "gpu_mhz_min" in state and "gpu_mhz_max" in state:
         found["gpu_clock_locked"] = state["gpu_mhz_min"] == state["gpu_mhz_max"]
@@ -125,7 +125,7 @@ def clock_locks(state, root="/"):
 
 
 def power_source(root="/"):
-    """What tells the power drawn, and whether RAPL is there but kept for root."""
+    """Return the kind of power sensor, and whether RAPL is there but readable by root only."""
     source = part("power").power(root)
     if source:
         source.close()
@@ -133,11 +133,11 @@ def power_source(root="/"):
     return {"power_sensor": "", "rapl_is_roots": bool(part("power").rapl_folders(root))}
 
 
-# ---------------------------------------------------------------- who else is there
+# ---------------------------------------------------------------- competing load
 
 
 def processes(root="/"):
-    """(pid, name, clock ticks it has had) of every process."""
+    """Return (pid, name, clock ticks used) of every process."""
     sensors, found = part("sensors"), []
     for path in sensors.find("/proc/[0-9]*/stat", root):
         head, _, rest = sensors.read(path).rpartition(")")
@@ -148,7 +148,7 @@ def processes(root="/"):
 
 
 def owner(pid, root="/"):
-    """Name of the user whose process it is; empty where it has ended."""
+    """Return the name of a process's user; empty where it has ended."""
     try:
         uid = os.stat("%s/proc/%d" % (root.rstrip("/"), pid)).st_uid
     except OSError:
@@ -160,7 +160,7 @@ def owner(pid, root="/"):
 
 
 def busy(root="/", window_s=0.5):
-    """Cores that work now, and the processes that keep them busy; this one is left out."""
+    """Return the number of busy cores, and the processes that keep them busy; this one is left out."""
     sensors = part("sensors")
     per_s = float(os.sysconf("SC_CLK_TCK"))
 
@@ -181,14 +181,14 @@ def busy(root="/", window_s=0.5):
 
 
 def desktop(root="/"):
-    """Names of the running programs that draw a desktop: they take memory, and the GPU now and then."""
+    """Return the names of the running programs that draw a desktop: they take memory, and the GPU now and then."""
     sensors = part("sensors")
     names = set(sensors.read(path) for path in sensors.find("/proc/[0-9]*/comm", root))
     return sorted(names & DESKTOPS)
 
 
 def gpu_users(root="/"):
-    """Processes that hold the GPU: what nvidia-smi lists, and on a Jetson those of our own user."""
+    """Return the processes that hold the GPU: those that nvidia-smi lists, and on a Jetson those of our own user."""
     sensors, found = part("sensors"), {}
     listed = ask(["nvidia-smi", "--query-compute-apps=pid,process_name", "--format=csv,noheader"], root)
     for line in listed.splitlines():
@@ -201,13 +201,13 @@ def gpu_users(root="/"):
             if pid not in found and GPU_FILES.match(os.readlink(path)):
                 found[pid] = sensors.read("%s/proc/%d/comm" % (root.rstrip("/"), pid))
         except OSError:
-            pass  # it has closed it, or ended
+            pass  # the process has closed the file, or ended
     rows = sorted(item for item in found.items() if item[0] != os.getpid())
     return [{"pid": pid, "name": name, "user": owner(pid, root)} for pid, name in rows]
 
 
 def nvidia(root="/"):
-    """Each desktop or server GPU as nvidia-smi tells it; `reasons` are its clock's limits, a bit each."""
+    """Return each desktop or server GPU as nvidia-smi reports it; `reasons` are its clock's limits, a bit each."""
     names, text = [query for _, query in NVIDIA], ""
     for reasons in REASONS:
         argv = ["nvidia-smi", "--query-gpu=" + ",".join(names + [reasons]), "--format=csv,noheader,nounits"]

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""What TensorRT's two runtimes share: whose fault a failure is, timing caches that stay, what an engine is made of.
+"""Share code of TensorRT's two runtimes: attribution of failures, lasting timing caches, layers of an engine.
 
 Sent to the device as text: Python 3.6, standard library only. "Plan" is TensorRT's word for an engine in a file.
 """
@@ -9,7 +9,7 @@ import json
 import os
 import re
 
-CACHE_MAX = 64 << 20  # bytes of a timing cache; beyond them it is begun anew
+CACHE_MAX = 64 << 20  # bytes of a timing cache; a larger one is begun anew
 
 NO_GPU = (
     r"CUDA initialization failure|no CUDA-capable device|CUDA driver version is insufficient|Cuda failure: (?:35|100)\b"
@@ -18,7 +18,7 @@ NO_MEMORY = (
     r"out ?of ?memory|insuff?icient (?:device )?memory|memory is insufficient|could not be allocated|bad_alloc"
     r"|FAILED_ALLOCATION|STATUS_ALLOC_FAILED|MEM_ALLOC_FAILED|Requested amount of GPU memory"
 )
-# The ONNX parser's codes 7 to 13 are for what it does not know, by name in Python and by number in the log.
+# The ONNX parser's codes 7 to 13 are for unsupported graphs, by name in Python and by number in the log.
 UNSUPPORTED = (
     r"UNSUPPORTED_|In (?:function|node)[^[]*\[(?:[7-9]|1[0-3])\] |No importer registered|could not find plugin"
     r"|Plugin not found|[Uu]nsupported|not supported|require hardware with Int8 support"
@@ -29,9 +29,9 @@ NO_TACTIC = r"Could not find any implementation|no implementation"
 
 
 def unfit(errors, warnings=()):
-    """What TensorRT complained of, as Unfit with its own words for the reason."""
+    """Return TensorRT's complaint as Unfit, with its own words for the reason."""
     whole = "\n".join(errors)
-    # tactics that want more memory than there is are passed over with a warning, until none is left
+    # Tactics that need more memory than there is are skipped with a warning, until none is left.
     starved = re.search(NO_TACTIC, whole) and re.search(NO_MEMORY, "\n".join(warnings), re.I)
     if re.search(NO_GPU, whole):
         kind = "no_runtime"
@@ -44,15 +44,15 @@ def unfit(errors, warnings=()):
 
 
 def refuse_int8(gpu):
-    """The Unfit for an int8 graph on a GPU (None: not known) without int8: TensorRT fails late on it, or is slow."""
+    """Return Unfit for int8 on a GPU (None: not known) without int8, where TensorRT fails late or is slow."""
     named = "%s (sm %s)" % (gpu["name"], gpu["sm"]) if gpu else "this GPU"
     return part("timing").Unfit("unsupported", "%s has no int8 arithmetic: use fp16 or fp32 on it" % named)
 
 
 def layers(information, times_ms):
-    """The layers of an engine from its inspector's JSON, with the median of the times that the profiler told of each.
+    """Return the layers of an engine from its inspector's JSON, with the median of the times from the profiler.
 
-    An engine that was built without detailed verbosity has names only: their precision is not told.
+    An engine that was built without detailed verbosity has names only, without the layers' precision.
     """
     found = []
     for entry in json.loads(information).get("Layers", []):
@@ -64,20 +64,20 @@ def layers(information, times_ms):
 
 
 def precision(entry):
-    """That of a layer's first input: `Thirty-two wide channel vectorized row major Int8 format`."""
+    """Return the precision of a layer's first input: `Thirty-two wide channel vectorized row major Int8 format`."""
     words = " ".join(item.get("Format/Datatype", "") for item in entry.get("Inputs", [])[:1]).lower()
     return next((known for word, known in KINDS if word in words), "")
 
 
 def cache_file(folder, runtime, version):
-    """Path of a timing cache: each version of TensorRT and each kind of GPU has its own."""
+    """Return the path of a timing cache: each version of TensorRT and each kind of GPU has its own."""
     os.makedirs(folder, exist_ok=True)
     gpu = part("cuda").gpu()
     return os.path.join(folder, "%s-%s-sm%s" % (runtime, version, gpu["sm"] if gpu else "-unknown"))
 
 
 def kept(file):
-    """What keep() wrote; nothing if it is damaged: TensorRT's C++ is not to parse what is not its own."""
+    """Return the bytes that keep() wrote; none if they are damaged: TensorRT's C++ must not parse foreign data."""
     try:
         with open(file, "rb") as source:
             data = source.read(CACHE_MAX + 32)
@@ -87,7 +87,7 @@ def kept(file):
 
 
 def keep(file, data):
-    """Writes bytes behind their digest, whole or not at all. A full disk costs only the time the cache would save."""
+    """Write bytes behind their digest, whole or not at all. A full disk costs only the time the cache would save."""
     temporary = "%s.%d" % (file, os.getpid())
     try:
         with open(temporary, "wb") as target:

@@ -1,8 +1,8 @@
-"""What the runtimes have in common: whose fault a failure is, versions, memory, timing, predictions.
+"""Share code of the runtimes: attribution of failures, versions, memory, timing, predictions.
 
 Sent to the device as text and run in a child process of the agent: Python 3.6 and up, standard library only.
-A runtime is a module whose `load(job, path)` makes a model that is fed, run and read. Where it also has
-`libraries()`, that imports what it needs, so that memory can be told before and after a model is loaded.
+A runtime is a module with a function `load(job, path)` that makes a model, which is fed, run and read. Where it also
+has `libraries()`, that function imports its modules, so that memory can be read before and after a model is loaded.
 """
 
 import gc
@@ -13,15 +13,15 @@ import resource
 import time
 
 WARMUP_S = 10.0
-# The other model has just turned the caches over: timed right after it, a model of 0.6 ms takes 1.6 times as
-# long as in its user's hands, after 6 runs 1.01 times. A slow model is past that within its first runs.
+# The other model has just evicted the caches: timed right after it, a model of 0.6 ms takes 1.6 times as
+# long as in normal use, after 6 runs 1.01 times. A slow model has recovered within its first runs.
 SETTLE_RUNS, SETTLE_S = 6, 0.03
 PAIRS_MIN = 5
 NO_MEMORY = ("bad_alloc", "bad allocation", "ailed to allocate", "ALLOC_FAILED", "out of memory")
 
 
 class Unfit(Exception):
-    """The model (or the device, for kinds the controller does not know as the model's) is to blame."""
+    """Raised when the model is to blame (or the device, for kinds the controller does not know as the model's)."""
 
     def __init__(self, kind, reason):
         Exception.__init__(self, reason)
@@ -29,7 +29,7 @@ class Unfit(Exception):
 
 
 def unfit(error, unsupported, text=None):
-    """What a library raised over a model, as Unfit; `unsupported` are words of what it does not know.
+    """Return a library's error over a model as Unfit; `unsupported` are words of its errors for unknown operators.
 
     `text` stands for the error's own words where those are better cleaned up.
     """
@@ -42,9 +42,9 @@ def unfit(error, unsupported, text=None):
 
 
 def version_of(package, *distributions):
-    """Version of an installed package without importing it; None where there is none.
+    """Return the version of an installed package without importing it; None where there is none.
 
-    `distributions` are the names it is installed under, where they are others than its own.
+    `distributions` are the names it is installed under, where they differ from its own.
     """
     try:
         spec = importlib.util.find_spec(package)
@@ -64,7 +64,7 @@ def version_of(package, *distributions):
 
 
 def memory_mb(name):
-    """VmRSS or VmHWM of this process; the high-water mark for both where there is no /proc."""
+    """Return VmRSS or VmHWM of this process; the high-water mark for both where there is no /proc."""
     try:
         with open("/proc/self/status") as file:
             return int(re.search(r"^%s:\s+(\d+) kB" % name, file.read(), re.M).group(1)) / 1024.0
@@ -73,7 +73,7 @@ def memory_mb(name):
 
 
 def timed(run):
-    """(wall ms, CPU ms of the whole process) of one run."""
+    """Return (wall ms, CPU ms of the whole process) of one run."""
     cpu_s = time.process_time()
     wall_s = time.perf_counter()
     run()
@@ -83,24 +83,25 @@ def timed(run):
 
 
 def settled(model):
-    """(wall ms, CPU ms, GPU ms or None) of one run after untimed ones."""
+    """Return (wall ms, CPU ms, GPU ms or None) of one run after untimed ones."""
     end_s = time.perf_counter() + SETTLE_S
     for _ in range(SETTLE_RUNS):
         model.run()
         if time.perf_counter() > end_s:
             break
     wall_ms, cpu_ms = timed(model.run)
-    return wall_ms, cpu_ms, model.gpu_ms  # reading the GPU's events takes time of its own: after the clocks
+    return wall_ms, cpu_ms, model.gpu_ms  # read after the clocks, since reading the GPU's events takes time of its own
 
 
 def median(values):
+    """Return the median."""
     ordered = sorted(values)
     half = len(ordered) // 2
     return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2.0
 
 
 def warm_up(candidate, reference, seconds_max):
-    """Runs both in turn until the candidate's time has settled; the number of its runs."""
+    """Run both models in turn until the candidate's time has settled; return the number of its runs."""
     walls, end_s = [], time.perf_counter() + seconds_max
     while time.perf_counter() < end_s or len(walls) < 3:
         walls.append(timed(candidate.run)[0])
@@ -111,7 +112,7 @@ def warm_up(candidate, reference, seconds_max):
 
 
 def row(numpy, floats, shape):
-    """An array of the model's shape from the bytes of one input, or of seeded random values; float32 or wider."""
+    """Return an array of the model's shape from an input's bytes, or of seeded random values; float32 or wider."""
     if floats is None:
         return numpy.random.RandomState(0).standard_normal(shape)
     values = numpy.frombuffer(floats, dtype="<f4")
@@ -122,7 +123,7 @@ def row(numpy, floats, shape):
 
 
 def measure(runtime, job):
-    """Times `job["model"]` beside `job["reference"]`, in turn, so that both meet the same disturbances.
+    """Time `job["model"]` beside `job["reference"]`, in turn, so that both meet the same disturbances.
 
     Pairs end early, but not below 5, when they and the warm-up take longer than `seconds_max`. Memory is that
     of the candidate alone, and of the runtime before it.
@@ -153,7 +154,7 @@ def measure(runtime, job):
 
 
 def columns(rows):
-    """The rows of all pairs as one list for each name; GPU times only where every run has one."""
+    """Return the rows of all pairs as one list for each name; GPU times only where every run has one."""
     names = ("wall_ms", "cpu_ms", "gpu_ms", "reference_wall_ms", "reference_cpu_ms", "reference_gpu_ms")
     lists = dict((name, [row[index] for row in rows]) for index, name in enumerate(names))
     if None in lists["gpu_ms"] + lists["reference_gpu_ms"]:
@@ -162,7 +163,7 @@ def columns(rows):
 
 
 def alone(model, seconds):
-    """The stretch in which only `model` ran, back to back: what the power read then was spent on."""
+    """Run `model` alone, back to back, and return the time window, to which the power readings belong."""
     runs, from_s = 0, time.monotonic()
     to_s = from_s
     while to_s < from_s + seconds:
@@ -172,7 +173,7 @@ def alone(model, seconds):
 
 
 def load_reference(runtime, job):
-    """The reference, fed and run once, always on one thread. If it fails, the candidate is not to blame."""
+    """Return the reference, fed and run once, always on one thread. If it fails, the candidate is not to blame."""
     try:
         model = runtime.load(dict(job, precision="fp32", threads=1), job["reference"])
         model.feed(None)
@@ -183,7 +184,7 @@ def load_reference(runtime, job):
 
 
 def runs(model, seconds_max, most=50, least=5):
-    """How often `model` was run on random input, for counters that runs leave behind: until the time is up."""
+    """Run `model` on random input until the time is up, for counters that runs leave behind; return how often."""
     model.feed(None)
     end_s = time.perf_counter() + seconds_max
     for count in range(1, most + 1):
@@ -194,12 +195,12 @@ def runs(model, seconds_max, most=50, least=5):
 
 
 def layer(name, kind, precision, ms):
-    """One node of what a runtime runs: `precision` empty where it is not told, `ms` of one run, 0 where not told."""
+    """Return one node of a runtime's graph: `precision` is empty and `ms` (of one run) is 0 where not reported."""
     return {"name": name[:200], "type": kind[:60], "precision": precision, "ms": ms}
 
 
 def predict(runtime, job):
-    """Logits of the float32 rows in `job["data"]`, each run at batch 1.
+    """Return the logits of the float32 rows in `job["data"]`, each run at batch 1.
 
     (rows, channels, height, width) -> (rows, classes), little-endian float32 both.
     """

@@ -1,0 +1,1 @@
+"""Run models in one inference runtime per file. The files are sent to the device as text."""

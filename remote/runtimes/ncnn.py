@@ -1,4 +1,4 @@
-"""ncnn on the device's CPU. The model is a zip of `model.param` and `model.bin`.
+"""Run ncnn on the device's CPU. The model is a zip of `model.param` and `model.bin`.
 
 Sent to the device as text and run in a child process of the agent: Python 3.6 and up, standard library only
 until a function is called.
@@ -20,13 +20,13 @@ UNSUPPORTED = ("not exists or registered", "not supported", "unsupported")
 
 
 def offers():
-    """Version of the installed package."""
+    """Return the version of the installed package."""
     version = part("timing").version_of("ncnn")
     return {} if version is None else {"ncnn": version}
 
 
 def libraries():
-    """(ncnn, numpy)."""
+    """Return (ncnn, numpy)."""
     try:
         return importlib.import_module("ncnn"), importlib.import_module("numpy")
     except ImportError as error:
@@ -34,7 +34,7 @@ def libraries():
 
 
 def load(job, path):
-    """The net, in the precision asked for."""
+    """Return the net, in the precision asked for."""
     ncnn, numpy = libraries()
     if job["precision"] not in ("fp32", "fp16"):
         raise part("timing").Unfit("unsupported", "ncnn runs fp32 and fp16 graphs here, not %s" % job["precision"])
@@ -53,7 +53,7 @@ def load(job, path):
 
 
 def choose(options, job):
-    """Threads and precision. Left alone, ncnn computes in half precision wherever the processor can."""
+    """Set threads and precision. By default, ncnn computes in half precision wherever the processor can."""
     options.use_vulkan_compute = False
     options.num_threads = job["threads"]
     for name in HALF + BRAIN:
@@ -62,7 +62,7 @@ def choose(options, job):
 
 
 def unpack(path, folder):
-    """Paths of the two files, unpacked."""
+    """Unpack the two files and return their paths."""
     try:
         with zipfile.ZipFile(path) as packed:
             for name in FILES:
@@ -74,7 +74,7 @@ def unpack(path, folder):
 
 
 def input_shape(param):
-    """[channels, height, width] as the net's text says: `Input in0 0 1 in0 0=width 1=height 2=channels`."""
+    """Return [channels, height, width] from the net's text: `Input in0 0 1 in0 0=width 1=height 2=channels`."""
     for line in param.splitlines():
         words = line.split()
         if words[:1] == ["Input"]:
@@ -89,7 +89,7 @@ def input_shape(param):
 
 
 def overheard(work, folder):
-    """(what `work` returns, the last line it printed): ncnn says what is wrong on stderr only."""
+    """Return (result of `work`, the last line it printed), since ncnn reports errors on stderr only."""
     name = os.path.join(folder, "said")
     kept = os.dup(2)
     heard = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -106,7 +106,7 @@ def overheard(work, folder):
 
 
 class Model(object):
-    """A net with its input set; every run is a new extraction, as ncnn has it."""
+    """Run a net with its input set; every run is a new extraction, as ncnn requires."""
 
     gpu_ms = None
     device_mb = None

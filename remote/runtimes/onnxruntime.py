@@ -1,4 +1,4 @@
-"""ONNX Runtime on the device: its CPU provider, and CUDA, TensorRT and OpenVINO where the build has them.
+"""Run ONNX Runtime on the device: its CPU provider, and CUDA, TensorRT and OpenVINO where the build has them.
 
 Sent to the device as text and run in a child process of the agent: Python 3.6 and up, standard library only
 until a function is called. ONNX Runtime 1.10, the last for Python 3.6, is the oldest it must work with.
@@ -31,7 +31,7 @@ UNSUPPORTED = (
     "Opset",
     "opset",
 )
-# A provider that is in the build, but whose own libraries, driver or GPU are not on the device.
+# Messages of a provider that is in the build, while its own libraries, driver or GPU are not on the device.
 ABSENT = (
     "Please install",
     "Failed to load library",
@@ -41,9 +41,9 @@ ABSENT = (
 
 
 def offers():
-    """Version of what is installed, by the names it can be asked for.
+    """Return the version of the installed package, by the names it can be asked for.
 
-    A provider other than the CPU's is a library beside the package: looking for the file spares the import,
+    A provider other than the CPU's is a library beside the package: checking for the file spares the import,
     a quarter of a second here and several on a small board.
     """
     version = part("timing").version_of("onnxruntime")
@@ -58,7 +58,7 @@ def offers():
 
 
 def libraries():
-    """(onnxruntime, numpy)."""
+    """Return (onnxruntime, numpy)."""
     try:
         return importlib.import_module("onnxruntime"), importlib.import_module("numpy")
     except ImportError as error:
@@ -66,12 +66,12 @@ def libraries():
 
 
 def load(job, path):
-    """The model in a session as an ordinary user gets it, on the provider the runtime's name asks for."""
+    """Return the model in a session as an ordinary user gets it, on the provider the runtime's name asks for."""
     return opened(job, path, None)
 
 
 def opened(job, path, profile):
-    """The same; the session writes down its nodes' times in a file that begins with `profile`, unless None."""
+    """Return a session as `load` does, which writes its nodes' times to a file named `profile...`, unless None."""
     ort, numpy = libraries()
     options = ort.SessionOptions()
     options.intra_op_num_threads = job["threads"]
@@ -79,11 +79,11 @@ def opened(job, path, profile):
     options.log_severity_level = 3
     if profile is not None:
         options.enable_profiling, options.profile_file_prefix = True, profile
-    if job["threads"] > 1:  # spinning threads burn the cores that the others of a small board need
+    if job["threads"] > 1:  # spinning threads keep cores busy that other processes of a small board need
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     wanted = provider(ort, job["runtime"].partition(":")[2])
     chain = [(wanted, provider_options(ort, wanted, job, path))]
-    if wanted == PROVIDERS["tensorrt"]:  # what TensorRT does not know shall stay on the GPU
+    if wanted == PROVIDERS["tensorrt"]:  # nodes that TensorRT does not support shall stay on the GPU
         chain.append((PROVIDERS["cuda"], {}))
     if wanted != PROVIDERS[""]:
         chain.append((PROVIDERS[""], {}))
@@ -93,23 +93,23 @@ def opened(job, path, profile):
         if any(word in str(error) for word in ABSENT):
             raise part("timing").Unfit("no_runtime", "%s did not start: %s" % (wanted, one_line(error)))
         raise part("timing").unfit(error, UNSUPPORTED)
-    session.disable_fallback()  # after a failing run it would go on with another provider, and that be timed
+    session.disable_fallback()  # otherwise another provider would be used, and timed, after a failed run
     got = session.get_providers()[0]
-    if got != wanted:  # a build names TensorRT and CUDA even where their libraries are not on the device
+    if got != wanted:  # a build lists TensorRT and CUDA even where their libraries are not on the device
         reason = "%s is in this onnxruntime, but %s started instead: are its libraries installed?" % (wanted, got)
         raise part("timing").Unfit("no_runtime", reason)
     return Model(numpy, session, job.get("shape"))
 
 
-# Operators on eight bits by their names: up to 1.8 a profile does not say the types of a node's inputs.
+# Names of operators on eight bits: up to 1.8 a profile does not contain the types of a node's inputs.
 EIGHT_BITS = re.compile(r"(QLinear|QGemm|QAttention|ConvInteger|MatMulInteger|DynamicQuantize)")
 PRECISIONS = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "uint8": "int8", "int8": "int8"}
 
 
 def layers(job):
-    """The nodes of the optimized graph with the precision each takes its input in, and its median time.
+    """Return the nodes of the optimized graph with the precision each takes its input in, and its median time.
 
-    Nodes of a GPU have no time: what is written down of them is how long their start took the host.
+    Nodes of a GPU have no time: the profile has only how long the host took to start them.
     """
     folder = tempfile.mkdtemp()
     try:
@@ -128,7 +128,7 @@ def layers(job):
 
 
 def node(events):
-    """One layer from the events of all its runs; the first runs find cold caches, which the median leaves out."""
+    """Return one layer from the events of all its runs; the first runs find cold caches, so the median is taken."""
     words = events[0]["args"]
     kind = words.get("op_name", "")
     on_host = words.get("provider") in (PROVIDERS[""], PROVIDERS["openvino"], None)
@@ -137,12 +137,12 @@ def node(events):
 
 
 def event_name(event):
-    """The node's name, without what the profile puts behind it."""
+    """Return the node's name, without the suffix of the profile."""
     return event["name"][: -len("_kernel_time")]
 
 
 def precision_of(kind, words):
-    """`fp32`, `fp16`, `bf16` or `int8`; empty for a node that is a whole graph of its provider's, or of other types."""
+    """Return `fp32`, `fp16`, `bf16` or `int8`; empty for a provider's node of a whole graph, or for other types."""
     types = [name for item in words.get("input_type_shape", []) for name in item]
     if EIGHT_BITS.match(kind):
         return "int8"
@@ -152,12 +152,12 @@ def precision_of(kind, words):
 
 
 def one_line(error):
-    """The words of an exception, at most 400 characters."""
+    """Return the words of an exception, at most 400 characters."""
     return " ".join(str(error).split())[:400]
 
 
 def provider(ort, option):
-    """Full name of the provider an option stands for."""
+    """Return the full name of the provider an option stands for."""
     if option not in PROVIDERS:
         known = ", ".join(filter(None, sorted(PROVIDERS)))
         raise part("timing").Unfit("bad_request", "onnxruntime has no option %r; there are %s" % (option, known))
@@ -169,16 +169,16 @@ def provider(ort, option):
 
 
 def provider_options(ort, wanted, job, path):
-    """Options by name, as strings: all that every version takes."""
+    """Return options by name, as strings, which every version accepts."""
     if wanted == PROVIDERS["tensorrt"]:
         found = {
             "trt_max_workspace_size": str(int(job.get("workspace_mb", 256)) << 20),
-            # The graph is typed, but up to TensorRT 10 a precision is also to be allowed.
+            # The graph is typed, but up to TensorRT 10 a precision must also be allowed.
             "trt_fp16_enable": str(job["precision"] == "fp16"),
             "trt_int8_enable": str(job["precision"] == "int8"),
         }
         gpu = part("cuda").gpu()
-        if gpu and part("cuda").sparse(gpu["sm"]) and version(ort) >= (1, 15):  # which takes the option first
+        if gpu and part("cuda").sparse(gpu["sm"]) and version(ort) >= (1, 15):  # the first version with the option
             found["trt_sparsity_enable"] = "True"
         if job.get("cache"):
             found["trt_engine_cache_enable"] = "True"
@@ -190,12 +190,12 @@ def provider_options(ort, wanted, job, path):
 
 
 def version(ort):
-    """(1, 17) of 1.17.3."""
+    """Return (1, 17) for 1.17.3."""
     return tuple(int(number) for number in re.findall(r"\d+", ort.__version__)[:2])
 
 
 def engine_folder(cache, path):
-    """Folder for the engines of one model; the oldest of others are removed.
+    """Return the folder for the engines of one model; the oldest of others are removed.
 
     The provider names an engine by the graph's structure, not by its weights: two models must not share one.
     """
@@ -210,7 +210,7 @@ def engine_folder(cache, path):
 
 
 class Model(object):
-    """A session with its input set. Runs go from host to host on every provider."""
+    """Run a session with its input set. Runs go from host to host on every provider."""
 
     gpu_ms = None
     device_mb = None
@@ -239,7 +239,7 @@ class Model(object):
         return self.numpy.asarray(self.outputs[0], dtype="<f4").tobytes()
 
     def random(self):
-        """Seeded inputs of the shapes and types the model asks for."""
+        """Return seeded inputs of the shapes and types the model asks for."""
         generator = self.numpy.random.RandomState(0)
         inputs = {}
         for wanted in self.wanted:
@@ -251,7 +251,7 @@ class Model(object):
         return inputs
 
     def dtype(self, wanted):
-        """The numpy type of a model's input."""
+        """Return the numpy type of a model's input."""
         name = re.sub(r"tensor\((\w+)\)", r"\1", wanted.type)
         try:
             return self.numpy.dtype({"float": "float32", "double": "float64"}.get(name, name))
@@ -260,5 +260,5 @@ class Model(object):
 
 
 def fixed(shape):
-    """A shape without free dimensions: those are 1."""
+    """Return a shape with 1 in the place of free dimensions."""
     return [size if isinstance(size, int) and size > 0 else 1 for size in shape]

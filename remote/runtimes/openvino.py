@@ -1,4 +1,4 @@
-"""OpenVINO on the device: its CPU, and an Intel GPU where it finds one.
+"""Run OpenVINO on the device: its CPU, and an Intel GPU where it finds one.
 
 Sent to the device as text and run in a child process of the agent: Python 3.6 and up, standard library only
 until a function is called.
@@ -25,9 +25,9 @@ UNSUPPORTED = (
 
 
 def offers():
-    """Version of what is installed; `openvino:gpu` where OpenVINO lists a GPU.
+    """Return the version of the installed package; `openvino:gpu` where OpenVINO lists a GPU.
 
-    Asking for GPUs means importing it and opening the graphics driver: only where there is one.
+    Listing GPUs means importing OpenVINO and opening the graphics driver, so it is done only where there is one.
     """
     version = part("timing").version_of("openvino")
     if version is None:
@@ -37,13 +37,13 @@ def offers():
         try:
             if any(name.startswith("GPU") for name in libraries()[0].Core().available_devices):
                 found["openvino:gpu"] = version
-        except Exception:  # a broken driver leaves the CPU
+        except Exception:  # with a broken driver, only the CPU is offered
             pass
     return found
 
 
 def libraries():
-    """(openvino, numpy); before 2023 the names were one package deeper."""
+    """Return (openvino, numpy); before 2023 the names were one package deeper."""
     try:
         numpy, openvino = importlib.import_module("numpy"), importlib.import_module("openvino")
         return openvino if hasattr(openvino, "Core") else importlib.import_module("openvino.runtime"), numpy
@@ -52,18 +52,18 @@ def libraries():
 
 
 def load(job, path):
-    """The model compiled for one request at a time."""
+    """Return the model compiled for one request at a time."""
     return opened(job, path, {})
 
 
 def opened(job, path, more):
-    """The same, with more properties than a user would set."""
+    """Return the model as `load` does, with more properties than a user would set."""
     openvino, numpy = libraries()
     core = openvino.Core()
     device = find_device(core, job["runtime"].partition(":")[2])
     try:
         with tempfile.TemporaryDirectory() as folder:
-            named = os.path.join(folder, "model.onnx")  # the format is told from the name, and blobs have none
+            named = os.path.join(folder, "model.onnx")  # OpenVINO takes the format from the suffix, which blobs lack
             os.symlink(os.path.abspath(path), named)
             compiled = core.compile_model(core.read_model(named), device, dict(settings(core, device, job), **more))
         return Model(numpy, compiled)
@@ -77,7 +77,7 @@ PRECISIONS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "u8": "int8", "i8": 
 
 
 def layers(job):
-    """The nodes of the compiled graph that were executed, with the precision each computes in, and its mean time."""
+    """Return the executed nodes of the compiled graph, with the precision each computes in, and its mean time."""
     model = opened(job, job["model"], {"PERF_COUNT": "YES"})
     part("timing").runs(model, job["seconds_max"])
     found = []
@@ -89,14 +89,14 @@ def layers(job):
 
 
 def told(info):
-    """What a node says of how it ran, as text; values are wrapped in another class by some versions."""
+    """Return a node's properties as text; some versions wrap the values in another class."""
     names = ("execTimeMcs", "layerType", "runtimePrecision", "originalLayersNames")
     found = dict((name, info[name] if name in info else "") for name in names)
     return dict((name, value if isinstance(value, str) else value.astype(str)) for name, value in found.items())
 
 
 def node(name, words):
-    """One layer. Quantizing alone, which OpenVINO compiles as any other arithmetic, goes by its own name."""
+    """Return one layer. Quantizing alone, which OpenVINO compiles as any other arithmetic, is named Quantize."""
     parts = [item for item in words["originalLayersNames"].split(",") if item]
     quantizes = parts and all("QuantizeLinear" in item for item in parts)
     kind = "Quantize" if quantizes and words["layerType"] == "Subgraph" else words["layerType"]
@@ -106,13 +106,13 @@ def node(name, words):
 
 
 def fault(error):
-    """Unfit for what OpenVINO raised, without the places in its source that it names at every level."""
+    """Return Unfit for OpenVINO's error, without the places in its source that it names at every level."""
     text = re.sub(r"(Exception from|Check '[^']*' failed at) \S+:\d+:", "", str(error))
     return part("timing").unfit(error, UNSUPPORTED, text)
 
 
 def find_device(core, option):
-    """OpenVINO's name of the device an option stands for."""
+    """Return OpenVINO's name of the device an option stands for."""
     if option not in DEVICES:
         raise part("timing").Unfit("bad_request", "openvino has no option %r; there is gpu" % option)
     there = core.available_devices
@@ -122,10 +122,10 @@ def find_device(core, option):
 
 
 def settings(core, device, job):
-    """Properties by name, those of them that this version has.
+    """Return those of the properties, by name, that this version has.
 
-    Left alone, OpenVINO computes an fp32 graph in bf16 or fp16 where that is fast: what is timed and scored must
-    be what was asked for.
+    By default, OpenVINO computes an fp32 graph in bf16 or fp16 where that is fast; the timed and scored precision
+    must be the one asked for.
     """
     half = job["precision"] == "fp16" and has_half(core, device)
     wanted = {
@@ -142,7 +142,7 @@ def settings(core, device, job):
 
 
 def has_half(core, device):
-    """True if fp16 is what one gets for asking: on a processor with bf16 only it may be bf16, or an error."""
+    """Return whether a request for fp16 yields fp16: on a processor with bf16 only it may yield bf16, or an error."""
     try:
         core.set_property(device, {"INFERENCE_PRECISION_HINT": "f16"})
         return re.search(r"\bf(loat)?16\b", str(core.get_property(device, "INFERENCE_PRECISION_HINT"))) is not None
@@ -151,7 +151,7 @@ def has_half(core, device):
 
 
 class Model(object):
-    """A compiled model with one request, whose input is set before it runs."""
+    """Run a compiled model with one request; the input is set before the run."""
 
     gpu_ms = None
     device_mb = None

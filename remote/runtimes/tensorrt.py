@@ -1,8 +1,8 @@
-"""TensorRT through its own Python bindings, versions 8.0 to 11, with CUDA by ctypes: builds engines and runs them.
+"""Run TensorRT through its own Python bindings, versions 8.0 to 11, with CUDA by ctypes: build engines and run them.
 
 Sent to the device as text and run in a child process of the agent: Python 3.6 and up, standard library only
-until a function is called. The bindings differ by version, so names are asked for, not versions: what is done
-on which is in docs/tensorrt.md.
+until a function is called. The bindings differ by version, so the code checks for names, not for versions;
+docs/tensorrt.md lists the differences.
 """
 
 import collections
@@ -16,9 +16,9 @@ import sys
 
 NEEDS = "onnx"
 BUILDS = True
-PACKAGES = ("tensorrt", "tensorrt_bindings")  # the wheels' `tensorrt` is but a door to the second
+PACKAGES = ("tensorrt", "tensorrt_bindings")  # the `tensorrt` wheel only forwards to `tensorrt_bindings`
 DISTRIBUTIONS = ("tensorrt", "tensorrt_cu11", "tensorrt_cu12", "tensorrt_cu13")
-# JetPack installs the bindings for the system's Python alone; a venv's Python of the same version takes them too.
+# JetPack installs the bindings for the system's Python alone; a venv's Python of the same version can use them too.
 SYSTEM = "/usr/lib/python%d.%d/dist-packages" % sys.version_info[:2]
 CODES = {"FLOAT": "f", "HALF": "e", "INT8": "b", "INT32": "i", "BOOL": "?", "UINT8": "B", "INT64": "q"}
 LIMITS = {"b": (-128, 127), "B": (0, 255), "e": (-65504.0, 65504.0)}
@@ -26,11 +26,11 @@ LIMITS = {"b": (-128, 127), "B": (0, 255), "e": (-65504.0, 65504.0)}
 Tensor = collections.namedtuple("Tensor", "name is_input shape code count size device host")
 
 
-# ---------------------------------------------------------------- what is installed
+# ---------------------------------------------------------------- installed version
 
 
 def offers():
-    """{"tensorrt": version} where the bindings are installed, found without importing them."""
+    """Return {"tensorrt": version} where the bindings are installed, found without importing them."""
     for package in PACKAGES:
         version = part("timing").version_of(package, *DISTRIBUTIONS)
         if version not in (None, "unknown"):
@@ -44,7 +44,7 @@ def offers():
 
 
 def libraries():
-    """tensorrt, with CUDA's context made."""
+    """Return the module tensorrt, after making CUDA's context."""
     path = list(sys.path)
     if SYSTEM not in path:
         sys.path.append(SYSTEM)
@@ -66,7 +66,7 @@ def libraries():
 
 
 def logger(trt):
-    """A logger that keeps the errors and warnings: where TensorRT returns None, they tell why."""
+    """Return a logger that keeps errors and warnings, which give the reason where TensorRT returns None."""
 
     class Log(trt.ILogger):
         def __init__(self):
@@ -84,7 +84,7 @@ def logger(trt):
 
 
 def build(job, path, out):
-    """Writes the engine of an ONNX file; what TensorRT warned of is worth keeping."""
+    """Write the engine of an ONNX file, and return TensorRT's warnings."""
     trt = libraries()
     log = logger(trt)
     builder = create(lambda: trt.Builder(log), log, False)
@@ -108,7 +108,7 @@ def build(job, path, out):
 
 
 def create(make, log, of_model=True):
-    """What `make` returns; Unfit where that is nothing, which the bindings make a TypeError in some places."""
+    """Return the result of `make`; raise Unfit where it is None, which the bindings make a TypeError in some places."""
     try:
         made, words = make(), log.errors
     except TypeError as error:
@@ -122,26 +122,26 @@ def create(make, log, of_model=True):
 
 
 def refuse_int8(builder, job):
-    """Raises Unfit where the graph is int8 and the GPU has none."""
+    """Raise Unfit where the graph is int8 and the GPU has no int8 arithmetic."""
     if job["precision"] != "int8":
         return
     gpu = part("cuda").gpu()
     if hasattr(builder, "platform_has_fast_int8"):
         fast = builder.platform_has_fast_int8
-    else:  # TensorRT 11 no longer says
+    else:  # TensorRT 11 no longer has this property
         fast = gpu is None or part("cuda").fast_int8(gpu["sm"])
     if not fast:
         raise part("tensorrt_common").refuse_int8(gpu)
 
 
 def network_flags(trt):
-    """Explicit batch, as long as it has to be asked for: 10 ignores the flag, 11 no longer has it."""
+    """Return the flag of explicit batch, as long as it is needed: 10 ignores the flag, 11 no longer has it."""
     flag = getattr(trt.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH", None)
     return 0 if flag is None else 1 << int(flag)
 
 
 def parse(trt, network, log, path):
-    """Fills the network from an ONNX file. Raises Unfit with the parser's words."""
+    """Fill the network from an ONNX file. Raise Unfit with the parser's words."""
     parser = trt.OnnxParser(network, log)
     with open(path, "rb") as file:
         parsed = parser.parse(file.read())
@@ -151,20 +151,20 @@ def parse(trt, network, log, path):
 
 
 def parser_words(error):
-    """Code, node and description of a parser's error in one line; the operator's name only from 10 on."""
+    """Return code, node and description of a parser's error in one line; the operator's name only from 10 on."""
     code = str(error.code()).rpartition(".")[2]
     operator = " %s" % error.node_operator() if hasattr(error, "node_operator") else ""
     return " ".join(("%s at node %d%s: %s" % (code, error.node(), operator, error.desc())).split())
 
 
 def configure(trt, builder, config, job):
-    """Workspace, precision and sparsity. Other options stay as an ordinary user has them."""
+    """Set workspace, precision and sparsity. Other options keep their defaults, as an ordinary user has them."""
     workspace = int(job.get("workspace_mb", 256)) << 20
     if hasattr(config, "set_memory_pool_limit"):  # from 8.4 on
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace)
     else:
         config.max_workspace_size = workspace
-    if hasattr(config, "profiling_verbosity"):  # from 8.2 on: else an engine tells no more than its layers' names
+    if hasattr(config, "profiling_verbosity"):  # from 8.2 on; otherwise the inspector reports only layers' names
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     # Up to 10 a typed graph's types must also be allowed; 11 has no such flags and takes the graph's types.
     if job["precision"] == "fp16" and hasattr(trt.BuilderFlag, "FP16"):
@@ -174,7 +174,7 @@ def configure(trt, builder, config, job):
         if builder.platform_has_fast_fp16:  # for the layers that are not quantized
             config.set_flag(trt.BuilderFlag.FP16)
     gpu = part("cuda").gpu()
-    if gpu and part("cuda").sparse(gpu["sm"]):  # looks at the weights; dense ones are run as ever
+    if gpu and part("cuda").sparse(gpu["sm"]):  # TensorRT examines the weights; dense ones run as without the flag
         config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)
 
 
@@ -182,7 +182,10 @@ def configure(trt, builder, config, job):
 
 
 def use_timing_cache(trt, config, job):
-    """(timing cache in use, its file): neighbouring candidates share most layers. (None, None) without a folder."""
+    """Return (timing cache in use, its file); (None, None) without a folder.
+
+    The cache pays because neighbouring candidates share most layers.
+    """
     if not job.get("cache"):
         return None, None
     file = part("tensorrt_common").cache_file(job["cache"], "tensorrt", trt.__version__)
@@ -192,15 +195,15 @@ def use_timing_cache(trt, config, job):
             if cache is not None and config.set_timing_cache(cache, False):
                 return cache, file
         except Exception:
-            pass  # from another version or GPU: build without it, and write a new one
+            pass  # the cache is from another version or GPU: build without it, and write a new one
     return None, None
 
 
-# ---------------------------------------------------------------- what an engine is made of
+# ---------------------------------------------------------------- layers of an engine
 
 
 def layers(job):
-    """The layers of the very engine that is timed, by its inspector and the profiler; none before 8.2."""
+    """Return the layers of the very engine that is timed, by its inspector and the profiler; none before 8.2."""
     trt, model = libraries(), load(job, job["model"])
     engine = model.held[1]
     if not hasattr(engine, "create_engine_inspector"):
@@ -211,7 +214,7 @@ def layers(job):
 
 
 def profiled(trt, model, seconds_max):
-    """Milliseconds of each run by layer. Only execute_v2 tells a profiler of them in all versions."""
+    """Return the milliseconds of each run by layer. Only execute_v2 reports them to a profiler in all versions."""
     times_ms = collections.defaultdict(list)
 
     class Profiler(trt.IProfiler):
@@ -232,7 +235,7 @@ def profiled(trt, model, seconds_max):
 
 
 def load(job, path):
-    """The engine in `path`, which build() wrote on this device, with its buffers."""
+    """Return the engine in `path`, which build() wrote on this device, with its buffers."""
     trt = libraries()
     log = logger(trt)
     runtime = create(lambda: trt.Runtime(log), log, False)
@@ -255,13 +258,13 @@ def load(job, path):
 
 
 def cuda_failure(error):
-    """A CUDA error amid a model's run as Unfit."""
+    """Return a CUDA error during a model's run as Unfit."""
     memory = error.number == part("cuda").OUT_OF_MEMORY
     return part("timing").Unfit("out_of_memory" if memory else "crashed", str(error))
 
 
 def bindings(trt, engine):
-    """(name, is input, shape, type's name) of each input and output, in the engine's order."""
+    """Return (name, is input, shape, type's name) of each input and output, in the engine's order."""
     if hasattr(engine, "num_io_tensors"):  # from 8.5 on
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         rows = [
@@ -277,7 +280,7 @@ def bindings(trt, engine):
 
 
 def tensor(name, is_input, shape, kind):
-    """A Tensor with its device and its pinned host memory, all zeros."""
+    """Return a Tensor with its device and its pinned host memory, all zeros."""
     if kind not in CODES:
         raise part("timing").Unfit(
             "unsupported", "%s has type %s; there are %s" % (name, kind, ", ".join(sorted(CODES)))
@@ -294,13 +297,13 @@ def tensor(name, is_input, shape, kind):
 
 
 class Model(object):
-    """An engine with one query in flight, from pinned host memory to pinned host memory."""
+    """Run an engine with one query in flight, from pinned host memory to pinned host memory."""
 
     device_mb = None
 
     def __init__(self, cuda, context, tensors, log, held):
         self.cuda, self.context, self.tensors, self.log = cuda, context, tensors, log
-        self.held = held  # what the context needs to stay alive
+        self.held = held  # objects that must live as long as the context
         self.inputs = [item for item in tensors if item.is_input]
         self.outputs = [item for item in tensors if not item.is_input]
         self.stream, self.began, self.ended = cuda.stream(), cuda.event(), cuda.event()
@@ -308,7 +311,7 @@ class Model(object):
         self.enqueue = self.find_enqueue()
 
     def find_enqueue(self):
-        """What puts one inference on the stream; True for success."""
+        """Return a function that puts one inference on the stream and returns True for success."""
         context, stream = self.context, self.stream
         if hasattr(context, "execute_async_v3"):  # from 8.5 on
             for item in self.tensors:
@@ -321,7 +324,7 @@ class Model(object):
 
     @property
     def gpu_ms(self):
-        """From before the enqueue to its end by the GPU's clock, copies not counted; read after the run's end."""
+        """Return ms from before the enqueue to its end by the GPU's clock, without copies; read after the run's end."""
         return self.cuda.elapsed_ms(self.began, self.ended) if self.timed else None
 
     def feed(self, floats):
@@ -353,13 +356,13 @@ class Model(object):
             raise cuda_failure(error)
 
     def run_synchronously(self):
-        """By execute_v2, which all versions have, on a stream of its own: events can't be put around it."""
+        """Run by execute_v2, which all versions have, on a stream of its own: events can't be put around it."""
         self.cuda.wait(self.stream)
         if not self.context.execute_v2([item.device for item in self.tensors]):
             raise self.failure()
 
     def failure(self):
-        """TensorRT refused to run what it had loaded."""
+        """Return Unfit for an engine that was loaded and that TensorRT refused to run."""
         found = part("tensorrt_common").unfit(self.log.errors)
         return part("timing").Unfit("out_of_memory" if found.kind == "out_of_memory" else "crashed", str(found))
 
@@ -372,14 +375,14 @@ class Model(object):
 
 
 def seeded(generator, item):
-    """Random values: standard normal, or 0 and 1 for a type of integers."""
+    """Return random values: standard normal, or 0 and 1 for a type of integers."""
     if item.code in "fe":
         return [generator.gauss(0.0, 1.0) for _ in range(item.count)]
     return [generator.randrange(2) for _ in range(item.count)]
 
 
 def converted(floats, item):
-    """Little-endian float32 bytes as bytes of the input's type."""
+    """Convert little-endian float32 bytes to bytes of the input's type."""
     if len(floats) != 4 * item.count:
         shape = "x".join(map(str, item.shape))
         reason = "an input has %d values, the model takes %s" % (len(floats) // 4, shape)
@@ -388,7 +391,7 @@ def converted(floats, item):
 
 
 def packed(values, code):
-    """Little-endian bytes of numbers; what the type can't hold becomes the nearest that it can."""
+    """Return numbers as little-endian bytes; a value beyond the type's range becomes the nearest one within."""
     if code in LIMITS:
         low, high = LIMITS[code]
         values = [min(max(value, low), high) for value in values]

@@ -1,13 +1,13 @@
-"""TensorRT through its own command-line tool, for boards that have trtexec but not the Python bindings.
+"""Run TensorRT through its own command-line tool, for boards that have trtexec but not the Python bindings.
 
 Sent to the device as text and run in a child process of the agent: Python 3.6 and up, standard library only.
 Command lines are put together here from typed fields for the version found, since trtexec refuses any option
-that it does not know, and from 11 on has other defaults. What is passed to which is in docs/tensorrt.md.
+that it does not know, and from 11 on has other defaults. docs/tensorrt.md lists the options by version.
 
 Two things differ from the other runtimes. Each process of trtexec times one engine alone, so candidate and
 reference run in short blocks in turn, and pairs are formed from the rows of two blocks that follow each other:
-they are seconds apart, not milliseconds. And trtexec tells no CPU time of a single run: `cpu_ms` is the time
-the host took to enqueue it, which is what a run costs the CPU while it sleeps until the GPU is done.
+they are seconds apart, not milliseconds. And trtexec reports no CPU time of a single run: `cpu_ms` is the time
+the host took to enqueue it, which is the CPU cost of a run while the CPU sleeps until the GPU is done.
 """
 
 import collections
@@ -26,11 +26,11 @@ import time
 NEEDS = "onnx"
 BUILDS = True
 PLACES = ("/usr/src/tensorrt/bin/trtexec",)
-WARM_UP_MS = 1000  # in each process: the clocks have fallen while it started
-BLOCKS = 4  # of each of the two models
+WARM_UP_MS = 1000  # per process, since the clocks have fallen while it started
+BLOCKS = 4  # blocks of each of the two models
 PAIRS_FIRST, PAIRS_MIN = 10, 5
 LINES_MAX = 5000
-# Lines that only say that the ones before them were errors.
+# Messages that only report that earlier lines were errors.
 HOLLOW = (
     "Failed to parse onnx file",
     "Parsing model failed",
@@ -46,11 +46,11 @@ Ran = collections.namedtuple("Ran", "lines status usage inference_s")
 Block = collections.namedtuple("Block", "rows ran seconds")
 
 
-# ---------------------------------------------------------------- what is installed
+# ---------------------------------------------------------------- installed version
 
 
 def offers():
-    """{"trtexec": version} where the tool is. It has to be run: only its banner tells."""
+    """Return {"trtexec": version} where the tool is. It has to be run, since only its banner has the version."""
     try:
         return {"trtexec": "%d.%d.%d" % tool().version}
     except Exception:
@@ -58,7 +58,7 @@ def offers():
 
 
 def tool():
-    """Path and version of trtexec: TRTEXEC in the environment, else on the PATH, else where JetPack puts it."""
+    """Return path and version of trtexec: TRTEXEC in the environment, else on the PATH, else where JetPack puts it."""
     wanted = os.environ.get("TRTEXEC")
     found = [wanted] if wanted else [shutil.which("trtexec")] + list(PLACES)
     path = next((path for path in found if path and os.access(path, os.X_OK)), None)
@@ -82,7 +82,7 @@ def tool():
 
 
 def banner(text):
-    """(8, 2, 1) of "[TensorRT v8201]", (10, 3, 0) of "[TensorRT v100300] [b17]"; None where there is no banner."""
+    """Return (8, 2, 1) for "[TensorRT v8201]", (10, 3, 0) for "[TensorRT v100300] [b17]"; None without a banner."""
     found = re.search(r"\[TensorRT v(\d+(?:\.\d+)*)\]", text)
     if not found:
         return None
@@ -97,12 +97,12 @@ def banner(text):
 
 
 def build_arguments(version, job, path, out, cache):
-    """Options that write an engine and run nothing."""
+    """Return options that write an engine and run nothing."""
     workspace = int(job.get("workspace_mb", 256))
     arguments = ["--onnx=" + path, "--saveEngine=" + out]
     arguments.append("--memPoolSize=workspace:%d" % workspace if version >= (8, 4) else "--workspace=%d" % workspace)
     arguments.append("--skipInference" if version >= (8, 6) else "--buildOnly")
-    if version >= (8, 2):  # else an engine tells no more than its layers' names
+    if version >= (8, 2):  # otherwise an engine's inspector reports no more than its layers' names
         arguments.append("--profilingVerbosity=detailed")
     gpu = part("cuda").gpu()
     if version < (11,):  # 11 takes the graph's types and refuses these; before, types must also be allowed
@@ -111,7 +111,7 @@ def build_arguments(version, job, path, out, cache):
             arguments.append("--int8")
         if job["precision"] == "fp16" or job["precision"] == "int8" and gpu and part("cuda").fast_fp16(gpu["sm"]):
             arguments.append("--fp16")
-    if gpu and part("cuda").sparse(gpu["sm"]):  # looks at the weights; dense ones are run as ever
+    if gpu and part("cuda").sparse(gpu["sm"]):  # TensorRT examines the weights; dense ones run as without the option
         arguments.append("--sparsity=enable")
     if cache:
         arguments.append("--timingCacheFile=" + cache)
@@ -119,16 +119,16 @@ def build_arguments(version, job, path, out, cache):
 
 
 def run_arguments(version, engine, iterations, warm_up_ms, seconds=0):
-    """Options that run an engine, one query in flight with its copies, at least so often and so long."""
+    """Return options that run an engine, one query in flight with its copies, for at least these runs and seconds."""
     arguments = ["--loadEngine=" + engine, "--exposeDMA", "--iterations=%d" % iterations]
     arguments += ["--warmUp=%d" % warm_up_ms, "--duration=%d" % seconds]
-    if version >= (11,):  # 11 leaves out copies, spins and replays a graph unless told not to
+    if version >= (11,):  # by default, 11 leaves out copies, spins and replays a graph
         arguments += ["--includeDataTransfers", "--noSpinWait", "--noCudaGraph"]
     return arguments
 
 
 def execute(tool, arguments):
-    """What became of one process. It is in our group, and dies with us."""
+    """Run one process and return its result. The process is in our group, and dies with us."""
     library = ctypes.CDLL(None)
 
     def be_mortal():
@@ -147,16 +147,16 @@ def execute(tool, arguments):
             inference_s = time.monotonic()
         lines.append(line.decode("utf-8", "replace").rstrip())
     process.stdout.close()
-    _, status, usage = os.wait4(process.pid, 0)  # wait() would not tell what this one process took
+    _, status, usage = os.wait4(process.pid, 0)  # wait() would not return the resources of this one process
     process.returncode = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
     return Ran(list(lines), process.returncode, usage, inference_s)
 
 
-# ---------------------------------------------------------------- whose fault it is
+# ---------------------------------------------------------------- attribution of failures
 
 
 def messages(lines, letter):
-    """Text of the log's lines of one severity ("E", "W"), with the lines they run on to."""
+    """Return the text of the log's lines of one severity ("E", "W"), with their continuation lines."""
     found, ours = [], False
     for line in lines:
         head = re.match(r"\[[^\]]*\] \[([A-Z])\] (?:\[TRT\] )?(.*)", line)
@@ -172,19 +172,19 @@ def messages(lines, letter):
 
 
 def check(tool, ran):
-    """Raises Unfit where a process did not do what it was to."""
+    """Raise Unfit where a process failed."""
     failed = any(line.startswith("&&&& FAILED") for line in ran.lines)
     if ran.status == 0 and not failed:
         return
     timing, errors = part("timing"), messages(ran.lines, "E")
     last = next((line for line in reversed(ran.lines) if line.strip()), "none")[:300]
-    if ran.status == -signal.SIGKILL:  # we die with it where the agent kills
+    if ran.status == -signal.SIGKILL:  # not by the agent, which would kill this process too
         raise timing.Unfit("out_of_memory", "trtexec was killed, as by a kernel short of memory; last words: %s" % last)
     unknown = [line for line in errors if line.startswith("Unknown option")]
     if unknown:
         raise timing.Unfit("bad_request", "trtexec %d.%d.%d: %s" % (tool.version + ("; ".join(unknown)[:300],)))
     telling = [line for line in errors if not line.startswith(HOLLOW)] or errors
-    telling += [line for line in ran.lines[-20:] if "bad_alloc" in line]  # C++ says so, not the log
+    telling += [line for line in ran.lines[-20:] if "bad_alloc" in line]  # printed by C++, not by the log
     found = part("tensorrt_common").unfit(telling or [last], messages(ran.lines, "W"))
     if found.kind in ("unbuildable", "unsupported"):
         if ran.status < 0:
@@ -198,7 +198,7 @@ def check(tool, ran):
 
 
 def build(job, path, out):
-    """Writes the engine of an ONNX file; what trtexec warned of is worth keeping."""
+    """Write the engine of an ONNX file, and return the warnings of trtexec."""
     found, gpu = tool(), part("cuda").gpu()
     if job["precision"] == "int8" and gpu and not part("cuda").fast_int8(gpu["sm"]):
         raise part("tensorrt_common").refuse_int8(gpu)
@@ -211,7 +211,7 @@ def build(job, path, out):
 
 
 def build_in(folder, tool, job, path, out):
-    """Builds with a copy of the timing cache, which is put back when all went well."""
+    """Build with a copy of the timing cache, which is put back after a success."""
     plans, kept_file, file = part("tensorrt_common"), None, None
     if job.get("cache"):
         kept_file = plans.cache_file(job["cache"], "trtexec", "%d.%d.%d" % tool.version)
@@ -222,7 +222,7 @@ def build_in(folder, tool, job, path, out):
                 target.write(known)
     ran = execute(tool, build_arguments(tool.version, job, path, out, file))
     refused = re.search("timing ?cache", " ".join(messages(ran.lines, "E")), re.I)
-    if ran.status > 0 and refused and file and os.path.exists(file):  # it is of no use: without it, once more
+    if ran.status > 0 and refused and file and os.path.exists(file):  # the cache is unusable: retry without it
         os.unlink(file)
         ran = execute(tool, build_arguments(tool.version, job, path, out, file))
     check(tool, ran)
@@ -238,7 +238,7 @@ def build_in(folder, tool, job, path, out):
 
 
 def measure(job):
-    """Times `job["model"]` and `job["reference"]` in blocks in turn, each block a process of its own.
+    """Time `job["model"]` and `job["reference"]` in blocks in turn, each block a process of its own.
 
     Rows are trtexec's own by the GPU's events: `wall_ms` is copies and compute of one query alone, `gpu_ms` its
     compute. Pairs end early, but not below 5, when they take longer than `seconds_max`.
@@ -255,7 +255,7 @@ def measure(job):
             int(n) for block in ours for n in grasp(block.ran, r"Warmup completed (\d+) queries")
         )
         value["load_average"] = os.getloadavg()[0]
-        value["timed_window"] = window(ours[-1])  # of one process: between two the GPU idles, and its clocks fall
+        value["timed_window"] = window(ours[-1])  # one process only: between two the GPU idles, and its clocks fall
         if job.get("energy_s", 0) > 0:
             alone = block(found, job["model"], folder, 1, int(math.ceil(job["energy_s"])))
             value["energy_window"] = dict(window(alone), runs=len(alone.rows))
@@ -265,7 +265,7 @@ def measure(job):
 
 
 def blocks(tool, job, folder):
-    """(pairs of rows, blocks of the candidate, blocks of the reference)."""
+    """Return (pairs of rows, blocks of the candidate, blocks of the reference)."""
     pairs, ours, theirs, began_s = [], [], [], time.monotonic()
     count = min(job["pairs"], PAIRS_FIRST)
     while count > 0:
@@ -278,7 +278,7 @@ def blocks(tool, job, folder):
 
 
 def next_count(wanted, blocks_left, left_s, ours, theirs):
-    """Rows of the next two blocks: an equal share of those still wanted, as far as the seconds left allow."""
+    """Return the rows of the next two blocks: an equal share of those still needed, as far as the time left allows."""
     pair_s = sum(part("timing").median([row["latencyMs"] for row in item.rows]) for item in (ours, theirs)) / 1000.0
     starting_s = max(0.0, ours.seconds + theirs.seconds - pair_s * len(ours.rows))
     least = min(PAIRS_MIN, wanted)  # fewer are not worth the start of two processes
@@ -287,7 +287,7 @@ def next_count(wanted, blocks_left, left_s, ours, theirs):
 
 
 def reference_block(tool, path, folder, count):
-    """The reference's rows. If it fails, the candidate is not to blame."""
+    """Return the reference's rows. If it fails, the candidate is not to blame."""
     try:
         return block(tool, path, folder, count)
     except part("timing").Unfit as error:
@@ -295,7 +295,7 @@ def reference_block(tool, path, folder, count):
 
 
 def block(tool, engine, folder, count, seconds=0):
-    """The rows of one process."""
+    """Return the rows of one process."""
     began_s, times = time.monotonic(), os.path.join(folder, "times")
     arguments = run_arguments(tool.version, engine, count, WARM_UP_MS, seconds)
     ran = execute(tool, arguments + ["--exportTimes=" + times])
@@ -307,7 +307,7 @@ def block(tool, engine, folder, count, seconds=0):
 
 
 def read_rows(path):
-    """Rows of --exportTimes after the warm-up, which 8.2 exports too."""
+    """Return the rows of --exportTimes after the warm-up; 8.2 exports those of the warm-up, too."""
     try:
         with open(path) as file:
             rows = json.load(file)
@@ -318,7 +318,7 @@ def read_rows(path):
 
 
 def columns(pairs):
-    """The lists of a block by name."""
+    """Return the lists of a block by name."""
 
     def enqueue_ms(row):
         return max(0.0, row["endEnqMs"] - row["startEnqMs"])
@@ -333,7 +333,7 @@ def columns(pairs):
 
 
 def memory(tool, ran):
-    """Host memory of the process and of what it had before the engine, and what TensorRT itself took on the GPU."""
+    """Return host memory of the process and of its state before the engine, and TensorRT's own memory on the GPU."""
     before = grasp(ran, r"\[MemUsageChange\] Init CUDA: .* now: CPU (\d+), GPU")
     managed = grasp(ran, r"TensorRT-managed allocation in .*, now: CPU \d+, GPU (\d+) \(MiB\)")
     peak_mb = ran.usage.ru_maxrss / 1024.0
@@ -343,13 +343,13 @@ def memory(tool, ran):
 
 
 def grasp(ran, pattern):
-    """What a pattern's group matches, line by line."""
+    """Return the matches of a pattern's group, line by line."""
     found = [re.search(pattern, line) for line in ran.lines]
     return [match.group(1) for match in found if match]
 
 
 def window(block):
-    """When a block's rows were timed, on the monotonic clock: its own counts from where inference starts."""
+    """Return when a block's rows were timed, by the monotonic clock; trtexec's own starts with the inference."""
     from_s = block.ran.inference_s or time.monotonic() - block.seconds
     return {
         "from_s": from_s + block.rows[0]["startEnqMs"] / 1000.0,
@@ -357,11 +357,11 @@ def window(block):
     }
 
 
-# ---------------------------------------------------------------- what an engine is made of
+# ---------------------------------------------------------------- layers of an engine
 
 
 def layers(job):
-    """The layers of the very engine that is timed, with their times; none before 8.2, which has no inspector."""
+    """Return the layers of the very engine that is timed, with their times; none before 8.2, which has no inspector."""
     found, folder = tool(), tempfile.mkdtemp()
     if found.version < (8, 2):
         return []
@@ -372,7 +372,7 @@ def layers(job):
         with open(made_of) as file:
             information = file.read()
         with open(times) as file:
-            rows = [row for row in json.load(file) if "name" in row]  # the first tells how often it ran
+            rows = [row for row in json.load(file) if "name" in row]  # the first row has only the number of runs
         return part("tensorrt_common").layers(
             information, dict((row["name"], [float(row["averageMs"])]) for row in rows)
         )
@@ -386,7 +386,7 @@ def layers(job):
 
 
 def predict(job):
-    """Logits of the float32 rows in `job["data"]`, a process for each: seconds an image, so keep them few.
+    """Return the logits of the float32 rows in `job["data"]`, a process for each: seconds an image, so keep them few.
 
     (rows, channels, height, width) -> (rows, classes), little-endian float32 both, of 6 digits each.
     """
@@ -411,7 +411,7 @@ def predict(job):
 
 
 def bindings(ran, kind):
-    """(name, shape, type or None) of the inputs or outputs as the log has them.
+    """Return (name, shape, type or None) of the inputs or outputs from the log.
 
     8: "Created input binding for x with dimensions 1x3"; 10: "Input binding for x with dimensions 1x3 is created.";
     11: "... with dimensions 1x3 and type fp32 is created."
@@ -422,7 +422,7 @@ def bindings(ran, kind):
 
 
 def input_and_output(tool, engine, row_bytes):
-    """Names of the engine's first input and output, which trtexec tells only when it runs it."""
+    """Return the names of the engine's first input and output, which trtexec prints only when it runs the engine."""
     ran = execute(tool, run_arguments(tool.version, engine, 1, 0))
     check(tool, ran)
     inputs, outputs = bindings(ran, "input"), bindings(ran, "output")
@@ -442,7 +442,7 @@ def input_and_output(tool, engine, row_bytes):
 
 
 def one(tool, engine, folder, name, output, data):
-    """float32 bytes of the output for one input."""
+    """Return float32 bytes of the output for one input."""
     given, taken = os.path.join(folder, "input"), os.path.join(folder, "output")
     with open(given, "wb") as file:
         file.write(data)

@@ -1,0 +1,1 @@
+"""Simulate boards behind the agent's protocol, with injected faults."""

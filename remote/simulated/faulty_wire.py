@@ -1,4 +1,4 @@
-"""The agent's wire, made to break."""
+"""Inject faults into the agent's wire."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from remote.agent import ERROR, FRAME, RESPONSE
 
 
 class Wire(agent.Wire):
-    """The agent's wire, which can break in the middle of a frame or a blob, and fall silent."""
+    """Extend the agent's wire so that it can break in the middle of a frame or a blob, and fall silent."""
 
     def __init__(self, fd_in: int, fd_out: int) -> None:
         super().__init__(fd_in, fd_out)
-        self.cut: set[int] = set()  # requests of whose answer half is sent
-        self.left: int | None = None  # bytes that still come in
+        self.cut: set[int] = set()  # requests that get half of their answer
+        self.left: int | None = None  # bytes until the connection drops; None for no drop
         self.silent = False
 
     def some(self, size: int) -> bytes:
+        """Read bytes; drop the connection once `left` bytes were read."""
         if self.left is None:
             return super().some(size)
         if not self.left:
@@ -31,6 +32,7 @@ class Wire(agent.Wire):
         return data
 
     def send(self, kind: int, request: int, body: bytes) -> None:
+        """Send one frame; drop the connection in the middle of an answer to a request in `cut`."""
         if self.silent:
             threading.Event().wait()
         if kind in (RESPONSE, ERROR) and request in self.cut:
@@ -40,16 +42,16 @@ class Wire(agent.Wire):
         super().send(kind, request, body)
 
     def hang(self) -> NoReturn:
-        """Neither hears nor answers any more; ends when nobody is at the other end."""
+        """Stop reading and answering; end the process once the other end is closed."""
         self.silent = True
         gone = select.poll()
-        gone.register(self.fd_in, 0)  # only that the other end was closed
+        gone.register(self.fd_in, 0)  # reports only that the other end was closed
         gone.poll()
         os._exit(0)
 
 
 def end(why: str) -> NoReturn:
-    """Ends the process as a board that is gone does; the last words are for who looks for them."""
+    """End the process abruptly, as a disconnected board would; write a message to stderr."""
     with contextlib.suppress(OSError):
         os.write(2, f"simulated: {why}\n".encode())
     os._exit(1)

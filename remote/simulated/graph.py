@@ -1,4 +1,4 @@
-"""How much work an ONNX graph is: multiply-accumulates and bytes of every layer, and what a runtime may refuse."""
+"""Compute the work of an ONNX graph: multiply-accumulates and bytes of every layer, and causes for a refusal."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import numpy
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-# Only another view of the same memory, or folded away before anything runs.
+from remote.errors import EdgefrontError
+
+# Operators that only view the same memory in another way, or that are folded away before anything runs.
 # fmt: off
 FREE = {
     "Cast", "Constant", "ConstantOfShape", "DequantizeLinear", "Dropout", "Flatten", "Gather", "Identity",
     "QuantizeLinear", "Reshape", "Shape", "Slice", "Squeeze", "Unsqueeze",
 }
-# Done by the layer before while it writes its result.
+# Operators that the layer before computes while it writes its result.
 FUSED = {
     "Add", "BatchNormalization", "Clip", "Div", "Elu", "Erf", "Exp", "HardSigmoid", "HardSwish", "LeakyRelu", "Mul",
     "PRelu", "Pow", "Relu", "Sigmoid", "Sqrt", "Sub", "Tanh",
@@ -25,13 +27,20 @@ FUSED = {
 BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 
 
-class NotAModelError(ValueError):
-    """Not a graph that any runtime could load."""
+class NotAModelError(EdgefrontError, ValueError):
+    """Raised for data that is no graph that any runtime could load."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One node. `kind` is dense, depthwise, moving (bytes only) or fused (into the layer before)."""
+    """Describe the work of one node.
+
+    Attributes:
+        kind: dense, depthwise, moving (bytes only) or fused (into the layer before).
+        precision: fp32, fp16 or int8.
+        macs: Multiply-accumulates.
+        bytes: Bytes read and written.
+    """
 
     kind: str
     precision: str
@@ -41,45 +50,71 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class GraphWork:
-    """What running the graph once is, whatever it runs on."""
+    """Describe the work of one run of a graph, independent of the processor.
+
+    Attributes:
+        layers: The work of each layer.
+        weight_bytes: Bytes of all weights.
+        activation_bytes: Most bytes of activations that are alive at one time.
+        io_bytes: Bytes of inputs and outputs.
+        opset: Version of ONNX's operator set.
+        operators: Names of all operators.
+        foreign: Operators that are not ONNX's.
+        quantized: Whether it has QuantizeLinear or DequantizeLinear.
+        asymmetric: Whether it has a zero point other than 0.
+    """
 
     layers: tuple[Layer, ...]
     weight_bytes: int
-    activation_bytes: int  # the most that is alive at one time
+    activation_bytes: int
     io_bytes: int
     opset: int
     operators: frozenset[str]
-    foreign: tuple[str, ...]  # operators that are not ONNX's
-    quantized: bool  # has QuantizeLinear or DequantizeLinear
-    asymmetric: bool  # has a zero point other than 0
+    foreign: tuple[str, ...]
+    quantized: bool
+    asymmetric: bool
 
 
 @dataclass(frozen=True)
 class TensorShapes:
-    """What is known of the tensors, by name."""
+    """Hold the known shapes and types of the tensors, by name.
+
+    Attributes:
+        shapes: Name -> shape.
+        halves: Names of tensors of 16 bits.
+        narrow: Names of tensors of 8 bits.
+        constants: Names of tensors that do not depend on an input.
+    """
 
     shapes: dict[str, tuple[int, ...]]
-    halves: frozenset[str]  # of 16 bits
-    narrow: frozenset[str]  # of 8 bits
+    halves: frozenset[str]
+    narrow: frozenset[str]
     constants: frozenset[str]
 
     def elements(self, name: str) -> int:
+        """Return the number of elements of a tensor; 0 where its shape is not known."""
         return math.prod(self.shapes.get(name, (0,)))
 
     def precision(self, name: str) -> str:
+        """Return fp32, fp16 or int8."""
         return "int8" if name in self.narrow else "fp16" if name in self.halves else "fp32"
 
     def bytes(self, name: str) -> int:
+        """Return the bytes of a tensor."""
         return self.elements(name) * BYTES[self.precision(name)]
 
 
 def work(data: bytes) -> GraphWork:
-    """The work of a serialized model. Raises NoModel."""
+    """Return the work of a serialized model.
+
+    Raises:
+        NotAModelError: The data is no model, or an invalid one.
+    """
     try:
         model = onnx.load_model_from_string(data)
         onnx.checker.check_model(model, full_check=False) if _foreign(model) == () else None
         model = onnx.shape_inference.infer_shapes(model)
-    except Exception as error:  # protobuf's and onnx's have no common class
+    except Exception as error:  # protobuf's and onnx's errors have no common class
         raise NotAModelError(" ".join(str(error).split())[:300] or type(error).__name__) from None
     nodes, tensors = list(model.graph.node), _tensors(model)
     outputs = [value.name for value in model.graph.output]
@@ -120,7 +155,7 @@ def _tensors(model: onnx.ModelProto) -> TensorShapes:
 
 
 def _narrow(graph: onnx.GraphProto) -> set[str]:
-    """Tensors that an int8 engine keeps in int8: beside Q/DQ pairs, and results that are only quantized."""
+    """Return the tensors that an int8 engine keeps in int8: those beside Q/DQ pairs, and those only quantized."""
     readers: dict[str, list[str]] = {}
     for node in graph.node:
         for name in node.input:
@@ -130,7 +165,7 @@ def _narrow(graph: onnx.GraphProto) -> set[str]:
 
 
 def _constants(graph: onnx.GraphProto) -> frozenset[str]:
-    """Weights, and what is made of nothing but weights."""
+    """Return the names of weights, and of tensors computed from weights alone."""
     found = {tensor.name for tensor in graph.initializer} | {""}
     for node in graph.node:
         if node.op_type in FREE and all(name in found for name in node.input):
@@ -154,13 +189,13 @@ def _layers(nodes: list[NodeProto], tensors: TensorShapes) -> Iterator[Layer]:
 
 
 def _precision(node: NodeProto, tensors: TensorShapes) -> str:
-    """int8 only where both sides of a product are."""
+    """Return int8 only where both sides of a product are int8."""
     seen = {tensors.precision(name) for name in node.input[:2] if name}
     return seen.pop() if len(seen) == 1 else "fp16" if seen == {"fp16", "int8"} else "fp32"
 
 
 def _macs(node: NodeProto, tensors: TensorShapes) -> tuple[int, bool]:
-    """(multiply-accumulates, whether each channel has a filter of its own)."""
+    """Return (multiply-accumulates, whether each channel has a filter of its own)."""
     made = tensors.elements(node.output[0])
     if node.op_type in ("Conv", "ConvTranspose"):
         weights = tensors.shapes.get(node.input[1], (1, 1))
@@ -177,7 +212,7 @@ def _macs(node: NodeProto, tensors: TensorShapes) -> tuple[int, bool]:
 
 
 def _most_alive(nodes: list[NodeProto], tensors: TensorShapes, inputs: list[str], outputs: list[str]) -> int:
-    """Bytes of the tensors that are needed at the same time, at the worst moment."""
+    """Return the most bytes of tensors that are needed at the same time."""
     last = {name: index for index, node in enumerate(nodes) for name in node.input}
     last |= dict.fromkeys(outputs, len(nodes))
     alive = {name: tensors.bytes(name) for name in inputs}

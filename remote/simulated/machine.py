@@ -1,4 +1,4 @@
-"""A simulated board at work: building, timing, predicting.
+"""Simulate a board at work: build, time, predict.
 
 The samples of a timing are drawn from the digests of its two models and the board's seed alone: the same model
 gives the same samples whenever, and however often, it is timed.
@@ -26,10 +26,10 @@ from remote.simulated.roofline import latency_ms
 from remote.simulated.spec import SimulationSpec
 
 WARMUP_S, WARMUP_RUNS, DRIFT_RUNS = 2.0, 20, 5
-SETTLE_RUNS, SETTLE_S, PAIRS_MIN = 6, 0.03, 5  # as remote/onboard/timing.py has them
-COPY_SHARE = 0.4  # of the memory's rate, reached between host and GPU
+SETTLE_RUNS, SETTLE_S, PAIRS_MIN = 6, 0.03, 5  # the same as in remote/onboard/timing.py
+COPY_SHARE = 0.4  # share of the memory's rate that copies between host and GPU reach
 COOLED_BY_HALF_S = 20.0
-# Operators that TensorRT's parser does not read in earlier versions, from docs/operators.md of onnx-tensorrt.
+# Operator -> first TensorRT version with a parser that reads it, from docs/operators.md of onnx-tensorrt.
 TENSORRT_SINCE = {
     "GridSample": (8, 5),
     "GroupNormalization": (8, 6),
@@ -39,51 +39,65 @@ TENSORRT_SINCE = {
     "Mish": (10, 0),
 }
 Value = dict[str, Any]
-Wait = Callable[[float], None]  # passes the seconds a job takes, or raises what becomes of it
+Wait = Callable[[float], None]  # passes the seconds that a job takes, or raises the failure that ends it
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
-    """A stored file as one of this board's runtimes takes it."""
+    """Describe a stored file as one of this board's runtimes loads it.
+
+    Attributes:
+        digest: SHA-256 of the file.
+        wall_ms: Milliseconds of one run, copies included.
+        gpu_ms: Milliseconds of one run on the GPU, without copies; None on a CPU.
+        layers: Number of layers that are not fused.
+        weight_mb: MB of weights.
+        working_mb: MB of activations, input and output.
+    """
 
     digest: str
     wall_ms: float
     gpu_ms: float | None
     layers: int
     weight_mb: float
-    working_mb: float  # activations, input and output
+    working_mb: float
 
 
 class SimulatedMachine:
-    """One board that is on."""
+    """Simulate one board that is switched on."""
 
     def __init__(self, spec: SimulationSpec, boot_id: str) -> None:
         self.spec, self.board = spec, spec.board
         self.facts = telemetry.facts(spec.board, boot_id)
-        self.busy_s = 0.0  # of all cores, since this process began
-        self.passed_s = 0.0  # in fake time
+        self.busy_s = 0.0  # busy seconds of all cores since this process began
+        self.passed_s = 0.0  # seconds of fake time
         self.hot_at_s = -math.inf
-        self.during: Value = {}  # seen while the last timing ran
-        self.energy_mj: float | None = None  # of one run of it
+        self.during: Value = {}  # sensor readings during the last timing
+        self.energy_mj: float | None = None  # millijoules of one run in the last timing
         self._model = lru_cache(maxsize=64)(self._read)
 
     def now_s(self) -> float:
-        """The board's clock."""
+        """Return the board's clock in seconds."""
         return time.monotonic() if self.spec.real_time else self.passed_s
 
     def state(self) -> Value:
-        """What may disturb a timing, now."""
+        """Return the readings of the moment that may disturb a timing."""
         return telemetry.state(self.board, self.now_s(), self.busy_s, self._temperature_c())
 
     def _temperature_c(self) -> float:
-        if not self.spec.real_time:  # it has cooled down before anybody looks
+        if not self.spec.real_time:  # in fake time it has cooled down before the next reading
             return telemetry.CALM_C
         return telemetry.CALM_C + (telemetry.HOT_C - telemetry.CALM_C) * 0.5 ** (
             (self.now_s() - self.hot_at_s) / COOLED_BY_HALF_S
         )
 
     def build(self, job: Value, wait: Wait) -> float:
-        """Seconds that the engine took; its file is a copy of the model's."""
+        """Copy the model's file as its engine, and return the seconds that the build took.
+
+        Args:
+            job: The job's fields, with `path` of the model and `out` of the engine.
+            wait: Passes the seconds of the build.
+        """
         model = self._model(job["path"], job["runtime"], job["threads"])
         seconds = round(5.0 + self.board.build_s_per_layer * model.layers, 1)
         wait(seconds)
@@ -92,7 +106,13 @@ class SimulatedMachine:
         return seconds
 
     def measure(self, job: Value, wait: Wait, slowed: float = 1.0) -> Value:
-        """As `timing.measure`; everything takes `slowed` times as long, where heat holds the board back."""
+        """Time two models, with the fields of `timing.measure`.
+
+        Args:
+            job: The job's fields.
+            wait: Passes the seconds of the timing.
+            slowed: Factor on all times, above 1 where heat throttles the board.
+        """
         ours = self._model(job["model"], job["runtime"], job["threads"])
         theirs = self._model(job["reference"], job["runtime"], 1)
         peak_mb, device_mb = self._memory_mb(ours)
@@ -119,9 +139,9 @@ class SimulatedMachine:
     def _rows(
         self, ours: LoadedModel, theirs: LoadedModel, job: Value, slowed: float
     ) -> tuple[list[tuple[float, float]], float]:
-        """(how many times as long as at best each pair of runs took, seconds of them all).
+        """Return (factors of each pair of runs over their best times, seconds of all pairs).
 
-        Fewer pairs, but not below 5, where they take longer than `seconds_max`.
+        Fewer pairs are run, but not below 5, where they take longer than `seconds_max`.
         """
         draw = random.Random(f"{ours.digest} {theirs.digest} {job['threads']} {self.spec.seed}")
         rows: list[tuple[float, float]] = []
@@ -135,14 +155,23 @@ class SimulatedMachine:
         return rows, timed_s
 
     def predict(self, job: Value, wait: Wait) -> tuple[Value, bytes]:
-        """Real logits: the agent's own code, with the ONNX Runtime of this machine."""
+        """Return real logits, computed by the agent's own code with the ONNX Runtime of this machine.
+
+        Args:
+            job: The job's fields.
+            wait: Passes no time, but raises the failure that ends the job.
+        """
         self._memory_mb(self._model(job["model"], job["runtime"], job["threads"]))
         wait(0.0)
         timing, runtime = agent.part("timing"), agent.part("runtimes/onnxruntime")
         return timing.predict(runtime, job | {"runtime": "onnxruntime", "threads": 1})
 
     def _memory_mb(self, model: LoadedModel) -> tuple[float, float | None]:
-        """(of the process, on the GPU or None). Raises Refused for more than the board has."""
+        """Return the memory (of the process, on the GPU or None) in MB.
+
+        Raises:
+            Refused: The model needs more than the board has.
+        """
         board, process_mb = self.board, self.board.runtime_mb + 2 * model.weight_mb
         device_mb = None
         if model.gpu_ms is None or board.gpu is None:
@@ -159,22 +188,26 @@ class SimulatedMachine:
         return round(process_mb, 3), device_mb
 
     def _read(self, path: str, runtime: str, threads: int) -> LoadedModel:
-        """The model in a file. Raises Refused where the runtime would."""
+        """Return the model in a file.
+
+        Raises:
+            Refused: The runtime would not load it.
+        """
         if runtime not in self.board.runtimes:
             there = ", ".join(self.board.runtimes)
             raise agent.Refused("no_runtime", f"there is no {runtime} on this board, but {there}")
-        graph = importlib.import_module("remote.simulated.graph")  # only now: onnx takes a third of a second
+        graph = importlib.import_module("remote.simulated.graph")  # imported late: onnx takes a third of a second
         data = Path(path).read_bytes()
         try:
             work = graph.work(data)
-        except graph.NoModel as error:
+        except graph.NotAModelError as error:
             raise agent.Refused("unbuildable", str(error)) from None
         if why := self._refusal(work, runtime):
             raise agent.Refused("unsupported", why)
         on_gpu = runtime in ON_GPU and self.board.cuda is not None
         unit = self.board.cuda if on_gpu and self.board.cuda else self.board.core
         run_ms = latency_ms(work, unit, 1 if on_gpu else min(threads, self.board.cores))
-        # input and output to the GPU and back, and the call itself
+        # Copies of input and output to the GPU and back, and the call itself.
         around_ms = work.io_bytes / (COPY_SHARE * unit.gbytes_s) / 1e6 + 3 * unit.overhead_us / 1e3 if on_gpu else 0.0
         return LoadedModel(
             digest=hashlib.sha256(data).hexdigest(),
@@ -186,7 +219,7 @@ class SimulatedMachine:
         )
 
     def _refusal(self, work: Any, runtime: str) -> str:
-        """Why the runtime does not take a graph, in its own words where they are known; empty if it does."""
+        """Return why the runtime does not take a graph, in its own words where they are known; empty if it does."""
         name, version = runtime.partition(":")[0], version_of(self.board.runtimes[runtime])
         if work.foreign:
             operator = work.foreign[0]
@@ -207,7 +240,7 @@ class SimulatedMachine:
 
 
 def _columns(ours: LoadedModel, theirs: LoadedModel, rows: Sequence[tuple[float, float]], cores: int) -> Value:
-    """The lists of a timing; CPU time is a hair below wall time, a GPU being waited for by asking it all the time."""
+    """Return the lists of a timing. CPU time is a little below wall time, since the host polls the GPU all the time."""
     lists: Value = {}
     for prefix, model, factors in (("", ours, [row[0] for row in rows]), ("reference_", theirs, [r[1] for r in rows])):
         busy = 0.99 * (cores if model is ours else 1)

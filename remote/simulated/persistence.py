@@ -1,4 +1,4 @@
-"""What outlives the process of a simulated board: its files, and how often it was started."""
+"""Keep the state of a simulated board that outlives its process: its files, and the numbers of its starts and boots."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import json
 import os
 from pathlib import Path
 
-from remote.inventory.device_files import home_folder
+from remote.files import home_folder
 
 
 class BoardFolder:
-    """What outlives the process: where the board keeps its files, how often it was started and booted."""
+    """Hold the folder of a board's files, and count its starts and boots."""
 
     def __init__(self, board: str) -> None:
         user = home_folder()
@@ -22,7 +22,7 @@ class BoardFolder:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def count(self, **more: int) -> tuple[int, int]:
-        """(starts, boots) so far, `more` added."""
+        """Add `more` and return (starts, boots) so far."""
         with (self.path / "counts.json").open("a+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)

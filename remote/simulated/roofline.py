@@ -1,7 +1,7 @@
-"""Milliseconds of a graph on a processor: each layer takes its arithmetic or its bytes, whichever is longer.
+"""Estimate the latency of a graph by the roofline model: each layer takes its arithmetic or its bytes, the longer.
 
-S. Williams, A. Waterman, D. Patterson, "Roofline: an insightful visual performance model", 2009. Rough: no caches,
-no choice of kernels, no clocks that move.
+S. Williams, A. Waterman, D. Patterson, "Roofline: an insightful visual performance model", 2009. The estimate is rough:
+it has no caches, no choice of kernels, and no clocks that move.
 """
 
 from __future__ import annotations
@@ -9,11 +9,17 @@ from __future__ import annotations
 from remote.simulated.boards import Processor
 from remote.simulated.graph import GraphWork, Layer
 
-THREADS_GAIN = 0.9  # what a second core adds to the first, as an exponent
+THREADS_GAIN = 0.9  # exponent of the speed-up by threads
 
 
 def latency_ms(work: GraphWork, unit: Processor, threads: int = 1) -> float:
-    """Of one run. `threads` are cores of a CPU; 1 for a GPU, which is a unit as a whole."""
+    """Return the milliseconds of one run.
+
+    Args:
+        work: The work of the graph.
+        unit: The processor.
+        threads: Cores of a CPU; 1 for a GPU, which is one unit as a whole.
+    """
     return sum(_layer_ms(layer, unit, threads) for layer in work.layers)
 
 

@@ -1,4 +1,4 @@
-"""What stands behind `sim:`: which board, how it behaves, how often and how it fails."""
+"""Parse the text after `sim:`: the board, its behaviour, and how often and how it fails."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from remote.errors import DeviceConfigError
 from remote.simulated.boards import BOARDS, SimulatedBoard
 
-# Kinds of failure, and the operations each may befall. Never `hello`: a board that fails comes back.
+# Kind of failure -> the operations in which it may occur. `hello` never fails: a board that fails comes back.
 FAULTS = {
     "drop": ("time", "predict", "put", "stat", "state"),
     "hang": ("time", "predict", "put", "stat", "state"),
@@ -22,24 +22,38 @@ EXAMPLE = "nano,drop=0.05,seed=3"
 
 
 class SimulationSpecError(DeviceConfigError):
-    """A specification that says nothing sensible: one line with what was asked, what there is, what to do."""
+    """Raised for an invalid specification. The message is one line: what was asked, what there is, what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SimulationSpec:
-    """One simulated board."""
+    """Describe one simulated board and its faults.
+
+    Attributes:
+        board: The kind of board.
+        faults: Kind of failure -> share of the calls in which it occurs, 0..1.
+        seed: Seed of every random draw.
+        noise: Standard deviation of a timing's logarithm.
+        drift: Relative slowness of a block's first run against its last.
+        real_time: Whether jobs take real time; otherwise no call sleeps.
+    """
 
     board: SimulatedBoard
-    faults: dict[str, float] = field(default_factory=dict)  # kind -> how many of the calls it befalls, 0..1
+    faults: dict[str, float] = field(default_factory=dict)
     seed: int = 0
-    noise: float = 0.01  # standard deviation of a timing's logarithm
-    drift: float = 0.02  # how much slower the first run of a block is than the last
-    real_time: bool = False  # else nothing sleeps
+    noise: float = 0.01
+    drift: float = 0.02
+    real_time: bool = False
 
     def fault(self, op: str, start: int, call: int) -> str:
-        """The kind of failure that befalls this call, empty for none.
+        """Return the kind of failure of this call, empty for none.
 
-        Drawn anew for every call of every start of the board, so that trying again is not bound to fail again.
+        It is drawn anew for every call of every start of the board, so that a retry is not bound to fail again.
+
+        Args:
+            op: Name of the operation.
+            start: Number of the board's start.
+            call: Number of the call since that start.
         """
         at = random.Random(f"{self.seed} {start} {call}").random()
         for kind, share in self.faults.items():
@@ -50,12 +64,21 @@ class SimulationSpec:
         return ""
 
     def slowdown(self, start: int, call: int) -> float:
-        """How many times as long this call takes if the board is too hot for it."""
+        """Return the factor on the time of a call when the board is throttled by heat.
+
+        Args:
+            start: Number of the board's start.
+            call: Number of the call since that start.
+        """
         return random.Random(f"heat {self.seed} {start} {call}").uniform(*SLOWED)
 
 
 def parse(text: str) -> SimulationSpec:
-    """The board of `nano` or `nano,drop=0.05,time=real`. Raises SpecError."""
+    """Return the simulated board of a text such as `nano` or `nano,drop=0.05,time=real`.
+
+    Raises:
+        SimulationSpecError: A name, key or value is not known.
+    """
     name, *words = [word.strip() for word in text.split(",")]
     given: dict[str, str] = {}
     for word in words:
@@ -84,7 +107,11 @@ def parse(text: str) -> SimulationSpec:
 
 
 def find_board(name: str) -> SimulatedBoard:
-    """The board of that name or alias. Raises SpecError, which lists them."""
+    """Return the board of that name or alias.
+
+    Raises:
+        SimulationSpecError: There is none; the message lists the boards.
+    """
     for board in BOARDS:
         if name in (board.name, *board.aliases):
             return board

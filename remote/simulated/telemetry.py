@@ -1,4 +1,4 @@
-"""What a simulated board says of itself, with the names that remote/onboard/ has for a real one's readings."""
+"""Return the facts and readings of a simulated board, under the names that remote/onboard/ uses for a real one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ Value = dict[str, Any]
 
 
 def facts(board: SimulatedBoard, boot_id: str) -> Value:
-    """As `sensors.facts`, and `simulated`."""
+    """Return the fields of `sensors.facts`, and `simulated`.
+
+    Args:
+        board: The kind of board.
+        boot_id: Identifier of the time since its last boot.
+    """
     return {
         "python": board.python,
         "machine": board.machine,
@@ -31,12 +36,19 @@ def facts(board: SimulatedBoard, boot_id: str) -> Value:
 
 
 def list_runtimes(board: SimulatedBoard) -> Value:
-    """The runtimes there are, and the GPU, as the agent's `look`."""
+    """Return the installed runtimes and the GPU, with the fields of the agent's `look`."""
     return {"runtimes": dict(board.runtimes), "gpu": asdict(board.gpu) if board.gpu else None}
 
 
 def state(board: SimulatedBoard, at_s: float, busy_s: float, temperature_c: float) -> Value:
-    """As `sensors.state`: clocks locked, and nobody else there."""
+    """Return the fields of `sensors.state`: clocks locked, and no competing load.
+
+    Args:
+        board: The kind of board.
+        at_s: The board's clock in seconds.
+        busy_s: Busy seconds of all cores so far.
+        temperature_c: Temperature of the CPU in °C.
+    """
     shown: Value = {
         "load_average": [0.1, 0.1, 0.1],
         "memory_available_mb": board.free_mb,
@@ -59,14 +71,14 @@ def state(board: SimulatedBoard, at_s: float, busy_s: float, temperature_c: floa
 
 
 def survey(board: SimulatedBoard) -> Value:
-    """What `sensors.survey` adds to the state."""
+    """Return the fields that `sensors.survey` adds to the state."""
     shown: Value = {
         "unix_s": time.time(),
         "is_root": False,
         "cores": board.cores,
         "memory_mb": board.memory_mb,
         "swap_mb": board.memory_mb // 2 if board.jetson else 2048,
-        "swap_zram_mb": board.memory_mb // 2 if board.jetson else 0,  # L4T sets it up so
+        "swap_zram_mb": board.memory_mb // 2 if board.jetson else 0,  # as L4T sets it up
         "disk_free_mb": 8000,
         "cpu_clock_locked": True,
         "clocks_locked": True,
@@ -84,7 +96,15 @@ def survey(board: SimulatedBoard) -> Value:
 
 
 def during(board: SimulatedBoard, seconds: float, cores: int, start_c: float, slowed: float) -> Value:
-    """As `Watch.stop` of a timing; all of it ran `slowed` times as long as it should, for heat."""
+    """Return the fields of `Watch.stop` after a timing.
+
+    Args:
+        board: The kind of board.
+        seconds: Length of the timing.
+        cores: Number of busy cores.
+        start_c: Temperature at its beginning, in °C.
+        slowed: Factor by which heat prolonged all runs; 1 for none.
+    """
     hot = slowed > 1
     shown: Value = {
         "samples": max(2, int(10 * seconds)),
@@ -102,7 +122,7 @@ def during(board: SimulatedBoard, seconds: float, cores: int, start_c: float, sl
     if board.machine == "x86_64":
         shown["throttle_count"] = 3 if hot else 0
     if board.raspberry:
-        shown["throttled_bits"] = "40004" if hot else "0"  # throttled now, and since it was read last
+        shown["throttled_bits"] = "40004" if hot else "0"  # throttled now, and since the last reading
     if board.watts:
         shown |= {"watts_mean": board.watts, "watts_max": board.watts}
     return shown

@@ -1,0 +1,1 @@
+"""Propose candidates by Bayesian optimization: surrogates, acquisition function, initial design and transfer."""

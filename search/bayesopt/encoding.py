@@ -1,4 +1,4 @@
-"""Candidates as columns of numbers: axes one-hot, structure features, and hints of earlier studies."""
+"""Encode candidates as numeric columns: one-hot axes, structure features, and the predictions of an earlier run."""
 
 from __future__ import annotations
 
@@ -12,33 +12,49 @@ Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 
-MANY = 6  # numbers beyond which they share the weight of so many
+MANY = 6  # number of numeric features above which they share the total weight of this many
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """Candidates as the surrogates see them."""
+    """Hold the encoding of N candidates that the surrogates use.
 
-    codes: Indices  # (N, axes) the value of each axis, as a number without order
-    columns: Array  # (N, columns) one-hot axes, then numbers, standardised
-    groups: Indices  # (columns,) columns of a group share a weight
+    Attributes:
+        codes: (N, axes) value of each axis as an unordered index.
+        columns: (N, columns) one-hot axes, then numeric features, standardised.
+        groups: (columns,) group of each column; the columns of a group share a weight.
+        axes: Number of axes.
+    """
+
+    codes: Indices
+    columns: Array
+    groups: Indices
     axes: int
 
     def weights(self, axis: float, number: float) -> Array:
-        """(groups,) one weight for each axis, another for each number: the more, the less each."""
+        """Return (groups,) prior weights; more than `MANY` numeric features share the total weight of `MANY`.
+
+        Args:
+            axis: Weight of each categorical axis.
+            number: Weight of each numeric feature.
+        """
         numbers = int(self.groups.max()) + 1 - self.axes
         return np.r_[np.full(self.axes, axis), np.full(numbers, number * min(1.0, MANY / max(numbers, 1)))]
 
 
 def encode(codes: Indices, features: Array) -> Encoding:
-    """Axes (N, axes) one-hot; features (N, F) such as MACs; and where axes share their values, how often each occurs.
+    """Encode candidates by one-hot axes, numeric features, and the number of occurrences of values that axes share.
 
-    A feature that spans more than a factor of five is taken as a logarithm; one not known (nan) as the average.
+    A feature that spans more than a factor of five is replaced by its logarithm; an unknown value (nan) by the mean.
+
+    Args:
+        codes: (N, axes) value of each axis as an unordered index.
+        features: (N, F) numeric features such as MACs.
     """
     hot, groups = [], []
     for axis, column in enumerate(codes.T):
         for value in np.unique(column):
-            hot.append((column == value) / np.sqrt(2.0))  # two values that differ are 1 apart
+            hot.append((column == value) / np.sqrt(2.0))  # two different values have distance 1
             groups.append(axis)
     numbers = [_log_if_wide(column) for column in features.T] + _occurrences(codes)
     numbers = [standard(c) for c in numbers if np.isfinite(c).any() and np.ptp(c[np.isfinite(c)]) > 0]
@@ -49,13 +65,13 @@ def encode(codes: Indices, features: Array) -> Encoding:
 
 
 def standard(column: Array) -> Array:
-    """Mean 0 and deviation 1 of what is known; 0 where nothing is."""
+    """Standardise the known values of a column to mean 0 and standard deviation 1; unknown (nan) ones become 0."""
     known = column[np.isfinite(column)]
     return np.where(np.isfinite(column), (column - known.mean()) / max(float(known.std()), 1e-12), 0.0)
 
 
 def _occurrences(codes: Indices) -> list[Array]:
-    """How often each value occurs among axes that take the same values (three axes and three values at least)."""
+    """Return how often each value occurs among axes with the same values (at least three axes and three values)."""
     values = [tuple(np.unique(column)) for column in codes.T]
     columns = []
     for shared, axes in groupby(sorted(range(len(values)), key=lambda a: values[a]), key=lambda a: values[a]):

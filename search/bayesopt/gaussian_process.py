@@ -1,4 +1,4 @@
-"""A Gaussian process over one-hot and numeric columns: mean, spread, leave-one-out residuals."""
+"""Fit a Gaussian process to one-hot and numeric columns: mean, standard deviation and leave-one-out residuals."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 JITTER = 1e-6
-LOG_BOUND = 9.0  # parameters stay within e^-9 .. e^9: beyond it a column is ignored, or all points are strangers
+LOG_BOUND = 9.0  # parameters stay within e^-9 .. e^9: beyond, a column is ignored, or all points are uncorrelated
 
 
 @dataclass(frozen=True)
 class Prior:
-    """Log-normal priors: weights per group, signal and noise variance of standardised values.
+    """Hold log-normal priors of the kernel weights, and of signal and noise variance of standardised values.
 
-    `weights` has one entry a group; `noise` and its spread keep a handful of points from claiming to be noiseless.
+    Attributes:
+        weights: (groups,) prior median of each group's weight.
+        noise: Prior median of the noise variance; with its spread, it keeps a few points from appearing noiseless.
+        weights_log_sd: Standard deviation of the weights' logarithm.
+        noise_log_sd: Standard deviation of the noise variance's logarithm.
     """
 
     weights: Array
@@ -29,30 +33,42 @@ class Prior:
     noise_log_sd: float = 0.5
 
     def mean(self) -> Array:
-        """Log of (weights, signal, noise)."""
+        """Return (groups + 2,) the prior mean of log (weights, signal, noise)."""
         return np.log(np.r_[self.weights, 1.0, self.noise])
 
     def log_sd(self) -> Array:
-        """Spread of the same."""
+        """Return (groups + 2,) the prior standard deviation of log (weights, signal, noise)."""
         return np.r_[np.full(len(self.weights), self.weights_log_sd), 1.0, self.noise_log_sd]
 
 
 class GaussianProcess:
-    """Matern-3/2 over sum_g weight_g * |x_g - y_g|^2, weights by maximum a posteriori (Rasmussen & Williams 2006).
+    """Model values by a Matern-3/2 kernel over sum_g weight_g * |x_g - y_g|^2.
 
-    A group is one categorical axis (its one-hot columns share a weight) or one number.
+    The weights are maximum a posteriori estimates (Rasmussen & Williams 2006). A group is one number, or the one-hot
+    columns of one categorical axis, which share a weight.
+
+    Args:
+        groups: (columns,) group of each column.
+        prior: Priors of the hyperparameters.
     """
 
     def __init__(self, groups: Indices, prior: Prior) -> None:
-        self.groups = groups  # (columns,) -> group
+        self.groups = groups  # (columns,) group of each column
         self.prior = prior
         self.log_params = prior.mean()
-        self.fitted_to = 0  # points at the last search for parameters
+        self.fitted_to = 0  # number of points at the last optimisation of the hyperparameters
 
     def fit(self, x: Array, y: Array, growth: float = 1.2, steps: int = 60) -> None:
-        """Condition on (n, columns), (n,); parameters are searched for again once n has grown by `growth`.
+        """Fit the process to observations.
 
-        Growing by a factor between searches keeps their share of the time constant as points come in.
+        The hyperparameters are optimised again only once n has grown by a factor of `growth`, which keeps their share
+        of the time constant as points come in.
+
+        Args:
+            x: (n, columns) inputs.
+            y: (n,) observations.
+            growth: Factor of n between optimisations.
+            steps: Largest number of optimiser iterations.
         """
         self.center, self.scale = float(y.mean()), float(y.std()) + 1e-9
         self.x, self.y, z = x, y, (y - self.center) / self.scale
@@ -66,29 +82,34 @@ class GaussianProcess:
         self.alpha = cho_solve((self.lower, True), z)
 
     def covariance(self, a: Array, b: Array) -> Array:
-        """(n, columns), (m, columns) -> (n, m)."""
+        """Return (n, m) the covariance of two sets of inputs.
+
+        Args:
+            a: (n, columns) inputs.
+            b: (m, columns) inputs.
+        """
         a, b = a * self.roots, b * self.roots
         squares = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * a @ b.T
         root = np.sqrt(np.maximum(3.0 * squares, 0.0))
         return np.asarray(self.signal * (1.0 + root) * np.exp(-root))
 
     def mean(self, x: Array) -> Array:
-        """(m, columns) -> (m,)."""
+        """Return (m,) the posterior mean at inputs (m, columns)."""
         return self.center + self.scale * (self.covariance(x, self.x) @ self.alpha)
 
     def predict(self, x: Array) -> tuple[Array, Array]:
-        """(m, columns) -> mean (m,), standard deviation of the noiseless value (m,)."""
+        """Return (m,) mean and (m,) standard deviation of the noiseless value at inputs (m, columns)."""
         cross = self.covariance(x, self.x)
         half = solve_triangular(self.lower, cross.T, lower=True, check_finite=False)
         variance = np.maximum(self.signal - (half**2).sum(axis=0), 1e-9)
         return self.center + self.scale * (cross @ self.alpha), self.scale * np.sqrt(variance)
 
     def noise(self) -> float:
-        """Standard deviation of an observation around the noiseless value."""
+        """Return the standard deviation of an observation around the noiseless value."""
         return float(self.scale * np.sqrt(self.noise_variance))
 
     def left_out(self) -> Array:
-        """(n,) each observation minus what the others say of it (Rasmussen & Williams, eq. 5.12)."""
+        """Return (n,) leave-one-out residuals: observation minus prediction (Rasmussen & Williams, eq. 5.12)."""
         inverse = cho_solve((self.lower, True), np.eye(len(self.y)))
         return self.scale * self.alpha / np.diag(inverse)
 
@@ -100,7 +121,7 @@ class GaussianProcess:
         flat = apart.reshape(len(apart), n * n)
 
         def loss(p: Array) -> tuple[float, Array]:
-            """Negative log posterior and its gradient."""
+            """Return the negative log posterior and its gradient."""
             weights, signal, noise = np.exp(p[:-2]), np.exp(p[-2]), np.exp(p[-1])
             near, slope = _matern(weights @ flat)
             k = signal * near.reshape(n, n)
@@ -123,7 +144,7 @@ class GaussianProcess:
 
 
 def _matern(squares: Array) -> tuple[Array, Array]:
-    """Matern-3/2 correlation at squared distances, and its derivative by the squared distance."""
+    """Return the Matern-3/2 correlation at squared distances, and its derivative by the squared distance."""
     root = np.sqrt(3.0 * squares)
     fall = np.exp(-root)
     return (1.0 + root) * fall, -1.5 * fall

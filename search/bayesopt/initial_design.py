@@ -1,4 +1,4 @@
-"""The first candidates: far apart, and where an earlier study is to be trusted, in part those it points to."""
+"""Propose the initial design: candidates far apart, and in part those that a reliable earlier run favours."""
 
 from __future__ import annotations
 
@@ -14,9 +14,16 @@ Mask = NDArray[np.bool_]
 
 
 def far_apart(x: Array, count: int, taken: Array, random: np.random.Generator) -> Indices:
-    """Rows of x (n, columns): of five drawn at random the one farthest from those taken (Mitchell 1991).
+    """Choose rows that are far apart: each is, of five drawn at random, the farthest from those chosen (Mitchell 1991).
 
-    `taken` (m, columns) are there already.
+    Args:
+        x: (n, columns) rows to choose from.
+        count: Number of rows to choose, at most n.
+        taken: (m, columns) rows that are already chosen.
+        random: Generator of the draws.
+
+    Returns:
+        Indices of the chosen rows.
     """
     nearest = np.full(len(x), np.inf)
     for row in taken:
@@ -39,11 +46,20 @@ def to_time(
     random: np.random.Generator,
     first: Mask | None = None,
 ) -> Indices:
-    """Those an earlier study points to, as many as it is to be trusted; the others far from them and each other.
+    """Return candidates to time first: leaders of an earlier run, then others far from them and from each other.
 
-    All of those that come `first` before any other.
+    Args:
+        columns: (N, columns) encoded candidates.
+        known: Observations so far.
+        settings: Settings, which give the number of timings.
+        hints: Predictions of an earlier run; their skill limits the number of leaders.
+        random: Generator of the draws.
+        first: (N,) mask of candidates to exhaust before any others; None for no preference.
+
+    Returns:
+        Indices of candidates.
     """
-    free = np.flatnonzero(known.untimed())
+    free = np.flatnonzero(known.is_open())
     if first is not None and first[free].any():
         free = free[first[free]]
     count = min(settings.start_timings, len(free))
@@ -61,10 +77,22 @@ def to_train(
     first: Mask | None = None,
     hurried: bool = False,
 ) -> Indices:
-    """One from each stretch of latencies: by turns the best as far as anything tells, and any.
+    """Return one timed candidate per interval of latencies, by turns the most promising and a random one.
 
-    Low fidelity tells, or an earlier study; where neither is there, the slowest is likely the least cut. Before all of
-    them the slowest of those that come `first`, which is likely the most accurate, or where time is short the fastest.
+    Low fidelity shows which is promising, or else an earlier run. Without both, it is the slowest, which is likely the
+    least compressed. The slowest of the candidates in `first` precedes them all, since it is likely the most accurate;
+    if time is short, it is the fastest instead.
+
+    Args:
+        known: Observations so far.
+        wanted: Number of candidates to return.
+        hints: Predictions of an earlier run.
+        random: Generator of the draws.
+        first: (N,) mask of candidates to begin with; None for no preference.
+        hurried: True if a training could not finish in time.
+
+    Returns:
+        Indices of candidates.
     """
     free = np.flatnonzero(known.waiting())
     if first is not None and wanted > 0 and first[free].any() and not known.is_finished()[first].any():

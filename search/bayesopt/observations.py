@@ -1,4 +1,4 @@
-"""What it costs, what has been measured, and what an earlier study measured: the caller's side of the proposer."""
+"""Define the proposer's input: settings, measurements so far, and measurements of an earlier run."""
 
 from __future__ import annotations
 
@@ -14,91 +14,149 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True)
 class ProposerSettings:
-    """What it costs and how far it looks. Counts are per full training."""
+    """Hold the proposer's settings; counts are per full training.
 
-    timings: int = 10  # latencies asked for, those asked for again included
-    tries: int = 4  # low-fidelity trainings; 0 without a low fidelity
+    Attributes:
+        timings: Latency requests, including remeasurements.
+        tries: Low-fidelity trainings; 0 without a low fidelity.
+        start_timings: Timings of the initial design.
+        start_tries: Low-fidelity trainings of the initial design.
+        start_trainings: Full trainings of the initial design.
+        budget_weight: Weight of the best accuracy within the budget, in lengths of the latency axis, times the share of
+            the space that is over the budget.
+        least_weight: Lower limit of that weight, for a space with almost nothing over the budget.
+        beyond_log_sd: Log-latency distance between a candidate over the budget and similar candidates within it, about
+            one step of an axis.
+        any_share: Share of timings and of low-fidelity trainings that are drawn at random.
+        brief_share: Share of trainings given to the candidate that leads by low fidelity alone.
+        pool: Random candidates scored per round, besides the neighbours of the front.
+        timed_pool: Timed and untrained candidates scored per round.
+        points: Largest number of points that a surrogate is fitted to.
+        suspect_factor: Factor by which a latency must be below its prediction to be an outlier, which is remeasured.
+        suspect_sd: Robust standard deviations by which it must be below as well.
+        within: True if candidates over the budget have no value, for searches that never train them.
+        per_second: True to rank by gain per predicted second of training, for searches with a time limit.
+        earlier_share: Share of the initial design that an earlier run may fill if it predicts its own measurements.
+    """
+
+    timings: int = 10
+    tries: int = 4
     start_timings: int = 64
     start_tries: int = 60
     start_trainings: int = 8
-    budget_weight: float = 0.6  # of the best within the budget, in latency axes, times the share that is beyond it
-    least_weight: float = 0.1  # of the same, where next to nothing is beyond it
-    beyond_log_sd: float = 0.15  # how far relatives of what is over the budget may lie from it: a step of an axis or so
-    any_share: float = 0.2  # of timings and of low-fidelity trainings, drawn blindly
-    brief_share: float = 0.15  # of trainings, given to who leads by low fidelity alone
-    pool: int = 1200  # strangers looked at, each round, besides the neighbours of the front
-    timed_pool: int = 500  # timed and untrained ones looked at
-    points: int = 300  # most that a surrogate is fitted to
-    suspect_factor: float = 1.4  # too fast by this, and by `suspect_sd`, is looked at again
+    budget_weight: float = 0.6
+    least_weight: float = 0.1
+    beyond_log_sd: float = 0.15
+    any_share: float = 0.2
+    brief_share: float = 0.15
+    pool: int = 1200
+    timed_pool: int = 500
+    points: int = 300
+    suspect_factor: float = 1.4
     suspect_sd: float = 5.0
-    within: bool = False  # nothing beyond the budget counts: for searches that never train it
-    per_second: bool = False  # by gain per predicted second of training: for searches with a limit of time
-    earlier_share: float = 0.5  # of the start that an earlier study may fill, if it can foretell its own measurements
+    within: bool = False
+    per_second: bool = False
+    earlier_share: float = 0.5
 
 
 @dataclass(kw_only=True)
 class Observations:
-    """What has been measured, by candidate; nan is unknown. The caller fills it in."""
+    """Hold what was measured of N candidates; nan is unknown. The caller fills it in.
 
-    latency_ms: Array  # (N,) of several looks the median, or whatever is believed in the end
-    looks: Indices  # (N,) times the latency was asked for
-    failed: Mask  # (N,) could not be built, timed or trained
-    accuracy: Array  # (N,) full fidelity
-    brief: Array  # (N,) low fidelity, never mixed with the other
-    closed: Mask  # (N,) not to be proposed any more
-    beyond: Mask  # (N,) over the budget, so closed; low fidelity may teach of its relatives within
-    train_s: Array  # (N,) seconds that training it took, full fidelity
-    eased: Mask  # (N,) trained for another already: a structure is trained once, whatever precision it runs in
+    Attributes:
+        latency_ms: (N,) latency in ms; of several timings the median, or the value that finally counts.
+        looks: (N,) number of timings.
+        failed: (N,) True if the candidate could not be built, timed or trained.
+        accuracy: (N,) accuracy at full fidelity, 0..1.
+        brief: (N,) accuracy at low fidelity, never mixed with full fidelity.
+        closed: (N,) True if the candidate must not be proposed any more.
+        beyond: (N,) True if it is over the budget and therefore closed; its low fidelity may inform about similar
+            candidates within the budget.
+        train_s: (N,) seconds of its training at full fidelity.
+        eased: (N,) True if its structure was trained already: a structure is trained once, whatever precision it runs
+            in.
+    """
+
+    latency_ms: Array
+    looks: Indices
+    failed: Mask
+    accuracy: Array
+    brief: Array
+    closed: Mask
+    beyond: Mask
+    train_s: Array
+    eased: Mask
 
     @staticmethod
     def nothing(n: int) -> Observations:
-        """Of n candidates nothing."""
+        """Return an empty observation table for n candidates."""
         unknown, no = np.full(n, np.nan), np.zeros(n, dtype=bool)
         looks = np.zeros(n, dtype=np.int64)
-        return Observations(unknown, looks, no, *(a.copy() for a in (unknown, unknown, no, no, unknown, no)))
+        return Observations(
+            latency_ms=unknown,
+            looks=looks,
+            failed=no,
+            accuracy=unknown.copy(),
+            brief=unknown.copy(),
+            closed=no.copy(),
+            beyond=no.copy(),
+            train_s=unknown.copy(),
+            eased=no.copy(),
+        )
 
     def has_latency(self) -> Mask:
-        """Have a latency that can be worked with."""
+        """Return (N,) True where a usable latency is known."""
         return np.isfinite(self.latency_ms) & (self.latency_ms > 0) & ~self.failed
 
     def has_accuracy(self) -> Mask:
-        """Have both latency and accuracy."""
+        """Return (N,) True where both latency and accuracy are known."""
         return self.has_latency() & np.isfinite(self.accuracy)
 
     def is_finished(self) -> Mask:
-        """Trained, or stopped by a gate after the low fidelity."""
+        """Return (N,) True where a candidate was trained, or stopped by a stage limit after the low fidelity."""
         return self.has_accuracy() | (self.closed & ~self.beyond & np.isfinite(self.brief))
 
     def waiting(self) -> Mask:
-        """Timed, not trained, and may still add to the front."""
+        """Return (N,) True where a candidate is timed, not trained, and may still improve the front."""
         return self.has_latency() & np.isnan(self.accuracy) & ~self.closed & ~self.is_hopeless()
 
     def is_hopeless(self) -> Mask:
-        """Timed, and no faster than one that has every answer right."""
+        """Return (N,) True where a timed candidate is no faster than one with accuracy 1."""
         whole = self.has_accuracy() & (self.accuracy >= 1.0)
         limit_ms = self.latency_ms[whole].min() if whole.any() else np.inf
         return self.has_latency() & (self.latency_ms >= limit_ms)
 
     def is_open(self) -> Mask:
-        """Open to a first timing."""
+        """Return (N,) True where a candidate may be timed for the first time."""
         return (self.looks == 0) & ~self.failed & ~self.closed & np.isnan(self.accuracy)
 
 
 @dataclass(frozen=True)
 class PriorRun:
-    """An earlier study of these candidates or some of them, of whatever device and data; nan is unknown."""
+    """Hold an earlier run's measurements of these candidates, of whatever device and data; nan is unknown.
 
-    latency_ms: Array  # (N,)
-    accuracy: Array  # (N,)
+    Attributes:
+        latency_ms: (N,) latency in ms.
+        accuracy: (N,) accuracy at full fidelity, 0..1.
+    """
+
+    latency_ms: Array
+    accuracy: Array
 
 
 def settings_for(
     latency_s: float, brief_s: float | None, accuracy_s: float, seconds_left: float = float("inf")
 ) -> ProposerSettings:
-    """Counts such that the cheap stages together take no more than about as long as the trainings they save.
+    """Return settings by which the cheap stages take no longer than about the trainings that they save.
 
-    Timing may take a quarter of the trainings' time, low fidelity 0.4 of it; each at most what the default says. Of
-    limited time the start may take a third.
+    Timing may take a quarter of the trainings' time, low fidelity 0.4 of it, each up to its default count. Of a limited
+    time, the initial design may take a third.
+
+    Args:
+        latency_s: Seconds of one timing.
+        brief_s: Seconds of one low-fidelity training; None if there is no low fidelity.
+        accuracy_s: Seconds of one full training.
+        seconds_left: Remaining seconds of the time limit; infinite without one.
     """
     plain = ProposerSettings()
     timings = int(np.clip(0.25 * accuracy_s / max(latency_s, 1e-9), 1, plain.timings))

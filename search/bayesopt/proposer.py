@@ -1,8 +1,8 @@
-"""Which candidates to time, to train briefly and to train: latency is cheap, accuracy dear, the budget known.
+"""Propose candidates to time, to train at low fidelity and to train: latency is cheap, accuracy expensive.
 
-One round: time the most promising (`to_time`), look again at what is too fast to be true (`to_confirm`), train the
-best of the timed for a few epochs (`to_try`, where there is a low fidelity), train the best of those (`to_train`).
-The surrogates propose and never judge: front and choice are made of measurements.
+One round times the most promising candidates (`to_time`), remeasures outliers (`to_confirm`), trains the best of the
+timed ones for a few epochs (`to_try`, if there is a low fidelity), and trains the best of those (`to_train`). The
+surrogates only propose: front and choice rest on measurements.
 """
 
 from __future__ import annotations
@@ -23,11 +23,19 @@ Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-FEWEST = 2  # timed and trained candidates that the surrogates need to begin with
+FEWEST = 2  # smallest number of timed and of trained candidates to fit surrogates to
 
 
 class Proposer:
-    """Holds the surrogates' parameters between rounds; everything else comes in with `Known`."""
+    """Hold the surrogates' hyperparameters between rounds; each call passes in everything else as Observations.
+
+    Args:
+        encoding: Encoded candidates.
+        budget_ms: Latency limit in ms; None without one.
+        seed: Seed of all random draws.
+        settings: Settings; None for the defaults.
+        earlier: Earlier run for a warm start; None without one.
+    """
 
     def __init__(
         self,
@@ -43,47 +51,57 @@ class Proposer:
         self.hints = hints(earlier, encoding, settings.points, self.random)
         self.surrogates = SurrogateModels(encoding, self.hints, settings, self.random)
         self.last_worth = np.full(len(encoding.codes), np.inf)
-        self.blind = np.zeros(len(encoding.codes), dtype=bool)  # timed without being thought worth it
+        self.blind = np.zeros(len(encoding.codes), dtype=bool)  # timed at random instead of by expected gain
         self.goal: ReferencePoint | None = None  # set by the first `to_time`
 
     @property
     def settings(self) -> ProposerSettings:
-        """They may change between rounds, as what the stages cost becomes known."""
+        """Return the settings, which may change between rounds as the stages' costs become known."""
         return self.surrogates.settings
 
     @settings.setter
     def settings(self, settings: ProposerSettings) -> None:
         self.surrogates.settings = settings
 
-    # --- the start: spread over the space
+    # --- the initial design: spread over the space
 
     def starting(self, known: Observations) -> bool:
-        """True until the surrogates have something to go by."""
+        """Return True while the initial design is incomplete."""
         open_ = ~(known.closed | known.failed) & np.isnan(known.accuracy)
         return self._count_started(known) < min(
             self.settings.start_trainings, self._count_started(known) + int(open_.sum())
         )
 
     def _count_started(self, known: Observations) -> int:
-        """Trainings within the budget."""
-        return int((known.ended() & ~known.beyond).sum())
+        """Return the number of finished trainings within the budget."""
+        return int((known.is_finished() & ~known.beyond).sum())
 
     def start_time(self, known: Observations, first: Mask | None = None) -> Indices:
-        """Candidates far apart, in part those that an earlier study points to; of these `first` while there are any."""
+        """Return candidates to time in the initial design: far apart, and in part the leaders of an earlier run.
+
+        Args:
+            known: Observations so far.
+            first: (N,) mask of candidates to exhaust before any others; None for no preference.
+        """
         return initial_design.to_time(
             self.encoding.columns, known, settings=self.settings, hints=self.hints, random=self.random, first=first
         )
 
     def start_try(self, known: Observations) -> Indices:
-        """Timed ones for a first look at low fidelity."""
+        """Return timed candidates to train at low fidelity in the initial design."""
         free = np.flatnonzero(known.waiting() & np.isnan(known.brief))
         wanted = self.settings.start_tries if self.settings.tries else 0
         return self.random.choice(free, min(wanted, len(free)), replace=False)
 
     def start_train(self, known: Observations, first: Mask | None = None, hurried: bool = False) -> Indices:
-        """Return one of those that come `first`, then one from each stretch of latencies.
+        """Return candidates to train in the initial design: one in `first`, then one per interval of latencies.
 
-        The slowest of the first, which is likely the most accurate; the fastest if time is short.
+        The first one is the slowest, which is likely the most accurate, or the fastest if time is short.
+
+        Args:
+            known: Observations so far.
+            first: (N,) mask of candidates to begin with; None for no preference.
+            hurried: True if a training could not finish in time.
         """
         wanted = self.settings.start_trainings - self._count_started(known)
         return initial_design.to_train(
@@ -93,9 +111,11 @@ class Proposer:
     # --- a round
 
     def to_time(self, known: Observations, count: int | None = None) -> Indices:
-        """The most promising of those not timed, best first. Fits the surrogates to all that is known.
+        """Fit the surrogates and return the most promising candidates that were not timed, best first.
 
-        `count` of them; or what the settings allow, looks anew included.
+        Args:
+            known: Observations so far.
+            count: Number of candidates; None for the number in the settings, of which remeasurements are subtracted.
         """
         again = count is None
         count = self.settings.timings if count is None else count
@@ -119,14 +139,20 @@ class Proposer:
         return np.r_[best, any_of]
 
     def to_confirm(self, known: Observations, count: int = 2) -> Indices:
-        """The choice as it stands, and what is faster than can be believed, worst first, if timed only once."""
+        """Return candidates to remeasure, if timed only once: the present choice, then the outliers, worst first.
+
+        Args:
+            known: Observations so far.
+            count: Largest number of candidates.
+        """
         choice, suspects = self._choice(known), self.surrogates.suspects
         return np.r_[choice, suspects[~np.isin(suspects, choice)]][:count]
 
     def to_try(self, known: Observations) -> Indices:
-        """Timed ones to be trained for a few epochs, best first.
+        """Return timed candidates to train at low fidelity, best first.
 
-        What is over the budget is among them, for what it tells of others: one as accurate may lie within.
+        Candidates over the budget are included for what they show about others: an equally accurate one may lie within
+        it.
         """
         waiting = np.r_[self._shortlist(known), self._just_beyond(known)]
         waiting = waiting[np.isnan(known.brief[waiting])]
@@ -141,9 +167,15 @@ class Proposer:
         return np.r_[best[~np.isin(best, any_of)][: self.settings.tries - len(any_of)], any_of]
 
     def to_train(self, known: Observations, count: int = 1, pending: Indices | None = None) -> Indices:
-        """Timed ones to be trained, best first, as if each chosen before, and all `pending`, came out as believed.
+        """Return timed candidates to train, best first.
 
-        Ginsbourger et al., Kriging is well-suited to parallelize optimization, 2010.
+        Each is chosen as if the previously chosen and all pending ones had turned out as predicted (Ginsbourger et al.,
+        Kriging is well-suited to parallelize optimization, 2010).
+
+        Args:
+            known: Observations so far.
+            count: Largest number of candidates.
+            pending: Indices of candidates in training; None for none.
         """
         open_ = np.zeros(0, dtype=np.int64) if pending is None else pending[known.waiting()[pending]]
         waiting = self._shortlist(known)
@@ -156,7 +188,7 @@ class Proposer:
         if len(leader) and self.random.random() < self.settings.brief_share:
             return np.r_[leader, self.to_train(known, count - 1, np.r_[open_, leader])] if count > 1 else leader
         belief = self.surrogates.believe(waiting, known)
-        trained, took_s = known.trained(), self._train_s(waiting, known)
+        trained, took_s = known.has_accuracy(), self._train_s(waiting, known)
         accuracy, latency = known.accuracy[trained], known.latency_ms[trained]
         if len(open_):
             accuracy = np.r_[accuracy, self.surrogates.believe(open_, known).accuracy]
@@ -171,20 +203,20 @@ class Proposer:
         return waiting[chosen]
 
     def _just_beyond(self, known: Observations) -> Indices:
-        """Over the budget, and not so far that relatives within are out of sight; none where seconds are counted."""
+        """Return candidates slightly over the budget, with similar ones within it; none if seconds are counted."""
         if self.budget_ms is None or self.settings.per_second:
             return np.zeros(0, dtype=np.int64)
         limit_ms = self.budget_ms * np.exp(2 * self.settings.beyond_log_sd)
         return np.flatnonzero(known.beyond & np.isnan(known.accuracy) & (known.latency_ms <= limit_ms))
 
     def _brief_leader(self, tried: Indices, known: Observations, pending: Indices) -> Indices:
-        """Who adds most to the front by low fidelity alone; empty if nobody does.
+        """Return the candidate with the largest low-fidelity hypervolume gain, or an empty array.
 
-        A surrogate that is wrong of a whole region never asks for it; what shows there at low fidelity does.
+        A surrogate that is wrong about a whole region never proposes it; low-fidelity results from there correct this.
         """
         if self.goal is None or not len(tried):
             return tried[:0]
-        there = np.flatnonzero(np.isfinite(known.brief) & known.timed())
+        there = np.flatnonzero(np.isfinite(known.brief) & known.has_latency())
         goal = replace(self.goal, accuracy_low=float(np.median(known.brief[there])))
         done = there[known.closed[there] | np.isfinite(known.accuracy[there]) | np.isin(there, pending)]
         sure = np.full(len(tried), 1e-9)
@@ -193,31 +225,31 @@ class Proposer:
         return tried[[np.argmax(gain)]] if gain.max() > 0 else tried[:0]
 
     def _any(self, which: Indices, log_ms: Array, count: float) -> Indices:
-        """Some drawn blindly from those within reach: what the surrogates are wrong about they never ask for."""
+        """Draw random candidates within reach, since the surrogates never propose those that they are wrong about."""
         assert self.goal is not None
         which = which[log_ms < np.log(self.goal.latency_high_ms)]
         whole = int(count) + int(self.random.random() < count % 1)
         return self.random.choice(which, min(whole, len(which)), replace=False)
 
-    # --- what a candidate is worth
+    # --- the value of a candidate
 
     def _worth(self, which: Indices, belief: Prediction, known: Observations) -> Array:
-        """Expected gain x probability that the candidate can be built and timed; per second, where time is limited."""
+        """Return expected gain x probability that a build works, per second if time is limited."""
         trained = known.has_accuracy()
         assert self.goal is not None
         gain = predict_gain(belief, known.accuracy[trained], known.latency_ms[trained], self.goal)
-        unknown = ~known.timed()[which]
+        unknown = ~known.has_latency()[which]
         gain[unknown] *= self.surrogates.works(which[unknown])
         return gain / self._train_s(which, known)
 
     def _train_s(self, which: Indices, known: Observations) -> Array:
-        """Snoek et al., Practical Bayesian optimization, 2012: expected improvement per second."""
+        """Return the seconds to divide the gain by (Snoek et al., Practical Bayesian optimization, 2012)."""
         return self.surrogates.train_s(which, known) if self.settings.per_second else np.ones(len(which))
 
     def _goal(self, known: Observations, belief: Prediction, strangers: Mask) -> ReferencePoint:
-        """Measured from what any candidate reaches (the median believed) and just beyond the slowest that was timed.
+        """Return the reference point: the median predicted accuracy and a latency just above the slowest timed one.
 
-        The more of the space a budget cuts off, the more the choice at its edge counts beside the front.
+        The more of the space is over the budget, the more weight the choice at its edge has relative to the front.
         """
         any_ = strangers if strangers.any() else np.ones_like(strangers)
         high = 1.1 * float(known.latency_ms[known.has_latency()].max())
@@ -231,17 +263,20 @@ class Proposer:
         )
 
     def _choice(self, known: Observations) -> Indices:
-        """The most accurate within the budget if its latency was asked for once only."""
+        """Return the most accurate candidate within the budget if it was timed only once."""
         if self.budget_ms is None:
             return np.zeros(0, dtype=np.int64)
-        keep = np.flatnonzero(known.trained() & (known.latency_ms <= self.budget_ms))
+        keep = np.flatnonzero(known.has_accuracy() & (known.latency_ms <= self.budget_ms))
         best = keep[np.argsort(-known.accuracy[keep], kind="stable")[:1]]
         return best[known.looks[best] == 1]
 
-    # --- who is looked at
+    # --- which candidates are scored
 
     def _pool(self, known: Observations) -> tuple[Indices, Mask]:
-        """Neighbours of the front (one axis changed), the best of the timed, and strangers; and which are strangers."""
+        """Return indices to score, and a mask of those drawn at random.
+
+        They are neighbours of the front (one axis changed), the best of the timed candidates, and random ones.
+        """
         codes, new = self.encoding.codes, known.is_open()
         trained = np.flatnonzero(known.has_accuracy())
         near = np.zeros(len(new), dtype=bool)
@@ -253,6 +288,6 @@ class Proposer:
         return pool, np.arange(len(pool)) >= len(pool) - len(rest)
 
     def _shortlist(self, known: Observations) -> Indices:
-        """Timed and untrained ones that were worth something when last looked at, or are new."""
+        """Return the timed and untrained candidates with the largest last worth; new ones come first."""
         waiting = np.flatnonzero(known.waiting())
         return waiting[np.argsort(-self.last_worth[waiting], kind="stable")[: self.settings.timed_pool]]

@@ -1,4 +1,4 @@
-"""What an earlier study says of every candidate: columns for this study's surrogates, and whom to begin with."""
+"""Transfer an earlier run to all candidates: columns for the surrogates, and candidates to begin with."""
 
 from __future__ import annotations
 
@@ -15,31 +15,46 @@ from search.bayesopt.observations import PriorRun
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-FEWEST = 5  # measurements that an earlier study must have of a kind to be heard on it
+FEWEST = 5  # smallest number of measurements of a kind for a prediction of it
 
 
 @dataclass(frozen=True)
 class Hint:
-    """The earlier study's surrogate on every candidate."""
+    """Hold the earlier run's surrogate prediction for every candidate.
 
-    values: Array  # (N,) standardised x skill: what cannot foretell its own measurements is flat, and tells nothing
-    skill: float  # share of the variance of its own measurements that it foretells, each from the others; 0..1
+    Attributes:
+        values: (N,) standardised prediction x skill: without skill it is constant and carries no information.
+        skill: Share of the variance of its own measurements that it predicts, each from the others, 0..1.
+    """
+
+    values: Array
+    skill: float
 
 
 @dataclass(frozen=True)
 class Hints:
-    """None where the earlier study has too little to say."""
+    """Hold the predictions of an earlier run; None if it has too few measurements.
+
+    Attributes:
+        latency: Prediction of log-latency.
+        accuracy: Prediction of accuracy.
+    """
 
     latency: Hint | None
     accuracy: Hint | None
 
     @property
     def skill(self) -> float:
-        """How far to be led at the start: not further than the worse of the two can be trusted."""
+        """Return how far to follow the earlier run at the start: the lower of both skills."""
         return min(self.latency.skill, self.accuracy.skill) if self.latency and self.accuracy else 0.0
 
     def leaders(self, among: Indices, count: int) -> Indices:
-        """Of some candidates by layers of the predicted front: the front, then the front without it, and so on."""
+        """Return candidates by layers of the predicted front: the front, then the front without it, and so on.
+
+        Args:
+            among: Indices of candidates to choose from.
+            count: Largest number to return.
+        """
         assert self.latency is not None and self.accuracy is not None
         left, taken = among, among[:0]
         while len(left) and len(taken) < count:
@@ -49,7 +64,14 @@ class Hints:
 
 
 def hints(earlier: PriorRun | None, encoding: Encoding, points: int, random: np.random.Generator) -> Hints:
-    """The earlier study by itself, smoothed: what was luck in its measurements does not come along."""
+    """Fit a GP to the earlier run and return its smoothed predictions, free of the luck in single measurements.
+
+    Args:
+        earlier: Earlier run; None without one.
+        encoding: Encoded candidates.
+        points: Largest number of points to fit.
+        random: Generator of the draws.
+    """
     if earlier is None:
         return Hints(None, None)
     latency_ms = np.where(earlier.latency_ms > 0, earlier.latency_ms, np.nan)

@@ -1,0 +1,1 @@
+"""Schedule evaluations: one module per execution engine."""

@@ -1,4 +1,7 @@
-"""One candidate after the other: for a machine that is device and trainer in one, where nothing may overlap."""
+"""Evaluate one candidate after another.
+
+This engine suits a machine that is both device and trainer, where nothing may overlap.
+"""
 
 from __future__ import annotations
 
@@ -22,32 +25,46 @@ from search.storage.cached_evaluator import CachedEvaluator
 from spaces.candidate import Candidate
 from spaces.space import CandidateSet
 
-PLAIN_SHARE = 0.25  # of a time limit, for timing uncompressed networks once one of them keeps the budget
-EARLY_SHARE = 0.5  # of a time limit, that must be left for the greedy baseline to be trained beside the search
-FIRST_SHARE = 0.5  # of the time left, for the first training: a faster network must still fit if it can't end
+PLAIN_SHARE = 0.25  # share of the time limit for timing uncompressed networks once one is feasible
+EARLY_SHARE = 0.5  # share of the time limit that must be left to train the baseline besides the choice
+FIRST_SHARE = 0.5  # share of the time left for the first training: if it can't end, a faster one must still fit
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """When to stop asking."""
+    """Hold the limits after which no further trial starts.
 
-    trials: int | None  # None: as many as the time allows
-    seconds_left: Callable[[], float]  # of the user's time limit; infinite without one
-    finishing_s: Callable[[], float]  # seconds to keep for the end
+    Attributes:
+        trials: Number of trials; None means as many as the time allows.
+        seconds_left: Function that returns the remaining seconds of the user's time limit; infinite without one.
+        finishing_s: Function that returns the seconds to reserve for the end of the search.
+        costs: Function that returns the seconds that each stage takes.
+        allowance: Time allowance within which trainings must end.
+        time_limit_s: The user's time limit in seconds; infinite without one.
+        baseline_s: Seconds that training the greedy baseline may take.
+    """
+
+    trials: int | None
+    seconds_left: Callable[[], float]
+    finishing_s: Callable[[], float]
     costs: Callable[[], StageCosts] = lambda: StageCosts(1.0, None, 120.0)
-    allowance: TimeAllowance = field(default_factory=TimeAllowance)  # in which trainings must end
+    allowance: TimeAllowance = field(default_factory=TimeAllowance)
     time_limit_s: float = math.inf
-    baseline_s: float = math.inf  # that training the greedy baseline may take
+    baseline_s: float = math.inf
 
     @property
     def timed(self) -> bool:
-        """True if the user set a time limit."""
+        """Return True if the user set a time limit."""
         return math.isfinite(self.time_limit_s)
 
 
 @dataclass
 class LoopResult:
-    """What came of the loop."""
+    """Hold the result of the search loop.
+
+    Attributes:
+        measurements: Measurements of all trials.
+    """
 
     measurements: list[Measurement]
 
@@ -60,11 +77,19 @@ def run(
     limits: Limits,
     view: ProgressView,
 ) -> LoopResult:
-    """Evaluate every trial up to the limits, those of earlier sessions first: their stages are remembered.
+    """Evaluate trials up to the limits, starting with those of earlier sessions, which are cached.
 
-    All uncompressed networks are timed before anything is trained. Those within the budget are the first trials, the
-    fixed first, which take no training, then the slowest, since it is likely the most accurate; the likeliest greedy
-    baseline is trained where time allows.
+    All uncompressed networks are timed before any training. Those within the budget become the first trials: first the
+    fixed ones, which need no training, then the others from the slowest on, since the slowest is likely the most
+    accurate. The likeliest greedy baseline is trained where time allows.
+
+    Args:
+        study: Study of the run.
+        space: Candidates of the run.
+        evaluator: Evaluator of the run.
+        gates: Stage limits.
+        limits: Limits of trials and time.
+        view: Display of the progress.
     """
     return _Loop(study, space, evaluator=evaluator, gates=gates, limits=limits, view=view).run()
 
@@ -87,7 +112,7 @@ class _Loop:
         self.baseline_asked = False
 
     def run(self) -> LoopResult:
-        """Go through the whole search but for its end."""
+        """Run the whole search except for its end."""
         subscribe(self.study, self.evaluator, self.gates)
         self.replay()
         self.view.earlier(self.searched.measurements, self.best())
@@ -105,15 +130,15 @@ class _Loop:
         self.finish_baseline()
         return self.searched
 
-    # --- when to go on
+    # --- whether to continue
 
     def may_ask(self, kept_back: int = 0) -> bool:
-        """Return True if the number of trials allows another, `kept_back` of them spared for the baseline."""
+        """Return True if the number of trials permits another one, with `kept_back` reserved for the baseline."""
         trials, done = self.limits.trials, len(self.searched.measurements)
         return trials is None or done < max(trials - kept_back, min(trials, 1))
 
     def in_time(self) -> bool:
-        """Return True if there is time for a timing and a first training step, and for the end."""
+        """Return True if time is left for a timing, a first training step and the end of the search."""
         left_s = self.limits.seconds_left()
         if not math.isfinite(left_s):
             return True
@@ -121,18 +146,18 @@ class _Loop:
         return left_s >= self.limits.finishing_s() + costs.latency_s + (costs.brief_s or costs.training_s / 4)
 
     def is_early(self) -> bool:
-        """Return True while there is time for a comparison beside what the choice needs, or no time limit."""
+        """Return True while time permits training the baseline besides the choice, or without a time limit."""
         return not self.limits.timed or self.limits.seconds_left() >= EARLY_SHARE * self.limits.time_limit_s
 
     def best(self) -> Measurement | None:
-        """Return the choice as it stands."""
+        """Return the present choice."""
         found = rank_feasible(self.searched.measurements, self.gates.budget, None)
         return found[0] if found else None
 
     # --- the beginning
 
     def replay(self) -> None:
-        """Take over the trials of earlier sessions, as far as they were measured."""
+        """Replay the trials of earlier sessions as far as they were measured."""
         for trial, candidate in studies.iter_evaluated(self.study, self.space):
             done = tuple(epochs for epochs in self.gates.rungs_of(candidate) if self.evaluator.knows(candidate, epochs))
             outcome = trial.user_attrs.get("outcome")
@@ -149,7 +174,7 @@ class _Loop:
             self.learn(self.searched.measurements[-1])
 
     def record_unfinished(self, candidate: Candidate, reason: str) -> Measurement:
-        """Return what is known of a candidate none of whose trainings could end."""
+        """Return the measurement of a candidate that had no training finish in time."""
         structure = self.evaluator.structure(candidate)
         latency = self.evaluator.latency(candidate, self.gates.budget.latency_ms)
         return Measurement(
@@ -173,7 +198,7 @@ class _Loop:
                 break
             self.view.doing(f"timing uncompressed networks, {number} of {len(self.plain)}: {candidate.describe()}")
             if isinstance(self.evaluator.structure(candidate), Failure):
-                within.append((0.0, candidate))  # a trial that tells why it can't be built
+                within.append((0.0, candidate))  # its trial records why it can't be built
                 continue
             latency = self.evaluator.latency(candidate, budget.latency_ms)
             if isinstance(latency, Failure) or budget.keeps(latency):
@@ -184,9 +209,9 @@ class _Loop:
     # --- a trial
 
     def next(self) -> bool:
-        """Ask for a candidate, evaluate and tell it. Return False where the space has no more."""
+        """Ask the study for a candidate, evaluate it and report it; return False if the space is exhausted."""
         limits, view = self.limits, self.view
-        if not studies.has_queued(self.study):  # the uncompressed networks come first: they tell what a stage costs
+        if not studies.has_queued(self.study):  # the uncompressed networks come first: they show what a stage costs
             measured = self.searched.measurements
             try:
                 with self.cap():
@@ -217,7 +242,7 @@ class _Loop:
         return True
 
     def cap(self, candidate: Candidate | None = None) -> AbstractContextManager[None]:
-        """Hold the first training, and the baseline's, to a share of the time, so that another one still fits."""
+        """Limit the first training, and the baseline's, to a share of the time, so that another one still fits."""
         allowance = self.limits.allowance
         if not self.limits.timed:
             return nullcontext()
@@ -228,17 +253,17 @@ class _Loop:
         return nullcontext()
 
     def has_accuracy(self) -> bool:
-        """Return True once something is there to fall back on: any accuracy of what keeps the budget."""
-        return any(self.evaluator.scored_keys())
+        """Return True once a fallback exists: any accuracy of a candidate within the budget."""
+        return any(self.evaluator.keys_with_accuracy())
 
     def evaluate(self, candidate: Candidate, gates: StageLimits) -> Measurement:
-        """Return the measurement. What was trained before is not held back now."""
+        """Return the measurement; a candidate that was trained before is not compared with less compressed ones."""
         if self.evaluator.training_s(candidate) is not None:
             gates = replace(gates, less_cut=lambda cut: ())
         return evaluate(candidate, self.evaluator, gates, self.searched.measurements, self.view.doing)
 
     def assure(self, measurement: Measurement) -> Measurement:
-        """Time a new leader once more before its trial is told: what was told can't be changed."""
+        """Remeasure a new leader before its trial is reported, since a reported trial can't be changed."""
         accuracy, best, budget = measurement.accuracy, self.best(), self.gates.budget
         if measurement.outcome != KEPT or accuracy is None or accuracy.relaid:
             return measurement
@@ -250,13 +275,13 @@ class _Loop:
         return measurement if isinstance(again, Failure) else apply_budget(replace(measurement, latency=again), budget)
 
     def add(self, measurement: Measurement) -> None:
-        """Keep a measurement; a candidate that was gone on with takes the place of what it was before."""
+        """Add a measurement; it replaces an earlier one of the same candidate."""
         key = measurement.candidate.key()
         self.searched.measurements[:] = [m for m in self.searched.measurements if m.candidate.key() != key]
         self.searched.measurements.append(measurement)
 
     def learn(self, measurement: Measurement) -> None:
-        """Tell the sampler what a training took. An uncompressed network's says nothing of others."""
+        """Report a training time to the sampler, except an uncompressed network's, which says nothing about others."""
         sampler, candidate = self.study.sampler, measurement.candidate
         seconds = self.evaluator.training_s(candidate)
         if (
@@ -265,18 +290,18 @@ class _Loop:
             and candidate not in self.plain
             and seconds
         ):
-            sampler.trained(candidate.key(), seconds)
+            sampler.on_training_time(candidate.key(), seconds)
 
     # --- the greedy baseline
 
     def greedy(self) -> Candidate | None:
-        """Return the uncompressed network of most multiply-accumulates among those that were timed."""
-        sizes = {candidate: self.evaluator.known_macs(candidate) for candidate in self.plain}
+        """Return the uncompressed network with the most multiply-accumulates among those that were built."""
+        sizes = {candidate: self.evaluator.macs_of(candidate) for candidate in self.plain}
         timed = [candidate for candidate in self.plain if sizes[candidate] is not None]
         return max(timed, key=lambda candidate: sizes[candidate] or 0, default=None)
 
     def baseline_due(self) -> bool:
-        """Return True if the baseline is not among the trials yet, nor waits to become one."""
+        """Return True if the baseline is neither among the trials nor queued."""
         greedy = self.greedy()
         done = any(m.candidate == greedy for m in self.searched.measurements)
         return greedy is not None and not done and not self.baseline_asked and not self.waits(greedy)
@@ -294,7 +319,7 @@ class _Loop:
         self.study.enqueue_trial(dict(self.space.params_of(greedy)))
 
     def finish_baseline(self) -> None:
-        """Evaluate the baseline, and what was queued before it, once the trials are through."""
+        """Evaluate the baseline, and the trials queued before it, after the other trials."""
         if self.is_early():
             self.ask_baseline()
         while self.baseline_asked and self.may_ask() and self.in_time() and studies.has_queued(self.study):

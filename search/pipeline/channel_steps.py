@@ -1,4 +1,4 @@
-"""Finds out where a network's latency steps on the device, the first time a pruned candidate of it is looked at."""
+"""Measure where a network's latency steps over channel counts, before its first pruned candidate is built."""
 
 from __future__ import annotations
 
@@ -20,27 +20,40 @@ from spaces.operation_specs import DECLARED
 from spaces.space import Space
 
 STAGE = "steps"
-ANY = 1e-6  # amount of a ladder's networks: what goes does not depend on it
+ANY = 1e-6  # pruning amount of a probe point: the removed channels do not depend on it
 
 
 @dataclass(frozen=True)
 class ProbeBudget:
-    """What ladders may cost, and where those of earlier runs are."""
+    """Limit the time of step measurements and locate those of earlier runs.
 
-    allowed_s: Callable[[], float]  # for all ladders of the run together
-    folder: Path  # of the device, kept from run to run
+    Attributes:
+        allowed_s: Function that returns the seconds that all series of the run together may take.
+        folder: Folder of the device's series, which persists across runs.
+    """
+
+    allowed_s: Callable[[], float]
+    folder: Path
 
 
 class ChannelStepProbe:
-    """The steps of every network, precision and runtime that was asked for: measured once a device, fixed for a run.
+    """Provide the latency steps of each network, precision and runtime: measured once per device, fixed for a run.
 
-    Once a candidate was built by them, or without, the others of its kind in this run are: so it is kept in the
-    ledger, and a run that an earlier version began goes on without.
+    All candidates of a network, precision and runtime in one run use the same rounding. The decision is stored in the
+    ledger; runs started by older versions keep the old rounding.
+
+    Args:
+        evaluator: Evaluator without channel rounding.
+        ledger: Ledger of the run.
+        watch: Stopwatch of the session.
+        space: Search space.
+        terms: Time limit and storage of the series.
+        tell: Callback that receives one progress line before each probe point.
     """
 
     def __init__(
         self,
-        evaluator: CachedEvaluator,  # of networks as they are named, rounded by nobody
+        evaluator: CachedEvaluator,
         ledger: Ledger,
         watch: Stopwatch,
         space: Space,
@@ -54,7 +67,10 @@ class ChannelStepProbe:
             ledger.put(STAGE, "", {}, {}, 0.0)
 
     def rounding(self, candidate: Candidate) -> str:
-        """What the channel counts of a pruned candidate are rounded to, as in `spaces/channel_rounding.py`."""
+        """Return the rounding of a pruned candidate's channel counts.
+
+        It is in the notation of `spaces/channel_rounding.py`.
+        """
         if self._ledger.get(STAGE, "") is None:
             return DECLARED
         key = " ".join([candidate.variant, candidate.precision, candidate.runtime])
@@ -65,17 +81,17 @@ class ChannelStepProbe:
         return self._known[key].to(DECLARED)
 
     def describe(self) -> dict[str, str]:
-        """By network, precision and runtime: what is known, a line for people."""
+        """Describe the known steps in one line for people, by network, precision and runtime."""
         return {key: _line(found) for key, found in sorted(self._known.items())}
 
     def _plain(self, candidate: Candidate) -> Candidate:
-        """The network itself at the middle one of its input sizes, on as few threads as there are."""
+        """Return the uncompressed network at its middle input size and the smallest number of threads."""
         sizes = sorted(int(px) for px in self._space.values(candidate.family, "image_px"))
         threads = min(int(n) for n in self._space.axes["threads"])
         return replace(candidate.uncut(), image_px=sizes[(len(sizes) - 1) // 2], threads=threads)
 
     def _find(self, plain: Candidate) -> Staircase:
-        """From an earlier run on this device, or timed now if that may be paid for."""
+        """Return the series of an earlier run on this device, or measure one if the time limit permits it."""
         kept = self._terms.folder / f"{plain.key()}.json"
         known = read_or_none(kept, lambda text: from_dict(json.loads(text)))
         if isinstance(known, Staircase):
@@ -109,7 +125,7 @@ class ChannelStepProbe:
         return Staircase(tuple(rungs), plain.image_px)
 
     def _estimate_s(self) -> float:
-        """Seconds that the networks of one ladder will take, as others have in this run."""
+        """Estimate the seconds of one series from the stages measured in this run."""
         stages = [[sum(e.spent_s.values()) for e in self._ledger.entries(stage)] for stage in ("structure", "latency")]
         return RUNGS * sum(mean(taken or [1.0]) for taken in stages)
 

@@ -1,4 +1,4 @@
-"""At which input size each network is trained before candidates are made from it."""
+"""Choose the input size at which each network's parent is trained."""
 
 from __future__ import annotations
 
@@ -15,22 +15,30 @@ STAGE = "parent_px"
 
 
 class ParentSizes:
-    """The input size of each network's parent, decided once a run.
+    """Choose the input size of each network's parent, once per run.
 
-    A network is trained at about the largest size at which it keeps the budget uncompressed: what lies above is never
-    chosen, and training at a larger size takes more time and makes candidates no better (Touvron et al., Fixing the
-    train-test resolution discrepancy, 2019). The greedy baseline is its own parent at the largest size.
+    A network is trained at about the largest size at which its uncompressed form keeps the budget. Larger sizes are
+    never chosen, and training at a larger size takes more time without improving the candidates (Touvron et al., Fixing
+    the train-test resolution discrepancy, 2019). The greedy baseline is its own parent at the largest size.
     """
 
     def __init__(
         self, evaluator: CachedEvaluator, ledger: Ledger, space: Space, budget: Budget, now_s: Callable[[], float]
     ) -> None:
-        """Decide by what `evaluator` timed of the uncompressed networks; `now_s` dates the decisions."""
+        """Prepare the choice.
+
+        Args:
+            evaluator: Evaluator with the timings of the uncompressed networks.
+            ledger: Ledger that stores each decision.
+            space: Search space.
+            budget: Limits of the run.
+            now_s: Function that returns the seconds since the session began, which date the decisions.
+        """
         self._evaluator, self._ledger, self._space, self._budget, self._now_s = evaluator, ledger, space, budget, now_s
         self._plain = {parent.variant: parent for parent in space.parents()}
 
     def of(self, candidate: Candidate) -> int:
-        """Return the size, in px, that the candidate's parent is trained at."""
+        """Return the input size in px at which the candidate's parent is trained."""
         plain = self._plain[candidate.variant]
         if candidate == plain:
             return candidate.image_px
@@ -41,8 +49,8 @@ class ParentSizes:
 
     def _decide(self, plain: Candidate, first: Candidate) -> int:
         if any(entry.key.partition("@")[0] in self._own(plain) for entry in self._ledger.entries("accuracy")):
-            return plain.image_px  # begun by a version that trained every parent at the largest size
-        if not self._evaluator.is_timed(plain):  # there was too little time for it
+            return plain.image_px  # the run was begun by a version that trained every parent at the largest size
+        if not self._evaluator.is_timed(plain):  # there was too little time to time it
             return first.image_px
         latency = self._evaluator.latency(plain, self._budget.latency_ms)
         if not isinstance(latency, Latency):
@@ -51,19 +59,21 @@ class ParentSizes:
         return largest_within(sizes, latency.percentile_ms.value, plain.image_px, self._budget.latency_ms)
 
     def _own(self, plain: Candidate) -> set[str]:
-        """Return the keys of every candidate of the network but itself."""
+        """Return the keys of all candidates of the network except its uncompressed form."""
         points = (self._space.candidate(point) for point in self._space.params())
         return {c.key() for c in points if c.variant == plain.variant and c != plain}
 
 
 def largest_within(sizes: list[int], latency_ms: float, image_px: int, limit_ms: float) -> int:
-    """Return the largest size whose latency, taken to grow with the input's area, is within a limit; else the smallest.
+    """Return the largest size with a latency within a limit, or the smallest size if none is.
+
+    Latency is assumed to grow with the input's area.
 
     Args:
         sizes: Input sizes in px, ascending.
-        latency_ms: Latency at `image_px`.
-        image_px: The size that was timed.
-        limit_ms: What must be kept.
+        latency_ms: Latency at `image_px` in ms.
+        image_px: Timed input size in px.
+        limit_ms: Latency limit in ms.
     """
     within = [px for px in sizes if latency_ms * (px / image_px) ** 2 <= limit_ms]
     return max(within, default=sizes[0])

@@ -1,4 +1,4 @@
-"""The way of one candidate: from cheap stages to dear ones, stopped at the first gate it fails."""
+"""Evaluate one candidate stage by stage, from cheap to expensive, and stop at the first limit that it fails."""
 
 from __future__ import annotations
 
@@ -25,28 +25,38 @@ from spaces.candidate import Candidate, NoGainError
 
 
 def uncut_alone(candidate: Candidate) -> tuple[Candidate, ...]:
-    """What a cut must at least be faster than."""
+    """Return the uncompressed original of a compressed candidate, which it must at least be faster than."""
     return (candidate.uncut(),) if candidate.steps else ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageLimits:
-    """Where candidates are stopped."""
+    """Hold the limits at which candidates are stopped.
+
+    Attributes:
+        budget: Limits of latency, memory and accuracy.
+        rungs: Fine-tuning epochs after which unpromising candidates are pruned, ascending.
+        patience_se: Standard errors by which a candidate may be less accurate than a rival that is no slower.
+        brief_epochs: Epochs of the low fidelity that a sampler may request; None if there is none.
+        less_cut: Function that returns the less compressed candidates that a compressed one must be faster than.
+        is_baseline: Function that returns whether a candidate is the greedy baseline, an uncompressed network that is
+            scored even over the budget.
+    """
 
     budget: Budget
-    rungs: tuple[int, ...] = (0, 1, 3)  # fine-tuning epochs at which the promising are told from the rest
-    patience_se: float = 2.0  # standard errors a candidate may lie behind a rival that is no slower
-    brief_epochs: int | None = None  # of the low fidelity that a sampler may ask for; None: there is none
-    less_cut: Callable[[Candidate], Sequence[Candidate]] = uncut_alone  # what a cut must be faster than
-    # an uncompressed network that is scored even over the budget: the greedy baseline
+    rungs: tuple[int, ...] = (0, 1, 3)
+    patience_se: float = 2.0
+    brief_epochs: int | None = None
+    less_cut: Callable[[Candidate], Sequence[Candidate]] = uncut_alone
     is_baseline: Callable[[Candidate], bool] = lambda candidate: False
 
     @property
     def epochs_max(self) -> int:
+        """Return the epochs of the last rung."""
         return self.rungs[-1]
 
     def rungs_of(self, candidate: Candidate) -> tuple[int, ...]:
-        """Return the epochs that a candidate is scored after: a fixed one as it is, and once."""
+        """Return the epochs after which a candidate is scored: a fixed one is scored once, without training."""
         return (0,) if candidate.fixed else self.rungs
 
 
@@ -57,14 +67,14 @@ def evaluate(
     rivals: Sequence[Measurement],
     tell: Callable[[str], None],
 ) -> Measurement:
-    """Return everything that could be measured of a candidate before a gate stopped it.
+    """Return everything that was measured of a candidate before a stage limit stopped it.
 
     Args:
-        candidate: What is measured.
-        evaluator: Who measures it.
-        gates: Where it is stopped. Above the budget the baseline alone is trained, up to the first rung.
-        rivals: The measurements so far.
-        tell: Called with a line before each stage.
+        candidate: Candidate to measure.
+        evaluator: Evaluator that measures it.
+        gates: Stage limits. Over the budget, only the baseline is trained, up to the first rung.
+        rivals: Measurements so far.
+        tell: Callback that receives one progress line before each stage.
     """
     so_far = before_training(candidate, evaluator, gates, tell)
     if so_far.outcome == KEPT:
@@ -77,7 +87,14 @@ def evaluate(
 def before_training(
     candidate: Candidate, evaluator: Evaluator, gates: StageLimits, tell: Callable[[str], None]
 ) -> Measurement:
-    """Structure and latency of a candidate; its outcome is KEPT if every gate before a training lets it pass."""
+    """Return structure and latency of a candidate; the outcome is KEPT if it passes every limit before training.
+
+    Args:
+        candidate: Candidate to measure.
+        evaluator: Evaluator that measures it.
+        gates: Stage limits.
+        tell: Callback that receives one progress line before each stage.
+    """
     so_far = Measurement(candidate=candidate, outcome=KEPT)
     tell(f"structure of {candidate.describe()}")
     structure = evaluator.structure(candidate)
@@ -97,7 +114,12 @@ def before_training(
 
 
 def over(budget: Budget, latency: Latency) -> str:
-    """Which limits are missed and by how much, one line."""
+    """Describe in one line which limits are exceeded and by how much.
+
+    Args:
+        budget: Limits of the run.
+        latency: Latency and memory of a candidate.
+    """
     parts = []
     if budget.excess_ms(latency) > 0:
         interval = latency.percentile_ms
@@ -114,15 +136,21 @@ def over(budget: Budget, latency: Latency) -> str:
 
 
 def promising(accuracy: Accuracy, latency: Latency, gates: StageLimits, rivals: Sequence[Measurement]) -> str:
-    """Why a candidate need not be trained on, one line; empty if it should.
+    """Explain in one line why a candidate need not be trained further; return an empty string if it should be.
 
-    It is let go when a rival that is no slower was, after no more epochs, better by more than noise allows. Not
-    before its first epoch: what was just cut says nothing of what it will be.
+    Training stops if a rival that is no slower was, after no more epochs, more accurate by more than noise allows. A
+    freshly pruned network's accuracy is not predictive before its first epoch, so no candidate is stopped before it.
+
+    Args:
+        accuracy: Newest accuracy of the candidate.
+        latency: Latency of the candidate.
+        gates: Stage limits.
+        rivals: Measurements so far.
     """
     if accuracy.epochs == 0:
         return ""
     for rival in rivals:
-        if rival.candidate.fixed:  # it has no epochs to compare at
+        if rival.candidate.fixed:  # a fixed candidate has no epochs to compare at
             continue
         if rival.latency is None or rival.latency.rank_ms.value > latency.rank_ms.value:
             continue
@@ -146,7 +174,7 @@ def _run_accuracy_stages(
     rivals: Sequence[Measurement],
     tell: Callable[[str], None],
 ) -> Measurement:
-    """The measurement with its accuracies, rung by rung."""
+    """Return the measurement with its accuracies, rung by rung."""
     for epochs in gates.rungs_of(so_far.candidate):
         tell(f"accuracy of {so_far.candidate.describe()} after {epochs} epochs")
         try:
@@ -167,9 +195,9 @@ def _run_accuracy_stages(
 def _retime_scored_graph(
     so_far: Measurement, evaluator: Evaluator, gates: StageLimits, tell: Callable[[str], None]
 ) -> Measurement:
-    """The measurement with the latency of the graph that was scored, where that is not laid out as the timed one.
+    """Return the measurement with the latency of the scored graph, if its operators differ from the timed graph's.
 
-    int8 may have put layers back into floating point, which only training could tell.
+    int8 quantization may have put layers back into floating point, which is known only after training.
     """
     if so_far.accuracy is None or not so_far.accuracy.relaid:
         return so_far
@@ -190,10 +218,11 @@ def _no_slower(
     gates: StageLimits,
     tell: Callable[[str], None],
 ) -> tuple[Candidate, Latency] | None:
-    """A less cut network within the budget that the candidate is not surely faster than, and so not worth training for.
+    """Return a less compressed candidate within budget that this one is not significantly faster than, or None.
 
-    One that itself brought nothing is passed over, as is one that can't be built: what it was cut from stands for it,
-    else small cuts, each too small to be seen, would never add up.
+    Training a candidate with such a rival is not worthwhile. A rival that itself gained nothing is skipped, as is one
+    that can't be built; its less compressed original takes its place. Otherwise small compressions, each too small to
+    be measured, would never add up.
     """
     for less in gates.less_cut(candidate):
         tell(f"timing {less.describe()}, which {'less' if less.steps else 'nothing'} was cut from")
@@ -212,7 +241,12 @@ def _no_slower(
 
 
 def surely_faster(latency: Latency, before: Latency) -> bool:
-    """True if what was gained is more than the two measurements may be off, taken together."""
+    """Return True if the gain exceeds the combined uncertainty of both measurements.
+
+    Args:
+        latency: Latency of the compressed candidate.
+        before: Latency of the less compressed one.
+    """
     ours, theirs = latency.rank_ms, before.rank_ms
     return theirs.value - ours.value > math.hypot(ours.high - ours.value, theirs.value - theirs.low)
 

@@ -1,0 +1,1 @@
+"""Assemble one complete run: open its resources, search, select finalists and publish the result."""

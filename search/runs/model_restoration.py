@@ -1,4 +1,4 @@
-"""Make the chosen model's file again where it was deleted or changed since it was measured."""
+"""Rebuild the chosen model's file if it was deleted or changed after it was measured."""
 
 from __future__ import annotations
 
@@ -16,14 +16,20 @@ from search.storage.cached_evaluator import CachedEvaluator
 from search.storage.ledger import REMADE, Ledger
 from spaces.candidate import Candidate
 
-TRIES = 4  # models that may be chosen in turn, each measured again
+TRIES = 4  # number of chosen models to restore in turn, each measured again
 
 
 class RebuildsModels(Protocol):
-    """What keeps the files of trained candidates."""
+    """Describe an evaluator that stores the files of trained candidates."""
 
     def remade(self, candidate: Candidate, epochs: int, sha256: str) -> bool:
-        """Return True if the file had to be made again and came out otherwise than `sha256` says."""
+        """Return True if the file had to be rebuilt and the new file has another digest.
+
+        Args:
+            candidate: Trained candidate.
+            epochs: Fine-tuning epochs of the model file.
+            sha256: Digest of the measured file.
+        """
 
 
 def restore_chosen_model(
@@ -33,17 +39,20 @@ def restore_chosen_model(
     again: Callable[[Measurement, Sequence[Measurement]], Measurement],
     void: Callable[[str], None],
 ) -> SearchOutcome:
-    """Return the ending whose chosen model is there, as it was measured.
+    """Return the outcome that has its chosen model's file in place, as it was measured.
 
-    Training is not the same to the last bit everywhere. A model that came out otherwise is measured again, and what is
-    chosen then may be another.
+    Training is not bit-identical everywhere. A rebuilt model that differs is measured again, after which the choice may
+    be another.
 
     Args:
-        measurements: Of all trials.
-        finish: What makes an ending of them.
-        remakes: What keeps the files.
-        again: Measures a candidate again; also given the measurements of the other trials.
-        void: Is told the key of a candidate, with its epochs, whose file is another now.
+        measurements: Measurements of all trials.
+        finish: Function that selects the outcome from measurements.
+        remakes: Evaluator that stores the model files.
+        again: Function that measures a candidate again; it also receives the measurements of the other trials.
+        void: Function that receives the key of a candidate, with its epochs, if its file now differs.
+
+    Raises:
+        SettingsError: The file is missing, and no time is left to rebuild it.
     """
     known = list(measurements)
     for _ in range(TRIES):
@@ -68,7 +77,13 @@ def restore_chosen_model(
 def make_remeasure(
     evaluator: CachedEvaluator, gates: StageLimits, tell: Callable[[str], None]
 ) -> Callable[[Measurement, Sequence[Measurement]], Measurement]:
-    """Return what measures a candidate again: only what the ledger holds no longer is work."""
+    """Return a function that measures a candidate again, reusing every value that the ledger still holds.
+
+    Args:
+        evaluator: Evaluator of the run.
+        gates: Stage limits.
+        tell: Callback that receives one progress line before each stage.
+    """
     open_gates = replace(gates, less_cut=lambda cut: ())
 
     def again(old: Measurement, rivals: Sequence[Measurement]) -> Measurement:
@@ -79,7 +94,13 @@ def make_remeasure(
 
 
 def make_void(ledger: Ledger, watch: Stopwatch, tell: Callable[[str], None]) -> Callable[[str], None]:
-    """Return what records that the file of a candidate is another now."""
+    """Return a function that records that a candidate's file now differs.
+
+    Args:
+        ledger: Ledger of the run.
+        watch: Stopwatch of the session.
+        tell: Callback that receives a line about it.
+    """
 
     def void(key: str) -> None:
         tell(f"the chosen model {key} was made again and is not the same to the last bit: measuring it again")

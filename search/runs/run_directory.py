@@ -1,4 +1,4 @@
-"""A run's folder: held by one process, its settings recorded, what made it."""
+"""Manage a run's folder: lock it for one process, record its settings, and identify the code version."""
 
 from __future__ import annotations
 
@@ -17,21 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.cache_lock import hold_lock
-from evaluators.data.dataset import DataError
-from remote.errors import DeviceConfigError
+from remote.errors import UserError
 from remote.files import FULL, host_error, remove_parts
 from search import settings as settings_files
 from search.settings import Settings, SettingsError
-from spaces.space import SpaceError, presets
+from spaces.space import presets
 
 LOCK = ".lock"
 DAY_S = 86400.0
-BEFORE_TRIALS = ("state", "calibration", "incident")  # stages of entries that a run begins with
-REFUSALS = (SettingsError, DataError, SpaceError, DeviceConfigError)  # what the user has to mend
+BEFORE_TRIALS = ("state", "calibration", "incident")  # stages of the entries that precede all trials
 
 
 def command(settings: Settings) -> str:
-    """Return the command that asks for these settings, quoted for a shell; defaults are left out."""
+    """Return the command line of these settings, quoted for a shell, without default values."""
     default = asdict(Settings(budget_ms=settings.budget_ms))
     words = ["python", "-m", "search.run"]
     for name, value in asdict(settings).items():
@@ -44,7 +42,7 @@ def command(settings: Settings) -> str:
 
 
 def _format_setting(value: Any) -> str:
-    """Return a setting as the command line takes it; no number is rounded."""
+    """Return a setting in the notation of the command line; numbers are not rounded."""
     if isinstance(value, tuple):
         return ",".join(map(str, value))
     if isinstance(value, float):
@@ -53,10 +51,10 @@ def _format_setting(value: Any) -> str:
 
 
 def cache_folder(settings: Settings) -> Path:
-    """Return the folder of the cache, made where it is missing.
+    """Return the cache folder, which is created if missing.
 
     Raises:
-        SettingsError: It can't be made or written; one line says why.
+        SettingsError: The folder can't be created or written; one line explains why.
         HostError: The disk is full.
     """
     folder = _cache_path(settings)
@@ -77,14 +75,14 @@ def _cache_path(settings: Settings) -> Path:
 
 
 def _unwritable(option: str, folder: Path, error: OSError) -> Exception:
-    """Return what to raise where a folder that the user named can't be written."""
+    """Return the exception to raise if a folder that the user named can't be written."""
     if error.errno in FULL and (found := host_error(error, f"writing {folder}")):
         return found
     return SettingsError(f"{option} {folder} can't be written: {error.strerror}; name another folder")
 
 
 def code_version() -> str:
-    """Commit of this checkout, with `+` if the tree was changed; the package's version outside one."""
+    """Return the commit of this checkout, with `+` if files were changed; outside a checkout, the package's version."""
     here = Path(__file__).parents[1]
     try:
         commit = subprocess.run(
@@ -98,8 +96,8 @@ def code_version() -> str:
     return commit.stdout.strip()
 
 
-def located(settings: Settings) -> Settings:
-    """Return the settings with space, families and models by where they lie, to be found from any folder."""
+def with_absolute_paths(settings: Settings) -> Settings:
+    """Return the settings with absolute paths of space, families and models, valid in any working directory."""
     try:
         families, models = (
             tuple(str(Path(file).expanduser().resolve()) for file in files)
@@ -113,15 +111,15 @@ def located(settings: Settings) -> Settings:
 
 
 def new_folders(folder: Path) -> tuple[Path, ...]:
-    """Return the folders that are not there yet of a path, the innermost first; none where that can't be told."""
+    """Return the missing folders of a path, innermost first; empty if that can't be determined."""
     try:
         return tuple(path for path in (folder, *folder.parents) if not path.exists())
-    except OSError:  # a name that is too long, a folder that may not be looked into: making it says so
+    except OSError:  # the name is too long or a folder is not readable: creating it reports that
         return ()
 
 
 def remove_empty(folders: Iterable[Path]) -> None:
-    """Remove folders that are empty."""
+    """Remove those folders that are empty."""
     for folder in folders:
         with suppress(OSError):
             folder.rmdir()
@@ -129,12 +127,12 @@ def remove_empty(folders: Iterable[Path]) -> None:
 
 @contextmanager
 def open_cache(settings: Settings) -> Iterator[Path]:
-    """Context manager that yields the folder of the cache. A new one that nothing came into is removed.
+    """Context manager that yields the cache folder, and removes a new one that stayed empty.
 
-    What killed runs left of files there is removed first, where nothing was written to it for a day.
+    On entry it removes partial files of killed runs that were not written for a day.
 
     Raises:
-        SettingsError: It can't be made or written; one line says why.
+        SettingsError: The folder can't be created or written; one line explains why.
         HostError: The disk is full.
     """
     new = new_folders(_cache_path(settings))
@@ -151,43 +149,52 @@ def open_cache(settings: Settings) -> Iterator[Path]:
 
 @contextmanager
 def lock_run_directory(folder: Path, settings: Settings) -> Iterator[Settings]:
-    """Context manager that yields the settings to run with, while no other process may use the run folder.
+    """Context manager that locks the run folder and yields the settings to run with.
 
-    A start that is refused leaves no trace: what it made is removed again.
+    A rejected start leaves no trace: everything that it created is removed again.
+
+    Args:
+        folder: Run folder; it is created if missing.
+        settings: Settings of this call.
+
+    Yields:
+        The recorded settings with the permitted changes, or `settings` for a new run.
 
     Raises:
-        SettingsError: The folder can't be written, is another's, or holds another run.
+        SettingsError: The folder can't be written, is locked by another run, or holds other files or another run.
     """
-    settings = located(settings)
+    settings = with_absolute_paths(settings)
     new = new_folders(folder)
     try:
-        with _locked_folder(folder) as is_own:
+        with _lock_folder(folder) as is_own:
             recorded = folder / "config.toml"
             is_new = not recorded.exists()
             try:
                 if not is_new:
-                    settings = settings_files.go_on(located(settings_files.from_toml(recorded)), settings, folder)
+                    settings = settings_files.go_on(
+                        with_absolute_paths(settings_files.from_toml(recorded)), settings, folder
+                    )
                 elif any(path.name != LOCK for path in folder.iterdir()):
                     is_new = False
                     raise SettingsError(f"--out {folder} holds other files and no run: name an empty or new folder")
                 for below in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
-                    remove_parts(below)  # nobody else writes here
+                    remove_parts(below)  # no other process writes here
                 settings_files.write(replace(settings, out=str(folder)), recorded)
                 yield settings
-            except REFUSALS:
+            except UserError:
                 if is_new and not _has_begun(folder):
                     _empty(folder)
                 if is_own:
                     (folder / LOCK).unlink(missing_ok=True)
                 raise
-    except REFUSALS:
+    except UserError:
         remove_empty(new)
         raise
 
 
 @contextmanager
-def _locked_folder(folder: Path) -> Iterator[bool]:
-    """Context manager that holds the lock of a run folder, and yields whether it made the lock's file."""
+def _lock_folder(folder: Path) -> Iterator[bool]:
+    """Context manager that locks a run folder, and yields whether it created the lock file."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         is_own = not (folder / LOCK).exists()
@@ -208,7 +215,7 @@ def _locked_folder(folder: Path) -> Iterator[bool]:
 
 
 def _has_begun(folder: Path) -> bool:
-    """Return True if a run measured anything but the device itself."""
+    """Return True if a run measured anything besides the device itself."""
     try:
         lines = (folder / "ledger.jsonl").read_bytes().splitlines()
         return any(json.loads(line)["stage"] not in BEFORE_TRIALS for line in lines)
@@ -219,7 +226,7 @@ def _has_begun(folder: Path) -> bool:
 
 
 def _empty(folder: Path) -> None:
-    """Remove all that is in a run folder but its lock."""
+    """Remove everything in a run folder except its lock."""
     for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What everything a run measures depends on: written down once, compared each time the run is gone on with."""
+"""Record the dependencies of a run's measurements once, and compare them whenever the run is resumed."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ WORDS = {
 
 
 def describe_device(facts: Facts, runtimes: dict[str, str]) -> dict[str, Any]:
-    """Return what timings depend on, by name.
+    """Return the dependencies of timings by name.
 
     Args:
-        facts: What the device says of itself.
-        runtimes: Those of the space, with their versions: another that is installed beside them changes nothing.
+        facts: Facts that the device reported.
+        runtimes: Version by name of the space's runtimes; other installed runtimes have no effect.
     """
     return {
         "device": {
@@ -45,20 +45,20 @@ def describe_device(facts: Facts, runtimes: dict[str, str]) -> dict[str, Any]:
 
 
 def hold_to_state(ledger: Ledger, state: dict[str, Any], now_s: float) -> bool:
-    """Compare what a run depends on with what it depended on so far, and have each further entry name it.
+    """Compare the dependencies of a run with the recorded ones, and add their digest to each later ledger entry.
 
-    May be called again with more, as that becomes known.
+    It may be called again with further dependencies as they become known.
 
     Args:
-        ledger: The run's.
-        state: Plain JSON values by the names of `WORDS`; what a mapping holds is told one by one.
+        ledger: Ledger of the run.
+        state: Plain JSON values by the names of `WORDS`; the differences of a mapping are reported by key.
         now_s: Seconds since the session began.
 
     Returns:
-        False if the run was begun by a version that did not write its state down, and is taken to be the same.
+        False if the run was begun by a version that did not record its state, which is then assumed to be unchanged.
 
     Raises:
-        SettingsError: Something changed. The line says what, and how to go on.
+        SettingsError: A dependency changed. The message says what changed and how to continue.
     """
     state = json.loads(json.dumps(state))
     is_old = any(True for _ in ledger.entries()) and not any(True for _ in ledger.entries(STAGE))
@@ -76,7 +76,7 @@ def hold_to_state(ledger: Ledger, state: dict[str, Any], now_s: float) -> bool:
 
 
 def _changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """Return a line for each difference."""
+    """Return one line per difference."""
     found = []
     for name in before.keys() | after.keys():
         old, new = before.get(name), after.get(name)

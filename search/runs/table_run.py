@@ -1,19 +1,17 @@
-"""One run over a table instead of a device: the same study, funnel, budget and report, nothing measured."""
+"""Run one search over a table instead of a device: same study, stages, budget and report, but no measurements."""
 
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 from rich.console import Console
 
-from evaluators.measurement import TOP1, WallTime
+from evaluators.measurement import TOP1
 from evaluators.table_evaluator import TableEvaluator
 from evaluators.timing.stopwatch import Stopwatch
 from search.budget import Budget
@@ -21,12 +19,13 @@ from search.engines import serial
 from search.pipeline.stages import StageLimits
 from search.progress import ProgressView
 from search.result import Result
-from search.runs.run_directory import code_version, command, lock_run_directory
+from search.runs.assemble_result import Origin, assemble_result, describe_versions
+from search.runs.run_directory import lock_run_directory
 from search.runs.warm_start import read_earlier
 from search.sampling.optuna_study import open_study, record_corrections, samplers
 from search.sampling.protocol import StageCosts
 from search.selection.finalists import finish
-from search.selection.screened import early_stops, looks, screened_candidates
+from search.selection.screened import looks
 from search.settings import Settings, SettingsError
 from search.storage.cached_evaluator import CachedEvaluator
 from search.storage.ledger import Ledger
@@ -37,7 +36,7 @@ PREFIX = "table:"
 
 
 def run(settings: Settings, console: Console, publish: Callable[[Result], None]) -> Result:
-    """What a search over a table found, after it was published. Raises SettingsError, SpaceError."""
+    """Search over a table, publish the result and return it; raise SettingsError or SpaceError for invalid input."""
     if settings.sampler not in samplers():
         raise SettingsError(f"no sampler {settings.sampler!r}; there are {', '.join(samplers())}")
     started = datetime.now(UTC).isoformat(timespec="seconds")
@@ -75,49 +74,48 @@ def run(settings: Settings, console: Console, publish: Callable[[Result], None])
         looked = looks(space, ledger, searched.measurements, settings.budget())
         ending = finish(searched.measurements, evaluator, settings.budget(), plain, view.doing, looks=looked)
         record_corrections(study, ending.measurements)
-        result = Result(
-            folder=folder,
-            command=command(settings),
-            started=started,
-            budget=settings.budget(),
-            device={
-                "name": settings.device,
-                "table": f"{settings.table}: every number was measured by others; it gives no memory",
-            },
+        origin = Origin(
+            device={"table": f"{settings.table}: every number was measured by others; it gives no memory"},
             data={"set": settings.data, "accuracy": ", ".join(table.columns.values())},
             provenance={
-                "python": platform.python_version(),
-                "optuna": version("optuna"),
-                "code": code_version(),
-                "seed": str(settings.seed),
-                "sampler": settings.sampler,
-                "space": f"{space.name}, {space.size():,} candidates",
+                **describe_versions(settings, space, ("optuna",)),
                 "looked up": ", ".join(f"{stage} {count}" for stage, count in sorted(table.looked_up.items())),
             },
-            measurements=ending.measurements,
-            front=ending.front,
-            choice=ending.choice,
-            baseline=ending.baseline,
-            miss=ending.miss,
-            seconds=WallTime(wall=ledger.earlier_wall_s() + watch.wall_s()),
-            reference_ms=0.0,
-            trials_asked=settings.trials_max(),
-            screened_candidates=tuple(screened_candidates(space, ledger, ending.measurements, settings.budget())),
-            early_stops=early_stops([*ending.measurements, *looked], ledger),
+        )
+        result = assemble_result(
+            settings=settings,
+            started=started,
+            space=space,
+            ledger=ledger,
+            watch=watch,
+            outcome=ending,
+            looked=looked,
+            origin=origin,
         )
         publish(result)
         return result
 
 
 def gates_of(space: TableSpace, budget: Budget) -> StageLimits:
-    """The gates of a table: full fidelity only; its lower one has a schedule of its own, and is information."""
+    """Return the stage limits of a table.
+
+    Only full fidelity is a rung: the lower fidelity has a training schedule of its own, and serves as information
+    alone.
+
+    Args:
+        space: Candidates of the table.
+        budget: Limits of the run.
+    """
     return StageLimits(
         budget=budget, rungs=(space.epochs,), brief_epochs=min((epochs for _, epochs in space.low), default=None)
     )
 
 
 def costs(space: TableSpace) -> StageCosts:
-    """Look-ups take no time; these proportions let a sampler ask for ten latencies a training, as a board would."""
+    """Return nominal costs of a table's stages.
+
+    Look-ups take no time; these proportions let a sampler request ten latencies per training, as on a real device.
+    """
     brief_epochs = min((epochs for _, epochs in space.low), default=None)
     return StageCosts(1.0, 100.0 * brief_epochs / space.epochs if brief_epochs else None, 100.0)
 

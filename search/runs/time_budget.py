@@ -1,4 +1,4 @@
-"""What the stages of a run have cost so far, and so what the rest of its time allows."""
+"""Estimate the costs of a run's stages from its past, and derive what the remaining time allows."""
 
 from __future__ import annotations
 
@@ -14,25 +14,24 @@ from search.sampling.protocol import StageCosts
 from search.settings import Settings
 from search.storage.ledger import Ledger, LedgerEntry
 
-SEEING_S = 2.0  # a process that profiles a finalist's layers
-REPORT_S = 5.0  # pictures and tables
-FRONT = 6  # members that a front has as a rule, at most
-MUST_SHARE = 0.2  # of a time limit, that the end may take where timing is slow
-SHOWN_SHARE = 0.08  # of a time limit, kept for showing a front's members beside the choice
-BASELINE_SHARE = 0.25  # of a time limit that training the greedy baseline may take
-LOOKS_A_TRAINING = 10  # what a training is taken to cost until one has passed every gate
+SEEING_S = 2.0  # seconds of a process that profiles a finalist's layers
+REPORT_S = 5.0  # seconds for figures and tables
+FRONT = 6  # usual maximum number of members of a front
+MUST_SHARE = 0.2  # share of the time limit that the end may take where timing is slow
+SHOWN_SHARE = 0.08  # share of the time limit reserved for the front's members besides the choice
+BASELINE_SHARE = 0.25  # share of the time limit that training the greedy baseline may take
+LOOKS_A_TRAINING = 10  # assumed cost of a training, in low-fidelity scores, until one has passed every stage limit
 
 
 def limits_of(settings: Settings, ledger: Ledger, watch: Stopwatch, allowance: TimeAllowance) -> Limits:
-    """Return when to stop asking, by the settings and by what was spent in this session and those before.
+    """Return the limits of trials and time, derived from the settings and the time spent in all sessions.
 
     Args:
-        settings: The user's.
-        ledger: What was measured so far.
-        watch: The time of this session.
-        allowance: In which trainings must end; it is made to end with the time limit.
+        settings: Settings of the run.
+        ledger: Everything measured so far.
+        watch: Stopwatch of this session.
+        allowance: Time allowance within which trainings must end; it is tied to the time limit here.
     """
-
     limit = math.inf if settings.time_limit_s is None else settings.time_limit_s
 
     def seconds_left() -> float:
@@ -54,7 +53,14 @@ def limits_of(settings: Settings, ledger: Ledger, watch: Stopwatch, allowance: T
 
 
 def probing_s(settings: Settings, limits: Limits) -> float:
-    """Seconds that finding a device's steps may take: a share of the time limit, or of what the trials should take."""
+    """Return the seconds that measuring latency steps may take.
+
+    It is a share of the time limit, or of the time that the trials should take.
+
+    Args:
+        settings: Settings of the run.
+        limits: Limits of trials and time.
+    """
     if settings.time_limit_s is not None:
         return settings.probe_share * settings.time_limit_s
     costs = limits.costs()
@@ -62,18 +68,24 @@ def probing_s(settings: Settings, limits: Limits) -> float:
 
 
 def brief_epochs(settings: Settings) -> int | None:
-    """The first rung, which a full training goes on from: as a rule no epoch at all.
+    """Return the epochs of the low fidelity: the first rung, which a full training continues from; usually 0 epochs.
 
-    What a network does with its parent's weights, once BatchNorm has statistics of its own, foretells what it does
-    when trained (Li et al. 2020, EagleEye).
+    A network's accuracy with its parent's weights, once BatchNorm has statistics of its own, predicts its accuracy
+    after training (Li et al. 2020, EagleEye). None means that there is no low fidelity.
     """
     return settings.rungs[0] if len(settings.rungs) > 1 else None
 
 
 def costs_of(settings: Settings, ledger: Ledger, seconds_left: float) -> StageCosts:
-    """What a candidate's timing and trainings have taken so far, scoring included.
+    """Return the mean seconds of a candidate's timing and trainings so far, scoring included.
 
-    Plain networks, which come first and are trained already, tell what a first look costs, not what a training does.
+    Uncompressed networks come first and are trained already: they show what a low-fidelity score costs, but not what a
+    training costs.
+
+    Args:
+        settings: Settings of the run.
+        ledger: Everything measured so far.
+        seconds_left: Remaining seconds of the time limit; infinite without one.
     """
     timings = [own_s(entry) for entry in ledger.entries("latency")]
     low = brief_epochs(settings)
@@ -95,21 +107,21 @@ def costs_of(settings: Settings, ledger: Ledger, seconds_left: float) -> StageCo
 
 
 def own_s(entry: LedgerEntry) -> float:
-    """Return the seconds that were spent on a candidate alone, its parent's training left out."""
+    """Return the seconds spent on a candidate alone, without its parent's training."""
     return sum(seconds for kind, seconds in entry.spent_s.items() if kind != "parents")
 
 
 def finishing_s(ledger: Ledger, epochs_max: int, limit_s: float = math.inf) -> float:
-    """Return the seconds the end of a search will take, as things stand.
+    """Estimate the seconds that the end of a search will take.
 
-    Timing the choice and the baseline for long, scoring both on the test set, and writing the report must be done.
-    Scoring the others of a front and looking at their layers is done as far as it goes, and time is kept for it up to a
-    share of the limit.
+    Timing the choice and the baseline for long, scoring both on the test set, and writing the report are mandatory.
+    Scoring the other members of the front and inspecting their layers is optional; time up to a share of the limit is
+    reserved for it.
 
     Args:
-        ledger: What was measured so far.
-        epochs_max: The last rung: a candidate that has it may be on the front.
-        limit_s: The user's time limit.
+        ledger: Everything measured so far.
+        epochs_max: Epochs of the last rung: a candidate that reached it may be on the front.
+        limit_s: The user's time limit in seconds; infinite without one.
     """
     looks = [(entry, entry.value) for entry in ledger.entries("latency") if entry.value["type"] == "Latency"]
     block = mean([e.spent_s.get("timing", 0.0) / (v["blocks"] + v["repeated"]) for e, v in looks] or [0.0])

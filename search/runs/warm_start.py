@@ -1,4 +1,4 @@
-"""An earlier run, of this device or another, as a sampler can start from it."""
+"""Read an earlier run, of this device or another, for a sampler's warm start."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from spaces.space import CandidateSet
 def read_earlier(
     folder: Path, space: CandidateSet, metric: str = TOP1, tell: Callable[[str], None] = lambda line: None
 ) -> PriorRun:
-    """Return what a run folder knows of this space's candidates: latencies, and accuracies after the most epochs.
+    """Return a run folder's measurements of this space's candidates: latencies, and accuracies after the most epochs.
 
-    A candidate is the same whatever runtime it ran in.
+    A candidate counts as the same in every runtime.
 
     Args:
-        folder: Of the earlier run, which may still go on.
-        space: Of this run.
-        metric: What accuracies are by; top-1 where the earlier run kept nothing of its classes.
-        tell: Is given one line if lines of the ledger are damaged; the others are used.
+        folder: Folder of the earlier run, which may still be running.
+        space: Candidates of this run.
+        metric: Accuracy metric; top-1 if the earlier run stored no per-class results.
+        tell: Callback that receives one line if lines of the ledger are damaged; the others are used.
 
     Raises:
-        SettingsError: The folder is no run's, or knows nothing of this space.
+        SettingsError: The folder is no run folder, or has no measurements of this space.
     """
     ledger, journal = folder / "ledger.jsonl", folder / "study.journal"
     if not (ledger.is_file() and journal.is_file()):
@@ -58,11 +58,11 @@ def read_earlier(
 
 
 def _read_measurements(ledger: Path, metric: str) -> tuple[dict[str, float], dict[str, float], int]:
-    """Return by candidate's key the last latency and the accuracy at full fidelity; and how many lines are damaged."""
+    """Return the last latency and the accuracy at full fidelity by candidate key, and the number of damaged lines."""
     latency_ms: dict[str, float] = {}
     by_epochs: defaultdict[int, dict[str, float]] = defaultdict(dict)
     damaged = 0
-    for line in ledger.read_bytes().split(b"\n")[:-1]:  # what follows the last newline is still being written
+    for line in ledger.read_bytes().split(b"\n")[:-1]:  # the text after the last newline is still being written
         try:
             entry: dict[str, Any] = json.loads(line)
             if entry["stage"] == "latency" and entry["value"]["type"] == "Latency":
@@ -87,5 +87,5 @@ def _runtimes(journal: Path) -> list[str]:
 
 
 def _column(keys: list[list[str]], known: Mapping[str, float]) -> numpy.ndarray:
-    """(N,) the first known of each candidate's keys, NaN without."""
+    """Return (N,) the value of the first known key of each candidate, nan without one."""
     return numpy.array([next((known[key] for key in of if key in known), math.nan) for of in keys])

@@ -1,0 +1,1 @@
+"""Provide the samplers: one module per sampler, each with a function `make`."""

@@ -1,8 +1,8 @@
-"""Ours: latencies first, trainings where they are expected to add most to the front within reach of the budget.
+"""Propose latencies first, then the trainings with the largest expected gain of the front within reach of the budget.
 
-An Optuna sampler that learns of trials from the study, as others do. A search also asks it whose latency to take and
-whom to train briefly before the next trial (`search.sampling.protocol.Heeds`) and lets it know what came of that. What it
-proposes rests on `search/bayesopt/`; it judges nothing.
+The module holds an Optuna sampler that learns of trials from the study, as others do. Before each trial, a search also
+asks it for latencies to measure and candidates to train at low fidelity (`search.sampling.protocol`), and reports the
+results to it. Its proposals come from `search/bayesopt/`; it makes no final judgement.
 """
 
 from __future__ import annotations
@@ -32,7 +32,13 @@ ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class BudgetSampler(WholeSampler):
-    """Proposes among all candidates of a space; one that has, or is, a trial is never proposed again."""
+    """Propose among all candidates of a space, but never one that has, or is, a trial.
+
+    Args:
+        seed: Seed of the sampler.
+        space: Candidates of the run.
+        budget: Limits of the run.
+    """
 
     def __init__(self, seed: int, space: CandidateSet, budget: Budget) -> None:
         points = list(space.params())
@@ -45,28 +51,33 @@ class BudgetSampler(WholeSampler):
         self._space, self._budget, self._random = space, budget, numpy.random.default_rng(seed)
         self._seed, self._encoding = seed, encode(_codes(points), numpy.array(space.numbers(), dtype=float))
         self._known = Observations.nothing(len(points))
-        self._proposer: Proposer | None = None  # once it is known whether there is a low fidelity
+        self._proposer: Proposer | None = None  # created once it is known whether there is a low fidelity
         self._earlier: PriorRun | None = None
-        # matrices are small: threads gain nothing, and beside another load wait for each other a hundred times longer
+        # the matrices are small: threads gain nothing, and under other load they wait for each other 100 times longer
         self._threads = ThreadpoolController()
-        self._at_first_s = 0.0  # seconds left when first asked
-        self._stopped: set[int] = set()  # places that a gate or the end of a trial closed
-        self._bounds: list[float] = []  # upper bounds of latencies, in ranks
-        self._hurried = False  # True once a training could not end in the time there was
-        self._heeded = False  # True where a search asks for latencies before trials
-        self._read = 0  # trials of the study learned from, all those before this number
-        self._open: dict[int, int] = {}  # number of a trial that has not ended -> its candidate's place
+        self._at_first_s = 0.0  # seconds left at the first request
+        self._stopped: set[int] = set()  # indices that a stage limit or the end of a trial closed
+        self._bounds: list[float] = []  # upper confidence bounds of latencies, relative to the rank
+        self._hurried = False  # True once a training could not finish in the available time
+        self._heeded = False  # True if a search requests latencies before trials
+        self._read = 0  # number of the first trial of the study that is not learned yet
+        self._open: dict[int, int] = {}  # number of an open trial -> index of its candidate
 
-    # --- told by the search
+    # --- results, reported by the search
 
     def start_from(self, earlier: PriorRun) -> None:
-        """An earlier run's measurements of these candidates; before anything is asked."""
+        """Use an earlier run's measurements of these candidates; this is called before the first proposal."""
         self._earlier = earlier
 
     def on_latency(self, key: str, found: Latency | Failure) -> None:
-        """One look at a latency; the last is the one that is believed."""
+        """Record a latency; the last one of a candidate is the one that counts.
+
+        Args:
+            key: Key of the candidate.
+            found: Latency pooled over all timings, or the failure.
+        """
         place = self._places.get(key)
-        if place is None:  # a network that something was cut from, and no candidate itself
+        if place is None:  # an original of compressed candidates that is no candidate itself
             return
         self._known.looks[place] += 1
         if isinstance(found, Failure):
@@ -76,11 +87,16 @@ class BudgetSampler(WholeSampler):
         if numpy.isfinite(found.percentile_ms.high):
             self._bounds.append(max(1.0, found.percentile_ms.high / found.rank_ms.value))
         self._known.beyond[place] = not self._budget.keeps(found)
-        # what is over the budget is never trained in full, unless another timing finds it within
+        # a candidate over the budget is never trained in full, unless another timing finds it within the budget
         self._known.closed[place] = self._known.beyond[place] or place in self._stopped
 
     def on_low_fidelity(self, key: str, found: Accuracy | Failure) -> None:
-        """Accuracy at low fidelity."""
+        """Record a low-fidelity accuracy.
+
+        Args:
+            key: Key of the candidate.
+            found: Accuracy, or the failure.
+        """
         if (place := self._places.get(key)) is not None:
             if isinstance(found, Failure):
                 self._known.failed[place] = True
@@ -88,29 +104,41 @@ class BudgetSampler(WholeSampler):
                 self._known.brief[place] = found.score
 
     def on_training_time(self, key: str, seconds: float) -> None:
-        """What the training of a candidate that passed every gate took."""
+        """Record the training time of a candidate that passed every stage limit.
+
+        Args:
+            key: Key of the candidate.
+            seconds: Seconds of all rungs.
+        """
         if (place := self._places.get(key)) is not None:
             self._known.train_s[place] = seconds
             self._known.eased |= (self._structures == self._structures[place]) & numpy.isnan(self._known.train_s)
 
     def exclude(self, key: str) -> None:
-        """A gate stops this candidate, whatever it looks like."""
+        """Exclude a candidate that failed a stage limit."""
         if (place := self._places.get(key)) is not None:
             self._stopped.add(place)
             self._known.closed[place] = True
 
-    # --- asked by the search
+    # --- requests of the search
 
     def request_latencies(self, study: optuna.Study, costs: StageCosts) -> list[Candidate]:
-        """Whose latency should be known before the next trial, most promising first: as many as pay for themselves."""
+        """Return candidates to time before the next trial, most promising first.
+
+        There are as many as pay for themselves.
+
+        Args:
+            study: Study with all trials so far.
+            costs: Seconds that each stage takes.
+        """
         self._learn(study)
         known, settings = self._known, self._settings(costs)
         proposer, self._heeded = self._ready(settings), True
         due = settings.timings * (int(known.is_finished().sum()) + 1) - int(known.looks.sum())
         proposer.settings = replace(
             settings,
-            timings=int(numpy.clip(due, 1, settings.timings)),  # a start that took many is made up for
-            # at least a few while none is there to be trained
+            timings=int(numpy.clip(due, 1, settings.timings)),  # compensates for a large initial design
+            # at least a few while none is ready for training
             start_timings=max(0 if known.waiting().any() else FEW, settings.start_timings - self._count_screened()),
             start_tries=max(0, settings.start_tries - int(numpy.isfinite(known.brief).sum())),
         )
@@ -124,12 +152,12 @@ class BudgetSampler(WholeSampler):
             return self._candidates_at(proposer.start_time(known, self._first()) if early else proposer.to_time(known))
 
     def request_remeasurements(self) -> list[Candidate]:
-        """The choice as it stands, and whose latency is too good to be believed at the first look."""
+        """Return the present choice, and candidates with a first latency that is probably an outlier."""
         proposer = self._ready()
         return [] if self._early(proposer) else self._candidates_at(proposer.to_confirm(self._known))
 
     def request_low_fidelity(self) -> list[Candidate]:
-        """Who should be trained briefly before the next trial."""
+        """Return candidates that should be trained at low fidelity before the next trial."""
         proposer = self._ready()
         if self._surest() is not None and self._known.waiting().any():
             return []
@@ -137,16 +165,16 @@ class BudgetSampler(WholeSampler):
         with self._threads.limit(limits=1):
             return self._candidates_at(proposer.start_try(self._known) if early else proposer.to_try(self._known))
 
-    # --- asked by Optuna
+    # --- Optuna's interface
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        """Learns of the trials that have ended since, in this process or another."""
+        """Learn from the trials that ended since the last call, in this process or another."""
         self._learn(study)
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """One parameter of the candidate proposed for this trial."""
+        """Return one parameter of the candidate proposed for this trial."""
         if trial.number not in self._open:
             with self._threads.limit(limits=1):
                 self._open[trial.number] = self._propose()
@@ -155,10 +183,10 @@ class BudgetSampler(WholeSampler):
     def after_trial(
         self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
-        """Forgets the proposal: the trial has ended."""
+        """Forget the proposal of a trial that has ended."""
         self._open.pop(trial.number, None)
 
-    # --- within
+    # --- internals
 
     def _learn(self, study: optuna.Study) -> None:
         trials = study.get_trials(deepcopy=False)[self._read :]
@@ -183,54 +211,52 @@ class BudgetSampler(WholeSampler):
         elif self._candidates[place] in self._plain and (found := trial.user_attrs.get("accuracies")):
             self._known.accuracy[place] = found[-1].get(
                 "score", found[-1]["top1"]
-            )  # beyond the budget, and all there is of its own training
+            )  # over the budget: the only score of its own training
 
     def _settings(self, costs: StageCosts) -> ProposerSettings:
-        """By what the stages cost. The start is measured by the time there was when first asked."""
+        """Return settings derived from the stages' costs; the start is scaled to the time left at the first call."""
         self._at_first_s = self._at_first_s or costs.seconds_left
         limited = costs.seconds_left < float("inf")
         settings = settings_for(costs.latency_s, costs.brief_s, costs.training_s, self._at_first_s)
         return replace(settings, within=True, per_second=limited)
 
     def _count_screened(self) -> int:
-        """Timed so far, but for the plain networks, which every search begins with."""
+        """Return how many candidates were timed, except the parents, with which every search begins."""
         return int((self._known.looks > 0).sum() - (self._known.looks[self._plain_places] > 0).sum())
 
     def _first(self) -> numpy.ndarray | None:
-        """Which candidates the search begins with; None where all are of a kind."""
+        """Return a mask of candidates to begin with; None if the space has no compressed candidate."""
         return None if self._uncut.all else self._uncut.may_keep(self._known)
 
     def _surest(self) -> numpy.ndarray | None:
-        """Return whom to time before the first training, so that something is soon there that keeps the budget.
+        """Return uncompressed candidates to time first, so that a feasible one is found early.
 
-        None when that is done, or nothing is uncompressed.
+        Return None when that is done, or when no candidate is uncompressed.
         """
         first = self._first()
         if first is None or not first.any() or self._known.is_finished()[first].any():
             return None
-        if (
-            self._hurried or self._count_screened() >= FEW
-        ):  # the first guesses were too slow: what may be fastest comes next
+        if self._hurried or self._count_screened() >= FEW:  # the first guesses were too slow: the likely fastest follow
             likely = self._uncut.likely_fastest(self._known)
         else:
             likely = self._uncut.likely_largest(self._known, float(numpy.median(self._bounds or [1.0])))
         return likely[self._known.is_open()[likely]]
 
     def _ready(self, settings: ProposerSettings | None = None) -> Proposer:
-        if self._proposer is None:  # what is asked for here is trained here: without a search, no low fidelity
+        if self._proposer is None:  # a study without a search has no low fidelity
             settings = replace(settings or ProposerSettings(tries=0), within=True)
             self._proposer = Proposer(self._encoding, self._budget.latency_ms, self._seed, settings, self._earlier)
         return self._proposer
 
     def _early(self, proposer: Proposer) -> bool:
-        """True until there is enough for the surrogates to go by."""
+        """Return True until the surrogates have enough data."""
         return proposer.starting(self._known) or self._known.has_accuracy().sum() < 3
 
     def _propose(self) -> int:
         known, proposer = self._known, self._ready()
         open_ = numpy.array(list(self._open.values()), dtype=numpy.int64)
         early = self._early(proposer)
-        if not self._heeded:  # a study without a search around it: latency and accuracy come together
+        if not self._heeded:  # without a search around the study, latency and accuracy come together
             places = proposer.start_time(known) if early else proposer.to_time(known, len(open_) + 1)
         elif early or proposer.goal is None:
             places = proposer.start_train(known, self._first(), self._hurried)
@@ -249,12 +275,18 @@ class BudgetSampler(WholeSampler):
 
 
 def make(seed: int, space: CandidateSet, budget: Budget) -> BudgetSampler:
-    """Expected hypervolume improvement x probability of being buildable, see `search/bayesopt/`."""
+    """Return a sampler by expected hypervolume improvement x probability that a build works; see `search/bayesopt/`.
+
+    Args:
+        seed: Seed of the sampler.
+        space: Candidates of the run.
+        budget: Limits of the run.
+    """
     return BudgetSampler(seed, space, budget)
 
 
 def _codes(points: Sequence[Mapping[str, Any]]) -> numpy.ndarray:
-    """(N, axes) the place of each value among its axis's; one more for an axis that a point has not."""
+    """Return (N, axes) the index of each value within its axis, one past the last for an axis that a point lacks."""
     names = list(dict.fromkeys(name for point in points for name in point))
     columns = []
     for name in names:

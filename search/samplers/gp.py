@@ -1,4 +1,4 @@
-"""Optuna's Gaussian process sampler: few trials, slow to ask."""
+"""Propose by Optuna's Gaussian process sampler: it needs few trials, but each proposal is slow."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from optuna.trial import FrozenTrial
 from search.budget import Budget
 from spaces.space import CandidateSet
 
-STEPS_MAX = 200  # of a walk away from what was tried
+STEPS_MAX = 200  # maximum length of a walk away from a tried candidate
 
 
 class GPSampler(optuna.samplers.GPSampler):
-    """Optuna's, which learns nothing from a trial without values and so would propose it for ever.
+    """Extend Optuna's sampler, which learns nothing from a trial without values and would propose it forever.
 
-    Instead of what was tried already it proposes the end of a random walk from there, one parameter a step.
+    Instead of a candidate that was already tried, it proposes the end of a random walk from there, one parameter per
+    step.
+
+    Args:
+        seed: Seed of the sampler.
     """
 
     def __init__(self, seed: int) -> None:
@@ -28,7 +32,7 @@ class GPSampler(optuna.samplers.GPSampler):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """What Optuna's proposes, or something near to it that was not tried."""
+        """Return the proposal of Optuna's sampler, or a similar candidate that was not tried."""
         proposed = super().sample_relative(study, trial, search_space)
         tried = {tuple(sorted(t.params.items())) for t in study.get_trials(deepcopy=False) if t.number != trial.number}
         for _ in range(STEPS_MAX):
@@ -41,12 +45,18 @@ class GPSampler(optuna.samplers.GPSampler):
 
 
 def make(seed: int, space: CandidateSet, budget: Budget) -> optuna.samplers.BaseSampler:
-    """Expected hypervolume improvement over Gaussian processes, as in Optuna's GPSampler."""
+    """Return a sampler by expected hypervolume improvement over Gaussian processes, as in Optuna's GPSampler.
+
+    Args:
+        seed: Seed of the sampler.
+        space: Candidates of the run; not used.
+        budget: Limits of the run; not used.
+    """
     return GPSampler(seed)
 
 
 def _values(distribution: BaseDistribution) -> list[Any]:
-    """All that a parameter may be; every one of ours is a choice or goes in steps."""
+    """Return all values of a parameter; each of ours is categorical or has a step."""
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices)
     assert isinstance(distribution, IntDistribution | FloatDistribution) and distribution.step is not None

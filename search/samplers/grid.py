@@ -1,4 +1,4 @@
-"""Every candidate once, in an order drawn by the seed: baselines of small spaces and of tables."""
+"""Propose every candidate once, in an order drawn by the seed: a baseline for small spaces and for tables."""
 
 from __future__ import annotations
 
@@ -16,9 +16,14 @@ from spaces.space import CandidateSet, Value
 
 
 class GridSampler(WholeSampler):
-    """Goes through the candidates that a space has.
+    """Iterate over the candidates of a space.
 
-    Optuna's own goes through the product of all axes: a table has not a row for each, and a family not every axis.
+    Optuna's own grid sampler iterates over the product of all axes, but a table lacks some of its rows, and a family
+    some of the axes.
+
+    Args:
+        seed: Seed of the order.
+        space: Candidates of the run.
     """
 
     def __init__(self, seed: int, space: CandidateSet) -> None:
@@ -26,12 +31,12 @@ class GridSampler(WholeSampler):
         self._points = [points[place] for place in numpy.random.default_rng(seed).permutation(len(points))]
         self._next, self._read = 0, 0
         self._tried: set[frozenset[tuple[str, Value]]] = set()
-        self._drawn: dict[int, Mapping[str, Value]] = {}  # number of an open trial -> its candidate
+        self._drawn: dict[int, Mapping[str, Value]] = {}  # number of an open trial -> parameters of its candidate
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """One parameter of the next candidate that no trial stands for."""
+        """Return one parameter of the next candidate that has no trial."""
         if trial.number not in self._drawn:
             self._drawn = {trial.number: self._next_untried(study, trial)}
         return self._drawn[trial.number][param_name]
@@ -42,9 +47,15 @@ class GridSampler(WholeSampler):
         self._read = trial.number
         while self._next < len(self._points) and frozenset(self._points[self._next].items()) in self._tried:
             self._next += 1
-        return self._points[self._next % len(self._points)]  # the first again: the search sees that there is no more
+        return self._points[self._next % len(self._points)]  # repeats the first: the search detects the end
 
 
 def make(seed: int, space: CandidateSet, budget: Budget) -> GridSampler:
-    """A shuffled full grid."""
+    """Return a shuffled full grid.
+
+    Args:
+        seed: Seed of the sampler.
+        space: Candidates of the run.
+        budget: Limits of the run; not used.
+    """
     return GridSampler(seed, space)

@@ -1,0 +1,1 @@
+"""Keep the Optuna study, and serve samplers that request measurements before a trial."""

@@ -1,4 +1,4 @@
-"""The Optuna study in the run folder: opened, mended after a kill, asked and told."""
+"""Open the Optuna study of a run folder, repair it after a kill, and exchange trials with it."""
 
 from __future__ import annotations
 
@@ -28,28 +28,44 @@ from spaces.space import CandidateSet, SpaceError
 
 DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE, StudyDirection.MINIMIZE)
 SAMPLERS = Path(__file__).parents[1] / "samplers"
-ASKS_MAX = 50  # repeats in a row after which a sampler is held to have run dry
+ASKS_MAX = 50  # consecutive repeats after which a sampler counts as exhausted
 
 
 @dataclass(frozen=True)
 class ProposedTrial:
-    """A trial and the candidate it stands for."""
+    """Hold a trial and its candidate.
+
+    Attributes:
+        trial: Open trial of the study.
+        candidate: Candidate of the trial's parameters.
+    """
 
     trial: Trial
     candidate: Candidate
 
 
 def samplers() -> tuple[str, ...]:
-    """Names of the samplers there are: the files of `search/samplers/`."""
+    """Return the names of all samplers: the files of `search/samplers/`."""
     return tuple(sorted(path.stem for path in SAMPLERS.glob("*.py") if path.stem != "__init__"))
 
 
 def open_study(
     folder: Path, sampler: str, seed: int, space: CandidateSet, budget: Budget, earlier: PriorRun | None = None
 ) -> optuna.Study:
-    """The study of a run folder, new or gone on with; trials that a kill left open are closed and queued again.
+    """Open the study of a run folder, new or resumed; trials that a kill left open are closed and queued again.
 
-    One controller holds the run folder at a time. Raises SettingsError where the journal is damaged.
+    Only one process at a time uses the run folder.
+
+    Args:
+        folder: Run folder.
+        sampler: Name of a file in `search/samplers/`.
+        seed: Seed of the sampler.
+        space: Candidates of the run.
+        budget: Limits of the run.
+        earlier: Earlier run for a warm start; None without one.
+
+    Raises:
+        SettingsError: The journal is damaged.
     """
     logging.getLogger("optuna").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -62,7 +78,7 @@ def open_study(
         study_name="edgefront",
         storage=storage,
         directions=list(DIRECTIONS),
-        # a sampler's random state is not in the journal: a resumed one must not draw its first draws again
+        # the journal has no random state of the sampler: a resumed sampler must not repeat its first draws
         sampler=module.make((seed + 1000003 * trials) % 2**32, space, budget),
         load_if_exists=True,
     )
@@ -72,21 +88,29 @@ def open_study(
         study.sampler.start_from(earlier)
     for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
         study.tell(trial.number, state=TrialState.FAIL)
-        known = trial.system_attrs.get("fixed_params", {}) | trial.params  # a kill may have come between two of them
+        known = trial.system_attrs.get("fixed_params", {}) | trial.params  # a kill may have come between two parameters
         study.enqueue_trial(known, user_attrs={"retry_of": trial.number})
     return study
 
 
 def has_queued(study: optuna.Study) -> bool:
-    """True while trials wait that nobody proposed: the plain networks, and what a kill left open."""
+    """Return True while queued trials wait: uncompressed networks, and trials that a kill left open."""
     return bool(study.get_trials(deepcopy=False, states=[TrialState.WAITING]))
 
 
 def ask(study: optuna.Study, space: CandidateSet, seen: set[str]) -> ProposedTrial | None:
-    """The next candidate not seen before; None when the space, or the sampler, has no more.
+    """Return the next candidate that was not evaluated before.
 
-    A repeat is closed as failed with the attribute `repeat`, and so, with `nowhere`, is a combination that the space
-    has not: a table may lack a row.
+    A repeated candidate is closed as failed with the attribute `repeat`. A combination of parameters that the space
+    lacks, such as a missing row of a table, is closed with `nowhere`.
+
+    Args:
+        study: Study to ask.
+        space: Candidates of the run.
+        seen: Keys of evaluated candidates.
+
+    Returns:
+        The trial and its candidate, or None if every candidate of the space was evaluated.
     """
     for _ in range(ASKS_MAX):
         trial = study.ask()
@@ -108,10 +132,16 @@ def ask(study: optuna.Study, space: CandidateSet, seen: set[str]) -> ProposedTri
 
 
 def tell(study: optuna.Study, trial: Trial, measurement: Measurement, budget: Budget) -> None:
-    """Close a trial with its measurement as attributes, constraints (<= 0 keeps them) and values.
+    """Close a trial with its measurement as attributes, constraints (<= 0 is feasible) and values.
 
-    Only what was measured in full has values; what a gate stopped is pruned, and infeasible by the constraint
-    it broke. A failure that is not the candidate's own fault teaches nothing.
+    Only a full measurement has values. A candidate that a stage limit stopped is pruned, and infeasible by the
+    constraint that it violates. A failure that the candidate did not cause teaches the sampler nothing.
+
+    Args:
+        study: Study of the trial.
+        trial: Open trial.
+        measurement: Measurement of its candidate.
+        budget: Limits of the run.
     """
     latency = measurement.latency
     trial.set_constraint("built", 1.0 if measurement.outcome == FAILED else 0.0)
@@ -126,7 +156,7 @@ def tell(study: optuna.Study, trial: Trial, measurement: Measurement, budget: Bu
 
 
 def waiting(study: optuna.Study, space: CandidateSet) -> list[Candidate]:
-    """Return the candidates of queued trials; one that a kill left half asked is none yet."""
+    """Return the candidates of queued trials; a trial that a kill left incomplete has none yet."""
     found = []
     for trial in study.get_trials(deepcopy=False, states=[TrialState.WAITING]):
         with contextlib.suppress(KeyError, SpaceError):
@@ -135,14 +165,14 @@ def waiting(study: optuna.Study, space: CandidateSet) -> list[Candidate]:
 
 
 def record_corrections(study: optuna.Study, measurements: Iterable[Measurement]) -> None:
-    """Write down which outcomes the end of a search changed.
+    """Record the outcomes that the end of a search changed.
 
-    A trial that has ended can't be changed in a study, so what is different stands in the study's own attributes, under
-    `corrections`: by the trial's number its outcome, reason and latency.
+    A finished trial of a study can't be changed. The study's own attribute `corrections` therefore holds the new
+    outcome, reason and latency by trial number.
 
     Args:
-        study: The study.
-        measurements: What the report says of its trials.
+        study: Study of the trials.
+        measurements: Final measurements of the trials, as reported.
     """
     told = {trial.number: trial.user_attrs.get("outcome") for trial in study.get_trials(deepcopy=False)}
     changed = {
@@ -155,13 +185,13 @@ def record_corrections(study: optuna.Study, measurements: Iterable[Measurement])
 
 
 def iter_evaluated(study: optuna.Study, space: CandidateSet) -> Iterator[tuple[FrozenTrial, Candidate]]:
-    """Closed trials that stand for a candidate evaluated, in order."""
+    """Iterate over the closed trials that evaluated a candidate, in order."""
     for trial in study.get_trials(deepcopy=False, states=[TrialState.COMPLETE, TrialState.PRUNED]):
         yield trial, space.candidate(trial.params)
 
 
 def _finite(value: Any) -> Any:
-    """The same JSON value with None for numbers that JSON has no word for."""
+    """Replace non-finite numbers of a JSON value with None, since JSON cannot represent them."""
     if isinstance(value, dict):
         return {name: _finite(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""What a sampler may want before its next trial, since a latency and a short training cost less than a trial."""
+"""Define the protocol of samplers that request latency measurements and low-fidelity trainings before a trial."""
 
 from __future__ import annotations
 
@@ -15,49 +15,77 @@ from spaces.candidate import Candidate
 
 @dataclass(frozen=True)
 class StageCosts:
-    """Seconds that a stage of one candidate takes, as it has been so far."""
+    """Hold the seconds that a stage of one candidate has taken so far.
+
+    Attributes:
+        latency_s: Seconds of one timing.
+        brief_s: Seconds of one low-fidelity training; None if there is no low fidelity.
+        training_s: Seconds of all rungs of a candidate that passes every stage limit.
+        seconds_left: Remaining seconds of the time limit; infinite where trials are counted instead.
+    """
 
     latency_s: float
-    brief_s: float | None  # of the low fidelity; None where there is none
-    training_s: float  # all rungs of a candidate that passes every gate
-    seconds_left: float = math.inf  # of the time limit; infinite where trials are counted instead
+    brief_s: float | None
+    training_s: float
+    seconds_left: float = math.inf
 
 
 @runtime_checkable
 class MultiFidelitySampler(Protocol):
-    """A sampler that asks for latencies and short trainings, and is told what came of them.
+    """Describe a sampler that requests latencies and short trainings and receives their results.
 
-    Trials it learns of from the study. A key is `Candidate.key()`; one that is no candidate of the space is ignored.
+    Both cost less than a trial. The sampler learns of trials from the study. A key is `Candidate.key()`; a key that is
+    no candidate of the space is ignored.
     """
 
     def start_from(self, earlier: PriorRun) -> None:
-        """An earlier run's measurements of these candidates; before anything is asked."""
+        """Use an earlier run's measurements of these candidates; this is called before the first proposal."""
         ...
 
     def request_latencies(self, study: optuna.Study, costs: StageCosts) -> list[Candidate]:
-        """Whose latency should be known before the next trial, most promising first."""
+        """Return candidates to time before the next trial, most promising first.
+
+        Args:
+            study: Study with all trials so far.
+            costs: Seconds that each stage takes.
+        """
         ...
 
     def request_remeasurements(self) -> list[Candidate]:
-        """Whose latency is too good to be believed at the first look."""
+        """Return candidates to remeasure, because their first latency is probably an outlier."""
         ...
 
     def request_low_fidelity(self) -> list[Candidate]:
-        """Who should be trained briefly before the next trial."""
+        """Return candidates that should be trained at low fidelity before the next trial."""
         ...
 
     def on_latency(self, key: str, found: Latency | Failure) -> None:
-        """One look at a latency; the last is the one that is believed."""
+        """Record a latency; the last one of a candidate is the one that counts.
+
+        Args:
+            key: Key of the candidate.
+            found: Latency pooled over all timings, or the failure.
+        """
         ...
 
     def on_low_fidelity(self, key: str, found: Accuracy | Failure) -> None:
-        """Accuracy at low fidelity."""
+        """Record a low-fidelity accuracy.
+
+        Args:
+            key: Key of the candidate.
+            found: Accuracy, or the failure.
+        """
         ...
 
     def on_training_time(self, key: str, seconds: float) -> None:
-        """What the training of a candidate that passed every gate took."""
+        """Record the training time of a candidate that passed every stage limit.
+
+        Args:
+            key: Key of the candidate.
+            seconds: Seconds of all rungs.
+        """
         ...
 
     def exclude(self, key: str) -> None:
-        """A gate stops this candidate, whatever it looks like."""
+        """Exclude a candidate that failed a stage limit."""
         ...

@@ -1,4 +1,4 @@
-"""Gets a sampler that heeds latencies what it wants before a trial, and tells it all that is measured."""
+"""Serve a sampler's latency and low-fidelity requests before each trial and report the results to it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from search.sampling.protocol import MultiFidelitySampler, StageCosts
 from search.storage.cached_evaluator import CachedEvaluator
 from spaces.candidate import Candidate
 
-DRIFT = 0.15  # share by which the reference must have become faster for what was too slow to be timed again
-ROUNDS_MAX = 4  # of timings before a trial, while nothing keeps the budget
+DRIFT = 0.15  # share by which the reference must become faster before slow candidates are remeasured
+ROUNDS_MAX = 4  # rounds of timings before a trial while no candidate is feasible
 
 
 def screen_candidates(
@@ -29,9 +29,18 @@ def screen_candidates(
     measured: list[Measurement],
     view: ProgressView,
 ) -> None:
-    """Latencies first, then a second look at what is too good to be believed, then short trainings of the best.
+    """Time the candidates that a sampler requests, remeasure outliers, then train the best at low fidelity.
 
-    A second look may change what was `measured` before. Stops where it is no longer `in_time`.
+    The function does nothing for a sampler that is no MultiFidelitySampler.
+
+    Args:
+        study: Study with the sampler that makes the requests.
+        evaluator: Evaluator of the run.
+        gates: Stage limits; candidates that fail them are excluded from the sampler's proposals.
+        costs: Seconds that each stage takes.
+        in_time: Function that returns whether there is time for another measurement; the function stops if not.
+        measured: Measurements so far; a remeasurement updates them in place.
+        view: Display of the current activity.
     """
     sampler = study.sampler
     if not isinstance(sampler, MultiFidelitySampler):
@@ -43,12 +52,12 @@ def screen_candidates(
     something = any(m.latency and gates.budget.keeps(m.latency) for m in measured)
     for _ in range(1 if something else ROUNDS_MAX):
         latencies = []
-        for candidate in _while(in_time, sampler.to_time(study, costs)):
+        for candidate in _while(in_time, sampler.request_latencies(study, costs)):
             view.doing(f"timing {candidate.describe()}, which may be worth a trial")
             latencies.append(evaluator.latency(candidate, limit_ms))
         if not latencies or any(isinstance(found, Latency) and gates.budget.keeps(found) for found in latencies):
             break
-    for candidate in _while(in_time, sampler.to_time_again()):
+    for candidate in _while(in_time, sampler.request_remeasurements()):
         view.doing(f"timing {candidate.describe()} again: it is faster than expected, or the best so far")
         latency = evaluator.latency_again(candidate, limit_ms)
         for place, m in enumerate(measured):
@@ -56,34 +65,45 @@ def screen_candidates(
                 measured[place] = apply_budget(replace(m, latency=latency), gates.budget)
     if gates.brief_epochs is None:
         return
-    for candidate in _while(in_time, sampler.to_try()):
-        # what is over the budget tells of its relatives within
+    for candidate in _while(in_time, sampler.request_low_fidelity()):
+        # a candidate over the budget informs about similar candidates within it
         if before_training(candidate, evaluator, gates, view.doing).outcome not in (KEPT, OVER_BUDGET):
-            sampler.excluded(candidate.key())
+            sampler.exclude(candidate.key())
             continue
         view.doing(f"first look at {candidate.describe()}: it may be worth a training")
         evaluator.accuracy(candidate, gates.brief_epochs)
 
 
 def subscribe(study: optuna.Study, evaluator: CachedEvaluator, gates: StageLimits) -> None:
-    """Tells a sampler that heeds latencies whatever was and will be measured, in trials or before them."""
+    """Report all past and future measurements, in trials and before them, to a MultiFidelitySampler.
+
+    Args:
+        study: Study with the sampler that receives the reports.
+        evaluator: Evaluator that produces the results.
+        gates: Stage limits, which define the epochs of the low fidelity.
+    """
     sampler = study.sampler
     if not isinstance(sampler, MultiFidelitySampler):
         return
 
     def heard(stage: str, key: str, value: Any) -> None:
         if stage == "latency":
-            sampler.timed(key, value)
+            sampler.on_latency(key, value)
         elif stage == "accuracy":
             of, _, epochs = key.partition("@")
             if int(epochs) == gates.brief_epochs:
-                sampler.tried(of, value)
+                sampler.on_low_fidelity(of, value)
 
     evaluator.listen(heard)
 
 
 def apply_budget(measurement: Measurement, budget: Budget) -> Measurement:
-    """The measurement, stopped at the budget if its latency is above it after all."""
+    """Return the measurement, with outcome OVER_BUDGET if its latency exceeds the limits after all.
+
+    Args:
+        measurement: Measurement with a latency.
+        budget: Limits of the run.
+    """
     assert measurement.latency is not None
     if measurement.outcome != KEPT or budget.keeps(measurement.latency):
         return measurement

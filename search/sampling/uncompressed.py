@@ -1,7 +1,7 @@
-"""Whole networks: what a search begins with where others are cut from them.
+"""Select uncompressed networks, with which a search begins if compressed networks derive from them.
 
-They have their parent's accuracy but for size and precision, so their first look tells most, and what is cut of them
-must be faster than they are.
+Apart from size and precision they have their parent's accuracy, so their low-fidelity score is the most informative. A
+compressed network must be faster than its uncompressed original.
 """
 
 from __future__ import annotations
@@ -15,14 +15,20 @@ from numpy.typing import NDArray
 from search.bayesopt.observations import Observations
 from spaces.candidate import Candidate
 
-LEAST_SHARE = 2  # a lower precision rarely leaves less than one part in so many of the latency
-USUAL_SHARE = 0.75  # of the latency, that a lower precision leaves as a rule: no more than a first guess
-MARGIN = 0.95  # of the budget, that an expected latency may take
-FEW = 4  # timed at a time until one is within the budget
+LEAST_SHARE = 2  # a lower precision is rarely faster by more than this factor
+USUAL_SHARE = 0.75  # usual latency with a lower precision relative to fp32: only a first guess
+MARGIN = 0.95  # share of the budget that a predicted latency may take
+FEW = 4  # candidates timed at a time until one is within the budget
 
 
 class UncompressedCandidates:
-    """The whole ones among a space's candidates, and how slow they may be by what is known of the plain ones."""
+    """Predict which uncompressed candidates keep the budget, from the latencies of the parents.
+
+    Args:
+        candidates: All N candidates of the space.
+        plain: Parents among them.
+        limit_ms: Latency limit in ms.
+    """
 
     def __init__(self, candidates: Sequence[Candidate], plain: Collection[Candidate], limit_ms: float) -> None:
         self._candidates, self._limit_ms = candidates, limit_ms
@@ -31,14 +37,14 @@ class UncompressedCandidates:
 
     @property
     def all(self) -> bool:
-        """True where nothing is cut anywhere."""
+        """Return True if the space has no compressed candidate."""
         return len(self._places) == len(self._candidates)
 
     def may_keep(self, known: Observations) -> NDArray[np.bool_]:
-        """(N,) whole, and within the budget for all that is known.
+        """Return a mask (N,) of uncompressed candidates that may keep the budget by all that is known.
 
-        Latency grows with the input's area, by less than the area itself: what is larger than one that was too slow is
-        too slow as well.
+        Latency grows with the input's area, but more slowly than the area itself. A candidate that is larger than one
+        over the budget is therefore over the budget as well.
         """
         found = np.zeros(len(self._candidates), dtype=bool)
         slow: dict[Candidate, int] = {}
@@ -52,7 +58,7 @@ class UncompressedCandidates:
         return found
 
     def likely_fastest(self, known: Observations) -> NDArray[np.int64]:
-        """Return of each network the form that may be fastest, the fastest first, of so many networks as `FEW`."""
+        """Return the fastest configuration of up to `FEW` networks, sorted by predicted latency."""
         best: dict[str, int] = {}
         keep = [int(place) for place in np.flatnonzero(self.may_keep(known))]
         for place in sorted(keep, key=lambda place: self._least_ms(self._candidates[place], known)):
@@ -60,17 +66,17 @@ class UncompressedCandidates:
         return np.array(list(best.values())[:FEW], dtype=np.int64)
 
     def likely_largest(self, known: Observations, bound: float = 1.0) -> NDArray[np.int64]:
-        """Return of each network the slowest uncompressed form that is expected to keep the budget, slowest first.
+        """Return the slowest configuration of each network that is expected to keep the budget, slowest first.
 
-        The slowest is likely the most accurate. A network none of whose forms is expected to keep it is given in the
-        form that may be fastest.
+        The slowest configuration is likely the most accurate. A network without a configuration that is expected to
+        keep the budget is represented by its fastest one.
 
         Args:
-            known: What was measured so far.
-            bound: How many times its rank the upper bound of a latency is, which is what must keep the budget.
+            known: Observations so far.
+            bound: Ratio of a latency's upper confidence bound, which must keep the budget, to its rank.
 
         Returns:
-            Places of `FEW` candidates at most.
+            Indices of at most `FEW` candidates.
         """
         keep = [int(place) for place in np.flatnonzero(self.may_keep(known))]
         best: dict[str, tuple[bool, float, int]] = {}
@@ -84,7 +90,7 @@ class UncompressedCandidates:
         return np.array([place for _, _, place in ordered[:FEW]], dtype=np.int64)
 
     def _predict_ms(self, whole: Candidate, known: Observations) -> float:
-        """Return the latency by area and by what a lower precision leaves as a rule; 0 where nothing is known."""
+        """Return the latency in ms predicted from input area and the usual gain of a lower precision; 0 if unknown."""
         least_ms = self._least_ms(whole, known)
         return least_ms if whole.precision == "fp32" else least_ms * LEAST_SHARE * USUAL_SHARE
 
@@ -92,7 +98,7 @@ class UncompressedCandidates:
         return [self._candidates[place] for place in self._places if known.beyond[place]]
 
     def _least_ms(self, whole: Candidate, known: Observations) -> float:
-        """By the plain network; 0 where that is not known."""
+        """Return a lower bound of the latency in ms, derived from the parent's latency; 0 if that is unknown."""
         place = self._plain.get((whole.variant, whole.runtime))
         if place is None or not np.isfinite(known.latency_ms[place]):
             return 0.0

@@ -1,4 +1,4 @@
-"""What samplers have in common that propose a candidate as a whole instead of parameter by parameter."""
+"""Provide the common base of samplers that propose a whole candidate instead of single parameters."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from optuna.trial import FrozenTrial
 
 
 class WholeSampler(optuna.samplers.BaseSampler):
-    """Leaves every parameter to `sample_independent`, where the candidate is known once the first is asked for."""
+    """Leave every parameter to `sample_independent`, which fixes the candidate at the first parameter."""
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Nothing: no parameter is sampled apart from the candidate."""
+        """Return an empty space: no parameter is sampled apart from the candidate."""
         return {}
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Nothing, see above."""
+        """Return nothing, since the relative search space is empty."""
         return {}

@@ -1,0 +1,1 @@
+"""Select the front, the choice and the baseline from measurements, and verify them."""

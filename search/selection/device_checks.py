@@ -1,5 +1,8 @@
-"""What the device shows of finalists beyond time and accuracy: how much of them really runs in the precision asked for,
-why that is or isn't faster, and whether the device answers as the host does."""
+"""Inspect finalists on the device, beyond latency and accuracy.
+
+The checks cover how much of a network really runs in the requested precision, why that is or isn't faster than fp32,
+and whether the device's outputs agree with the host's.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,19 @@ def look(
     tell: Callable[[str], None],
     has_time: Callable[[], bool] = lambda: True,
 ) -> list[Measurement]:
-    """Return the finalists, each once, with their coverage and agreement, as far as there is time.
+    """Return the finalists, each once, with their layer precision and agreement, as far as time allows.
 
-    The choice's fp32 twin is timed for it, where it was not; for the others that would cost more than it tells.
+    The choice's fp32 twin is timed for the comparison if it was not timed before. For the others, a timing would cost
+    more than the comparison is worth.
+
+    Args:
+        measurements: Measurements of all trials, to find fp32 twins.
+        finalists: Measurements to inspect; duplicates are skipped.
+        choice: Choice of the search; None without one.
+        evaluator: Evaluator that times the choice's twin.
+        sees: Inspector of the device.
+        tell: Callback that receives one progress line before each step.
+        has_time: Function that returns whether there is time for another finalist.
     """
     found = []
     for measurement in {m.trial: m for m in finalists}.values():
@@ -66,7 +79,7 @@ def _inspect(measurement: Measurement, sees: DeviceInspector) -> Measurement:
 
 
 def _twin(candidate: Candidate, measurements: Sequence[Measurement], evaluator: Evaluator | None) -> Latency | None:
-    """Latency of the same candidate in fp32, from this run or timed now; None where neither is to be had."""
+    """Return the latency of the same candidate in fp32, from this run or timed now; None if unavailable."""
     twin = replace(candidate, precision=PLAIN)
     known = next((m.latency for m in measurements if m.candidate == twin and m.latency), None)
     if known is not None or evaluator is None:

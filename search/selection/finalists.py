@@ -1,4 +1,4 @@
-"""The end of a search: finalists are timed again, and only then is the test set looked at."""
+"""Select the finalists of a search: remeasure them, and only then score them on the test set."""
 
 from __future__ import annotations
 
@@ -20,7 +20,15 @@ from spaces.candidate import Candidate
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOutcome:
-    """What a search found."""
+    """Hold the outcome of a search.
+
+    Attributes:
+        measurements: All trials, ordered by trial number.
+        front: Non-dominated measurements, fastest first.
+        choice: Most accurate feasible candidate; None if none keeps the budget.
+        baseline: Greedy baseline; None if it was not scored.
+        miss: Nearest miss; None if there is a choice.
+    """
 
     measurements: tuple[Measurement, ...]
     front: tuple[Measurement, ...]
@@ -39,19 +47,20 @@ def finish(
     looks: Sequence[Measurement] = (),
     has_time: Callable[[], bool] = lambda: True,
 ) -> SearchOutcome:
-    """Return choice, baseline and front, confirmed and tested.
+    """Return choice, baseline and front after remeasuring and testing them.
 
-    The best within the budget is timed again with its trained weights; if that takes it over, the next one is.
+    The best feasible candidate is timed again with its trained weights; if it then exceeds the budget, the next one
+    follows.
 
     Args:
-        measurements: Every trial.
-        evaluator: Who measures.
-        budget: The limits.
-        plain: The uncompressed networks, one of which is the baseline.
-        tell: Called with a line before each step.
-        sees: Who shows what the device runs for choice and front; None of a table.
-        looks: What was timed and nothing else: where nothing keeps the budget, one of them may come nearest.
-        has_time: Asked before each step that can be left out: what choice and baseline don't need.
+        measurements: Measurements of all trials.
+        evaluator: Evaluator of the run.
+        budget: Limits of the run.
+        plain: Uncompressed networks, one of which is the baseline.
+        tell: Callback that receives one progress line before each step.
+        sees: Inspector that reports how the device runs choice and front; None for a table.
+        looks: Screened candidates; if no trial keeps the budget, one of them may be the nearest miss.
+        has_time: Function that returns whether there is time for a step that choice and baseline don't need.
     """
     known = {m.trial: m for m in measurements}
     greedy = baseline(measurements, plain)
@@ -104,7 +113,7 @@ def _confirm(measurement: Measurement, evaluator: CachedEvaluator, budget: Budge
         latency = evaluator.confirm_again(candidate, epochs)
     if isinstance(latency, Failure):
         return replace(measurement, outcome=FAILED, reason=f"{latency.kind}: {latency.reason}")
-    if _refutes_by_noise(before, latency, budget):  # a leader is not dropped on disturbed samples alone
+    if _refutes_by_noise(before, latency, budget):  # disturbed samples alone do not disqualify a leader
         return measurement
     again = replace(measurement, latency=latency, confirmed=True)
     if budget.keeps(latency):
@@ -113,10 +122,11 @@ def _confirm(measurement: Measurement, evaluator: CachedEvaluator, budget: Budge
 
 
 def _refutes_by_noise(before: Latency | None, latency: Latency | Failure, budget: Budget) -> bool:
-    """Return True if a disturbed timing takes over the budget what, by its rank, still keeps it.
+    """Return True if a disturbed timing exceeds the budget although the candidate, by its rank, still keeps it.
 
-    A rank rests on pairs timed side by side. The upper bound that was within the budget, and as many times longer as
-    the rank is, is within it: so it is other load that the disturbed samples show.
+    A rank rests on pairs timed side by side. The test scales the earlier upper bound, which was within the budget, by
+    the growth of the rank. If the scaled bound is within the budget too, the disturbed samples show other load on the
+    device.
     """
     if before is None or isinstance(latency, Failure) or not latency.disturbed:
         return False

@@ -1,4 +1,4 @@
-"""Which measurements no other beats: accuracy up, latency down, memory down."""
+"""Find the non-dominated measurements: accuracy up, latency down, memory down."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from evaluators.measurement import Measurement
 
 
 def objectives(measurement: Measurement) -> tuple[float, float, float]:
-    """(validation accuracy by the run's metric, rank_ms, peak_mb) of a measurement that has both latency and accuracy.
+    """Return (validation accuracy by the run's metric, rank in ms, peak memory in MB) of a scored measurement.
 
-    Memory in whole MB: below that it is the allocator's mood.
+    Memory is rounded to whole MB; smaller differences are allocator noise.
     """
     assert measurement.accuracy is not None and measurement.latency is not None
     latency = measurement.latency
@@ -20,11 +20,11 @@ def objectives(measurement: Measurement) -> tuple[float, float, float]:
 
 
 def front(measurements: Sequence[Measurement]) -> tuple[Measurement, ...]:
-    """Return the non-dominated among those that no gate stopped, fastest first; of equals the first stays."""
+    """Return the non-dominated measurements that passed every stage, fastest first; of equals the first."""
     kept = [m for m in measurements if m.is_scored]
     if not kept:
         return ()
-    values = numpy.array([objectives(m) for m in kept]) * [-1, 1, 1]  # all to be minimised
+    values = numpy.array([objectives(m) for m in kept]) * [-1, 1, 1]  # all objectives are minimised
     chosen = []
     for i, row in enumerate(values):
         no_worse = (values <= row).all(axis=1)

@@ -1,4 +1,4 @@
-"""What is taken from a front: the choice, the greedy baseline, the nearest miss."""
+"""Rank measurements: the choice, the greedy baseline and the nearest miss."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from spaces.candidate import Candidate
 def rank_feasible(
     measurements: Sequence[Measurement], budget: Budget, baseline: Measurement | None
 ) -> list[Measurement]:
-    """Those that keep the whole budget, best first: most accurate, then fastest, then smallest."""
+    """Return the feasible measurements, best first: most accurate, then fastest, then smallest.
+
+    Args:
+        measurements: Measurements to rank.
+        budget: Limits that a feasible measurement keeps.
+        baseline: Greedy baseline, to which the accuracy limit refers; None skips that limit.
+    """
     keep = [
         m
         for m in measurements
@@ -24,16 +30,32 @@ def rank_feasible(
 
 
 def baseline(measurements: Sequence[Measurement], plain: frozenset[Candidate]) -> Measurement | None:
-    """The greedy choice: the most accurate of the plain networks, whatever its latency.
+    """Return the greedy choice: the most accurate of the uncompressed networks, whatever its latency.
 
-    Of equals the one of most multiply-accumulates: whoever does not look at latency takes the larger network.
+    Of equals, it is the network with the most multiply-accumulates: without regard to latency, the larger one is taken.
+
+    Args:
+        measurements: Measurements of all trials.
+        plain: Uncompressed networks.
+
+    Returns:
+        The baseline, or None if no uncompressed network was scored.
     """
     scored = [m for m in measurements if m.accuracy and m.latency and m.candidate in plain]
     return max(scored, key=_appeal, default=None)
 
 
 def nearest_miss(measurements: Sequence[Measurement], budget: Budget, base: Measurement | None) -> NearestMiss | None:
-    """The measured candidate that comes nearest to a budget none keeps, by the share it is over."""
+    """Return the measured candidate that comes nearest to a budget that none keeps, by its relative excess.
+
+    Args:
+        measurements: Measurements of trials and screened candidates.
+        budget: Limits of the run.
+        base: Greedy baseline; None without one.
+
+    Returns:
+        The nearest miss, or None if nothing was timed.
+    """
     timed = [m for m in measurements if m.latency]
     fast = [m for m in timed if m.latency and budget.keeps(m.latency) and m.accuracy]
     if fast and base and base.accuracy:

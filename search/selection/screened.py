@@ -1,4 +1,4 @@
-"""What was timed and never became a trial: a sampler that heeds latencies looks at many."""
+"""List the candidates that were screened: timed, but never evaluated as trials."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ from spaces.space import CandidateSet
 
 
 def looks(space: CandidateSet, ledger: Ledger, trials: Iterable[Measurement], budget: Budget) -> list[Measurement]:
-    """The candidates of a space that were only timed, each with its last latency."""
+    """Return the candidates of a space that were only timed, each with its pooled latency.
+
+    Args:
+        space: Candidates of the run.
+        ledger: Ledger of the run.
+        trials: Measurements of all trials.
+        budget: Limits that decide each outcome.
+    """
     tried = {m.candidate.key() for m in trials}
     timed = {entry.key for entry in ledger.entries("latency") if entry.key not in tried}
     if not timed:
@@ -34,9 +41,15 @@ def looks(space: CandidateSet, ledger: Ledger, trials: Iterable[Measurement], bu
 def screened_candidates(
     space: CandidateSet, ledger: Ledger, trials: Iterable[Measurement], budget: Budget
 ) -> list[Measurement]:
-    """Return all that was measured of candidates that are no trials, in the order of the space.
+    """Return all measurements of candidates that are no trials, in the order of the space.
 
-    That is structure, latency (all timings together) and brief accuracies, and what failed while it was timed.
+    They comprise structure, latency (pooled over all timings), low-fidelity accuracies, and failures while timing.
+
+    Args:
+        space: Candidates of the run.
+        ledger: Ledger of the run.
+        trials: Measurements of all trials.
+        budget: Limits that decide each outcome.
     """
     tried = {m.candidate.key() for m in trials}
     known = {stage: {e.key: e for e in ledger.entries(stage)} for stage in ("structure", "latency")}
@@ -65,10 +78,14 @@ def screened_candidates(
 
 
 def early_stops(measurements: Iterable[Measurement], ledger: Ledger) -> tuple[int, int]:
-    """Return (candidates over the budget for which nothing was trained, all candidates over the budget).
+    """Return how many candidates over the budget were never trained, and how many exceeded the budget in all.
 
-    A plain network that was scored counts as trained for: its parent's training is its own. A score of a compressed
-    candidate at 0 epochs is of weights that were there, and is no training.
+    A scored uncompressed network counts as trained, since its parent's training is its own. A compressed candidate's
+    score at 0 epochs rests on existing weights and is no training.
+
+    Args:
+        measurements: Measurements of trials and screened candidates.
+        ledger: Ledger of the run.
     """
     trained = {key for key, _, epochs in (e.key.partition("@") for e in ledger.entries("accuracy")) if int(epochs) > 0}
     slow = [m for m in measurements if m.outcome == OVER_BUDGET]

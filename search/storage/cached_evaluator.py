@@ -1,4 +1,4 @@
-"""An evaluator that never measures the same thing twice: it looks in the ledger first."""
+"""Cache an evaluator's results in the ledger, so that nothing is measured twice by accident."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ DECODERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "Structure": lambda data: Structure(**data),
     "Latency": latency_from_dict,
     "Accuracy": accuracy_from_dict,
-    "Coverage": coverages.from_dict,
+    "LayerPrecision": coverages.from_dict,
+    "Coverage": coverages.from_dict,  # name of LayerPrecision in run folders of earlier versions
     "Agreement": lambda data: Agreement(**data),
     "Failure": lambda data: Failure(**data),
 }
@@ -40,7 +41,12 @@ STAGES = ("structure", "latency", "accuracy", "confirm", "test")
 
 
 class LedgerCache:
-    """What keeps answers in the ledger, each with the seconds it took."""
+    """Cache results in the ledger together with the wall time that they took.
+
+    Args:
+        ledger: Ledger of the run.
+        watch: Stopwatch that measures the time of each result.
+    """
 
     def __init__(self, ledger: Ledger, watch: Stopwatch) -> None:
         self._ledger, self._watch = ledger, watch
@@ -56,7 +62,7 @@ class LedgerCache:
 
 
 class CachedEvaluator(LedgerCache):
-    """The Evaluator of the same answers, each asked for once."""
+    """Evaluate candidates as the wrapped Evaluator does, but measure each value only once."""
 
     def __init__(
         self,
@@ -65,31 +71,43 @@ class CachedEvaluator(LedgerCache):
         watch: Stopwatch,
         reference_ms: Callable[[str], float] = lambda runtime: 0.0,
     ) -> None:
-        """Keep the answers of `inner`.
+        """Wrap an evaluator.
 
         Args:
-            inner: Who measures.
-            ledger: Where answers are kept.
-            watch: The seconds they take.
-            reference_ms: The reference's time by runtime, in which every rank is given; 0 leaves ranks as they are.
+            inner: Evaluator that measures.
+            ledger: Ledger that stores the results.
+            watch: Stopwatch that measures the time of each result.
+            reference_ms: Current latency of the reference model in ms by runtime, to which every rank is scaled; 0
+                leaves ranks unchanged.
         """
         super().__init__(ledger, watch)
         self._inner, self._reference_ms = inner, reference_ms
-        self._timed: dict[str, Candidate] = {}  # by key, those asked for in this session
+        self._timed: dict[str, Candidate] = {}  # candidates requested in this session, by key
         self._heard: Callable[[str, str, Any], None] = lambda stage, key, value: None
 
     def structure(self, candidate: Candidate) -> Structure | Failure:
+        """Return the candidate's structure, measured once per graph."""
         return self._once("structure", candidate.graph_key(), lambda: self._inner.structure(candidate))
 
     def latency(self, candidate: Candidate, limit_ms: float | None) -> Latency | Failure:
-        """Return what all timings of the candidate say together; it is timed if it never was."""
+        """Return the latency pooled over all timings of the candidate; time it first if that never happened.
+
+        Args:
+            candidate: Candidate to time.
+            limit_ms: Latency limit in ms, near which a timing takes more samples; None for no limit.
+        """
         self._timed[candidate.key()] = candidate
         if not self.is_timed(candidate):
             self._measure("latency", candidate.key(), lambda: self._inner.latency(candidate, limit_ms))
         return pool(self._looks(candidate))
 
     def latency_again(self, candidate: Candidate, limit_ms: float | None) -> Latency | Failure:
-        """Time a candidate anew, once more if that differs, and return what all its timings say together."""
+        """Time a candidate again, twice if the result differs, and return the latency pooled over all timings.
+
+        Args:
+            candidate: Candidate to time.
+            limit_ms: Latency limit in ms; None for no limit.
+        """
         before = self.latency(candidate, limit_ms)
         for _ in range(2):
             new = self._measure("latency", candidate.key(), lambda: self._inner.latency(candidate, limit_ms))
@@ -99,39 +117,45 @@ class CachedEvaluator(LedgerCache):
         return pool(self._looks(candidate))
 
     def confirm_again(self, candidate: Candidate, epochs: int) -> Latency | Failure:
-        """Time the trained file a second time, and return that timing; one that has two is not timed again."""
+        """Time the trained model file a second time and return that timing; a third timing never happens.
+
+        Args:
+            candidate: Trained candidate.
+            epochs: Fine-tuning epochs of the model file.
+        """
         key = f"{candidate.key()}@{epochs}"
         if len(self._ledger.get_all("confirm", key)) > 1:
             return self.confirm(candidate, epochs)
         return self._measure("confirm", key, lambda: self._inner.confirm(candidate, epochs))
 
     def is_timed(self, candidate: Candidate) -> bool:
-        """Return True if the candidate was timed, or could not be."""
+        """Return True if the candidate was timed, or if timing it failed."""
         return self.times_looked(candidate) > 0
 
     def times_looked(self, candidate: Candidate) -> int:
-        """Return how often the candidate was timed."""
+        """Return how many timings of the candidate there are."""
         return len(self._ledger.get_all("latency", candidate.key()))
 
     def knows(self, candidate: Candidate, epochs: int) -> bool:
-        """Return True if the accuracy after that many epochs was measured."""
+        """Return True if the candidate's accuracy after that many epochs was measured."""
         return self._ledger.get("accuracy", f"{candidate.key()}@{epochs}") is not None
 
     def keys_with_accuracy(self) -> set[str]:
-        """Return the keys of the candidates that have an accuracy."""
+        """Return the keys of all candidates that have an accuracy."""
         entries = self._ledger.entries("accuracy")
         return {entry.key.partition("@")[0] for entry in entries if entry.value and entry.value["type"] == "Accuracy"}
 
     def macs_of(self, candidate: Candidate) -> int | None:
-        """Return the multiply-accumulates of a candidate that was built, None of any other."""
+        """Return a candidate's multiply-accumulates, or None if it was never built."""
         entry = self._ledger.get("structure", candidate.graph_key())
         found = decode_entry(entry) if entry else None
         return found.macs if isinstance(found, Structure) else None
 
     def listen(self, heard: Callable[[str, str, Any], None]) -> None:
-        """Call `heard(stage, key, value)` for all that was measured, oldest first, and for all that will be.
+        """Call a function for every past result, oldest first, and for every future one.
 
-        A latency is told as what the timings up to then say together.
+        Args:
+            heard: Function of (stage, key, value). A latency is pooled over all timings up to then.
         """
         looks: defaultdict[str, list[Latency | Failure]] = defaultdict(list)
         for entry in self._ledger.entries():
@@ -145,31 +169,50 @@ class CachedEvaluator(LedgerCache):
         self._heard = heard
 
     def training_s(self, candidate: Candidate) -> float | None:
-        """Seconds the accuracies of a candidate took, all rungs; None if there are none."""
+        """Return the seconds that a candidate's accuracies took, all rungs; None if it has none."""
         entries = [e for e in self._ledger.entries("accuracy") if e.key.partition("@")[0] == candidate.key()]
         return sum(sum(entry.spent_s.values()) for entry in entries) if entries else None
 
     def accuracy(self, candidate: Candidate, epochs: int) -> Accuracy | Failure:
+        """Return the validation accuracy of a candidate.
+
+        Args:
+            candidate: Candidate to train.
+            epochs: Fine-tuning epochs.
+        """
         key = f"{candidate.key()}@{epochs}"
         return self._once("accuracy", key, lambda: self._inner.accuracy(candidate, epochs))
 
     def confirm(self, candidate: Candidate, epochs: int) -> Latency | Failure:
+        """Return the latency of the trained model file.
+
+        Args:
+            candidate: Trained candidate.
+            epochs: Fine-tuning epochs of the model file.
+        """
         key = f"{candidate.key()}@{epochs}"
         return self._once("confirm", key, lambda: self._inner.confirm(candidate, epochs))
 
     def test(self, candidate: Candidate, epochs: int) -> Accuracy | Failure:
+        """Return the test accuracy of a trained candidate.
+
+        Args:
+            candidate: Trained candidate.
+            epochs: Fine-tuning epochs of the model file.
+        """
         key = f"{candidate.key()}@{epochs}"
         return self._once("test", key, lambda: self._inner.test(candidate, epochs))
 
     def model_path(self, candidate: Candidate, epochs: int) -> str:
+        """Return the path of the trained model file."""
         return self._inner.model_path(candidate, epochs)
 
     def find_outdated(self, limit_ms: float, changed: float) -> list[Candidate]:
-        """Return the candidates that were over a limit while the device was slower than it is now, and may keep it.
+        """Return candidates that exceeded a limit while the device was slower than now, and that may keep it now.
 
         Args:
-            limit_ms: The budget.
-            changed: Share by which the reference must have become faster since.
+            limit_ms: Latency limit in ms.
+            changed: Share by which the reference model must have become faster since, 0..1.
         """
         found = []
         for candidate in self._timed.values():
@@ -182,7 +225,12 @@ class CachedEvaluator(LedgerCache):
         return found
 
     def time_anew(self, candidate: Candidate, limit_ms: float) -> None:
-        """Time a candidate on the device as it is now; what was timed before the change no longer counts."""
+        """Time a candidate on the device in its present state; timings from before the change no longer count.
+
+        Args:
+            candidate: Candidate to time.
+            limit_ms: Latency limit in ms.
+        """
         self._measure("latency", candidate.key(), lambda: self._inner.latency(candidate, limit_ms))
 
     def _looks(self, candidate: Candidate) -> list[Latency | Failure]:
@@ -191,7 +239,7 @@ class CachedEvaluator(LedgerCache):
         )
 
     def _of_now(self, looks: list[Latency | Failure]) -> list[Latency | Failure]:
-        """Return the timings that were taken on the device as it was for the newest of them."""
+        """Return the timings that were taken while the device was in the same state as for the newest one."""
         newest = looks[-1]
         if not isinstance(newest, Latency) or not newest.reference_ms:
             return looks
@@ -202,7 +250,7 @@ class CachedEvaluator(LedgerCache):
         ]
 
     def _with_current_rank(self, entry: LedgerEntry) -> Any:
-        """Return what was measured, a rank in milliseconds of the reference as it is now."""
+        """Return the measured value, with a latency's rank scaled to the reference model's current latency."""
         found = decode_entry(entry)
         if not isinstance(found, Latency) or not found.reference_ms or not (now := self._reference_ms(found.runtime)):
             return found
@@ -219,23 +267,39 @@ class CachedEvaluator(LedgerCache):
 
 
 class CachedInspector(LedgerCache):
-    """The Sees of the same answers, each asked for once."""
+    """Inspect the device as the wrapped DeviceInspector does, but measure each value only once."""
 
     def __init__(self, inner: DeviceInspector, ledger: Ledger, watch: Stopwatch) -> None:
         super().__init__(ledger, watch)
         self._inner = inner
 
     def coverage(self, candidate: Candidate, epochs: int) -> LayerPrecision | Failure:
+        """Return the precision in which the device runs each layer of a trained candidate.
+
+        Args:
+            candidate: Trained candidate.
+            epochs: Fine-tuning epochs of the model file.
+        """
         key = f"{candidate.key()}@{epochs}"
         return self._once("coverage", key, lambda: self._inner.coverage(candidate, epochs))
 
     def agreement(self, candidate: Candidate, epochs: int) -> Agreement | Failure:
+        """Return how far the device's outputs agree with the host's for a trained candidate.
+
+        Args:
+            candidate: Trained candidate.
+            epochs: Fine-tuning epochs of the model file.
+        """
         key = f"{candidate.key()}@{epochs}"
         return self._once("agreement", key, lambda: self._inner.agreement(candidate, epochs))
 
 
 def decode_entry(entry: LedgerEntry) -> Any:
-    """What was measured, as it was put. Raises SettingsError where another version, or damage, wrote it."""
+    """Return the value of a ledger entry as the type that was stored.
+
+    Raises:
+        SettingsError: The entry is damaged, or another version wrote it.
+    """
     try:
         data = {name: value for name, value in entry.value.items() if name != "type"}
         return DECODERS[entry.value["type"]](data)
@@ -247,6 +311,6 @@ def decode_entry(entry: LedgerEntry) -> Any:
 
 
 def _was_the_hosts(entry: LedgerEntry) -> bool:
-    """True for a failure that earlier versions recorded though it says nothing of the candidate."""
+    """Return True for a failure of the host that earlier versions recorded as the candidate's."""
     is_failure = isinstance(entry.value, dict) and entry.value.get("type") == "Failure"
     return is_failure and is_host_kill(str(entry.value.get("reason")))

@@ -1,4 +1,4 @@
-"""Optuna's journal of a run folder: torn by no full disk, and told by line where it is damaged."""
+"""Keep Optuna's journal of a run folder intact on a full disk, and locate damaged lines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Answer = TypeVar("Answer")
 
 
 class _LockHeldByRun(JournalFileOpenLock):
-    """No lock of its own: who writes the journal holds the run folder's."""
+    """Replace Optuna's lock: the journal's only writer already holds the lock of the run folder."""
 
     def acquire(self) -> bool:
         """Return True."""
@@ -29,24 +29,24 @@ class _LockHeldByRun(JournalFileOpenLock):
 
 
 class Journal(JournalFileBackend):
-    """The file, for one writer. A line that a kill or a full disk cut short is dropped.
+    """Store Optuna's journal for one writer; an incomplete line, left by a kill or a full disk, is dropped.
 
     Args:
-        path: Where it is, or will be.
+        path: Journal file; it is created if missing.
 
     Raises:
-        HostError: It can't be written; whole lines alone are left.
+        HostError: The file can't be written; only complete lines are left.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         drop_torn_line(path)
-        for stale in path.parent.glob(f"{path.name}.lock*"):  # earlier versions had lock files
+        for stale in path.parent.glob(f"{path.name}.lock*"):  # earlier versions left lock files
             stale.unlink()
         super().__init__(str(path), _LockHeldByRun(str(path)))
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Append entries: all of them or none."""
+        """Append all entries, or none if that fails."""
         size = self._path.stat().st_size
         try:
             super().append_logs(logs)
@@ -58,10 +58,14 @@ class Journal(JournalFileBackend):
 
 
 def replay_journal(path: Path, work: Callable[[], Answer]) -> Answer:
-    """Return what `work` makes of a journal.
+    """Return the result of a function that reads a journal.
+
+    Args:
+        path: Journal file.
+        work: Function that reads it.
 
     Raises:
-        SettingsError: The journal is damaged. The line is named.
+        SettingsError: The journal is damaged. The message names the line.
     """
     try:
         return work()
@@ -78,7 +82,7 @@ def replay_journal(path: Path, work: Callable[[], Answer]) -> Answer:
 
 
 def _find_damaged_line(path: Path) -> str | None:
-    """Return where a journal can't be read, None if every line can."""
+    """Return a description of the first unreadable line, or None if every line can be read."""
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
             entry = json.loads(line)

@@ -1,7 +1,7 @@
-"""Everything a run has measured, one line of JSON each, on disk before it is used.
+"""Record everything that a run measures, one line of JSON each, on disk before it is used.
 
-The study's journal says which trials there were; the ledger says what was measured for them. Together they are
-the only state of a run: starting it again reads both and goes on.
+The study's journal lists the trials; the ledger holds their measurements. Together they are the only state of a run: a
+restarted run reads both and continues.
 """
 
 from __future__ import annotations
@@ -18,35 +18,45 @@ from search.settings import SettingsError
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerEntry:
-    """One thing measured."""
+    """Hold one measured value.
+
+    Attributes:
+        stage: Evaluation stage, such as `latency`.
+        key: Key of what was measured within the stage.
+        value: Plain JSON value.
+        spent_s: Wall time in seconds by kind of work: structure, timing, training, scoring.
+        at_s: Wall time in seconds since the session began.
+        session: Number of the session that wrote the entry, from 0.
+        state: Digest of the dependencies besides the key: data, device, runtime, recipe.
+    """
 
     stage: str
     key: str
-    value: Any  # plain JSON
-    spent_s: dict[str, float]  # wall seconds by kind: structure, timing, training, scoring
-    at_s: float  # wall seconds since the session began
+    value: Any
+    spent_s: dict[str, float]
+    at_s: float
     session: int
-    state: str = ""  # digest of what it depends on beside its key: data, device, runtime, recipe
+    state: str = ""
 
 
-# A chosen model's file had to be made again and came out otherwise: what was measured of the old one is void.
+# The chosen model's file was rebuilt and differs from the old one: all measurements of the old file are void.
 REMADE = "remade"
 OF_THE_FILE = ("accuracy", "confirm", "test", "coverage", "agreement")
 
 
 class Ledger:
-    """An append-only file of entries, open for one writer. A line cut short by a kill is dropped.
+    """Append entries to a file that has a single writer; an incomplete last line, left by a kill, is dropped.
 
     Args:
-        path: Where it is, or will be.
+        path: Ledger file; it is created if missing.
 
     Raises:
-        SettingsError: A line is damaged. File and line are named.
+        SettingsError: A line is damaged. The message names file and line.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.state = ""  # that every further entry names
+        self.state = ""  # digest that every later entry names
         self._entries: dict[tuple[str, str], list[LedgerEntry]] = {}
         self._all: list[LedgerEntry] = []
         drop_torn_line(path)
@@ -56,22 +66,32 @@ class Ledger:
         self._file = path.open("ab", buffering=0)
 
     def get(self, stage: str, key: str) -> LedgerEntry | None:
-        """The newest entry of a stage and key, or None."""
+        """Return the newest entry of a stage and key, or None."""
         return found[-1] if (found := self._entries.get((stage, key))) else None
 
     def get_all(self, stage: str, key: str) -> tuple[LedgerEntry, ...]:
-        """Return every entry of a stage and key, the oldest first."""
+        """Return every entry of a stage and key, oldest first."""
         return tuple(self._entries.get((stage, key), ()))
 
     def entries(self, stage: str | None = None) -> Iterator[LedgerEntry]:
-        """All entries in the order they were written, of one stage or of all."""
+        """Iterate over the entries of one stage, or of all stages, in the order in which they were written."""
         return (entry for entry in self._all if stage in (None, entry.stage))
 
     def put(self, stage: str, key: str, value: Any, spent_s: dict[str, float], at_s: float) -> LedgerEntry:
-        """Write an entry and make sure it is on disk.
+        """Write an entry and make sure that it is on disk.
+
+        Args:
+            stage: Evaluation stage.
+            key: Key within the stage; a later entry of the same key takes precedence.
+            value: Plain JSON value.
+            spent_s: Wall time in seconds by kind of work.
+            at_s: Wall time in seconds since the session began.
+
+        Returns:
+            The entry as written.
 
         Raises:
-            HostError: There is no room; nothing is left of the entry.
+            HostError: The disk is full; nothing of the entry is left in the file.
         """
         entry = LedgerEntry(
             stage=stage,
@@ -87,11 +107,11 @@ class Ledger:
         return entry
 
     def sum_spent_s(self, kind: str) -> float:
-        """Wall seconds spent on one kind of work, over all sessions."""
+        """Return the wall time in seconds spent on one kind of work, over all sessions."""
         return sum(entry.spent_s.get(kind, 0.0) for entry in self._all)
 
     def earlier_wall_s(self) -> float:
-        """Wall seconds of the sessions before this one, up to the last thing each wrote."""
+        """Return the wall time in seconds of the previous sessions, each up to its last entry."""
         last: dict[int, float] = {}
         for entry in self._all:
             if entry.session != self.session:
@@ -111,7 +131,7 @@ class Ledger:
 
 
 def _entry(line: bytes, path: Path, number: int) -> LedgerEntry:
-    """Return what a line says."""
+    """Return the entry that a line holds."""
     try:
         entry = LedgerEntry(**json.loads(line))
         is_sound = isinstance(entry.stage, str) and isinstance(entry.key, str) and isinstance(entry.session, int)
@@ -127,7 +147,7 @@ def _entry(line: bytes, path: Path, number: int) -> LedgerEntry:
 
 
 def drop_torn_line(path: Path) -> None:
-    """Cut what follows the last newline: a line that a kill interrupted, measured by nobody."""
+    """Truncate a file after its last newline: a kill interrupted the line that follows, so nothing in it counts."""
     if not path.exists():
         return
     with path.open("rb+") as file:

@@ -1,0 +1,1 @@
+"""Provide the built-in architecture families, one module each."""

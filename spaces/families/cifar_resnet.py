@@ -1,7 +1,7 @@
-"""ResNet for 32 px images (He et al. 2015, section 4.2): three stages, shortcuts without parameters (option A).
+"""Build ResNets for 32 px images (He et al. 2015, section 4.2): three stages, shortcuts without parameters (option A).
 
-A shortcut of option A pads channels, which ties the stages' widths together, so pruning only narrows the inside of
-each block (`fixed_layers` keep their width): multiply-accumulates fall about as the amount, not as its square.
+A shortcut of option A pads channels, which ties the stages' widths together. Pruning therefore narrows only the inside
+of each block (`fixed_layers` keep their width), and multiply-accumulates fall with the amount, not with its square.
 """
 
 import torch
@@ -16,7 +16,7 @@ VARIANTS = {
 
 
 class Block(nn.Module):
-    """Two 3 x 3 convolutions beside a shortcut: (N, inputs, H, W) -> (N, outputs, H / stride, W / stride)."""
+    """Add a shortcut to two 3 x 3 convolutions: (N, inputs, H, W) -> (N, outputs, H / stride, W / stride)."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -27,6 +27,7 @@ class Block(nn.Module):
         self.bn2 = nn.BatchNorm2d(outputs)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Compute features (N, outputs, H / stride, W / stride) of (N, inputs, H, W)."""
         inside = self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x)))))
         return functional.relu(inside + self._shortcut(x))
 
@@ -38,7 +39,7 @@ class Block(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """(N, 3, H, W) -> (N, classes); 6 n + 2 layers deep."""
+    """Classify images with 6 n + 2 layers: (N, 3, H, W) -> (N, classes)."""
 
     def __init__(self, width: int, depth: int, classes: int) -> None:
         super().__init__()
@@ -52,13 +53,20 @@ class CifarResNet(nn.Module):
         self.fixed_layers = ("conv1", *(n for n, _ in self.named_modules() if n.endswith(".conv2")))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Compute logits (N, classes) of images (N, 3, H, W)."""
         x = functional.relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
         return self.linear(functional.adaptive_avg_pool2d(x, 1).flatten(1))
 
 
 def build(variant: str, classes: int, image_px: int) -> nn.Module:
-    """(N, 3, image_px, image_px) -> (N, classes). Its stem halves nothing, so it is the same at every size."""
+    """Build a network that maps (N, 3, image_px, image_px) to (N, classes).
+
+    Args:
+        variant: Key of `VARIANTS`.
+        classes: Number of outputs.
+        image_px: Not used; the stem has no stride, so the network is the same at every input size.
+    """
     return CifarResNet(int(VARIANTS[variant].width), VARIANTS[variant].depth, classes)
 
 

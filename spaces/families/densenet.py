@@ -1,4 +1,4 @@
-"""DenseNet (Huang et al. 2016), torchvision's."""
+"""Build torchvision's DenseNet (Huang et al. 2016)."""
 
 import re
 from typing import Any
@@ -14,18 +14,24 @@ OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 
 
 def build(variant: str, classes: int, image_px: int) -> nn.Module:
-    """(N, 3, image_px, image_px) -> (N, classes)."""
+    """Build a network that maps (N, 3, image_px, image_px) to (N, classes).
+
+    Args:
+        variant: Key of `VARIANTS`.
+        classes: Number of outputs.
+        image_px: Side of the square input in px; it decides how many halvings the stem keeps.
+    """
     net = get_model(variant, weights=None, num_classes=classes)
     net.register_load_state_dict_pre_hook(_rename)
     return fit_stem(net, image_px, conv="features.conv0", pool="features.pool0")
 
 
-def pretrained(variant: str) -> WeightsEnum:
-    """torchvision's best ImageNet weights of this variant."""
+def imagenet_weights(variant: str) -> WeightsEnum:
+    """Return torchvision's best ImageNet weights of this variant."""
     return get_model_weights(variant).DEFAULT
 
 
 def _rename(net: nn.Module, state: dict[str, Any], *_: object) -> None:
-    # torchvision's file is older than its code: it says norm.1 where the net says norm1.
+    # torchvision's weight file is older than its code: the file has norm.1 for the network's norm1.
     for name in [name for name in state if OLD_NAME.search(name)]:
         state[OLD_NAME.sub(r"\1\2", name)] = state.pop(name)

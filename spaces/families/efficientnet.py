@@ -1,4 +1,4 @@
-"""EfficientNet (Tan and Le 2019), torchvision's."""
+"""Build torchvision's EfficientNet (Tan and Le 2019)."""
 
 from torch import nn
 from torchvision.models import WeightsEnum, get_model, get_model_weights
@@ -9,10 +9,16 @@ VARIANTS = {name: Variant() for name in ("efficientnet_b0", "efficientnet_b1", "
 
 
 def build(variant: str, classes: int, image_px: int) -> nn.Module:
-    """(N, 3, image_px, image_px) -> (N, classes)."""
+    """Build a network that maps (N, 3, image_px, image_px) to (N, classes).
+
+    Args:
+        variant: Key of `VARIANTS`.
+        classes: Number of outputs.
+        image_px: Side of the square input in px; it decides how many halvings the stem keeps.
+    """
     return fit_stem(get_model(variant, weights=None, num_classes=classes), image_px, conv="features.0.0")
 
 
-def pretrained(variant: str) -> WeightsEnum:
-    """torchvision's best ImageNet weights of this variant."""
+def imagenet_weights(variant: str) -> WeightsEnum:
+    """Return torchvision's best ImageNet weights of this variant."""
     return get_model_weights(variant).DEFAULT

@@ -1,6 +1,6 @@
-"""MobileNetV1 (Howard et al. 2017), 0.25 and 0.5 wide, with TensorFlow's SAME padding.
+"""Build MobileNetV1 (Howard et al. 2017) at widths 0.25 and 0.5, with TensorFlow's SAME padding.
 
-Layers are named as the converted Keras and TensorFlow weights have them: `features.0` convolution, batch norm, ReLU6;
+Layer names are those of the converted Keras and TensorFlow weights: `features.0` convolution, batch norm, ReLU6;
 `features.1..13` depthwise (0), batch norm (1), pointwise (3), batch norm (4).
 """
 
@@ -20,16 +20,17 @@ HALVING = (2, 4, 6, 12)  # blocks of stride 2, counted from 1
 
 
 class SameConv2d(nn.Conv2d):
-    """3 x 3 convolution with TensorFlow's padding: at stride 2 an even input is padded right and below only."""
+    """Convolve by 3 x 3 with TensorFlow's padding: at stride 2 an even input is padded only right and below."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Pad and convolve (N, inputs, H, W)."""
         total = 1 if self.stride[0] == 2 and int(x.shape[-1]) % 2 == 0 else 2
         before = total // 2
         return super().forward(functional.pad(x, (before, total - before) * 2))
 
 
 class MobileNetV1(nn.Module):
-    """(N, 3, H, W) -> (N, classes); `width` scales every channel count."""
+    """Classify images: (N, 3, H, W) -> (N, classes); `width` scales every channel count."""
 
     def __init__(self, width: float, classes: int) -> None:
         super().__init__()
@@ -40,11 +41,18 @@ class MobileNetV1(nn.Module):
         self.classifier = nn.Linear(channels[-1], classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Compute logits (N, classes) of images (N, 3, H, W)."""
         return self.classifier(functional.adaptive_avg_pool2d(self.features(x), 1).flatten(1))
 
 
 def build(variant: str, classes: int, image_px: int) -> nn.Module:
-    """(N, 3, image_px, image_px) -> (N, classes)."""
+    """Build a network that maps (N, 3, image_px, image_px) to (N, classes).
+
+    Args:
+        variant: Key of `VARIANTS`.
+        classes: Number of outputs.
+        image_px: Side of the square input in px; it decides how many halvings the stem keeps.
+    """
     return fit_stem(MobileNetV1(VARIANTS[variant].width, classes), image_px, conv="features.0.0")
 
 

@@ -1,7 +1,7 @@
-"""Any network of the package timm (Wightman 2019), by timm's own name, with or without a tag: an optional dependency.
+"""Build any network of the optional package timm (Wightman 2019) by timm's own name, with or without a tag.
 
-Named in a space's [variants] as `timm = ["ghostnet_100", "resnet18.a1_in1k"]`. `VARIANTS` lists a few small ones and
-knows every other name that timm knows.
+A space names them in [variants] as `timm = ["ghostnet_100", "resnet18.a1_in1k"]`. `VARIANTS` lists a few small networks
+and accepts every other name that timm has.
 """
 
 import difflib
@@ -29,7 +29,7 @@ SHOWN = (
 
 
 class Names(Mapping[str, Variant]):
-    """A row for every name that timm has; only some are listed, as it has over a thousand."""
+    """Map every name that timm has to a row; iteration lists only a few of the more than a thousand names."""
 
     def __getitem__(self, name: str) -> Variant:
         timm = package()
@@ -37,7 +37,7 @@ class Names(Mapping[str, Variant]):
             raise KeyError(name)
         try:
             wanted = timm.get_pretrained_cfg(name)
-        except RuntimeError:  # a tag that the network doesn't have
+        except RuntimeError:  # the network has no such tag
             raise KeyError(name) from None
         return Variant(mean=tuple(wanted.mean), std=tuple(wanted.std)) if wanted else Variant()
 
@@ -48,8 +48,8 @@ class Names(Mapping[str, Variant]):
         return len(SHOWN)
 
     def close_to(self, name: str) -> tuple[str, ...]:
-        """What may have been meant by a name that timm does not have."""
-        known = package().list_models(pretrained="." in name)  # with tags, or without
+        """List timm's names that are similar to an unknown one."""
+        known = package().list_models(pretrained="." in name)  # names with tags if the unknown one has a tag
         return tuple(difflib.get_close_matches(name, known, 5, 0.5)) or SHOWN
 
 
@@ -57,7 +57,11 @@ VARIANTS = Names()
 
 
 def package() -> ModuleType:
-    """timm itself. Raises Unbuildable where it is not installed."""
+    """Import timm.
+
+    Raises:
+        UnbuildableError: timm is not installed.
+    """
     try:
         return importlib.import_module("timm")
     except ImportError as error:
@@ -65,8 +69,17 @@ def package() -> ModuleType:
 
 
 def build(variant: str, classes: int, image_px: int) -> nn.Module:
-    """(N, 3, image_px, image_px) -> (N, classes). Raises Unbuildable for one that can't be had so."""
-    # exportable: padding and activations as plain operators, where timm would else run Python or scripted code
+    """Build a network that maps (N, 3, image_px, image_px) to (N, classes).
+
+    Args:
+        variant: timm's name of the network.
+        classes: Number of outputs.
+        image_px: Side of the square input, in px.
+
+    Raises:
+        UnbuildableError: timm cannot build the network at this size, or its last layer is not the classifier.
+    """
+    # exportable: padding and activations become plain operators instead of Python or scripted code
     wanted: dict[str, Any] = {"num_classes": classes, "exportable": True}
     try:
         net = _fit_stem(package().create_model(variant, pretrained=False, **wanted), image_px)
@@ -80,21 +93,31 @@ def build(variant: str, classes: int, image_px: int) -> nn.Module:
 
 @torch.no_grad()
 def _outputs(net: nn.Module, image_px: int) -> torch.Tensor:
-    """What comes out for one black image: some networks take one size only, and say so when they run."""
+    """Return the outputs for one black image; a network that accepts only one size raises when it runs."""
     out: torch.Tensor = net.eval()(torch.zeros(1, 3, image_px, image_px))
     net.train()
     return out
 
 
 def _classes(net: nn.Module) -> int:
-    """How many the layer that is taken for the classifier tells apart."""
+    """Return the number of outputs of the layer that counts as the classifier."""
     return int(net.get_submodule(head_name(net)).get_parameter("weight").shape[0])
 
 
 def load_own(net: nn.Module, variant: str) -> str:
-    """What timm's own pretrained weights are called, now in `net`; downloaded where they are not in its cache.
+    """Load timm's own pretrained weights into a network, by download if they are not in timm's cache.
 
-    Raises whatever timm, the network or the file system does.
+    Any error of timm, the network or the file system passes through.
+
+    Args:
+        net: The network to fill.
+        variant: timm's name of the network.
+
+    Returns:
+        timm's name of the weights, for reports.
+
+    Raises:
+        ValueError: timm has no weights of this network.
     """
     wanted = package().get_pretrained_cfg(variant)
     if wanted is None or not wanted.has_weights:
@@ -104,11 +127,11 @@ def load_own(net: nn.Module, variant: str) -> str:
 
 
 def _fit_stem(net: nn.Module, image_px: int) -> nn.Module:
-    """Small inputs keep their places in a stem that begins with a halving convolution; patches are left alone."""
+    """Keep the resolution of small inputs in a stem that begins with a convolution of stride 2; other stems stay."""
     pool = "maxpool" if isinstance(getattr(net, "maxpool", None), nn.MaxPool2d) else ""
     first = next((name for name, layer in net.named_modules() if isinstance(layer, nn.Conv2d)), "")
     if not first or net.get_submodule(first).stride != (2, 2):
         return net
-    if net.get_submodule(first) in in_branches(net):  # the other branches would halve on
+    if net.get_submodule(first) in in_branches(net):  # the stride of the other branches would remain
         return net
     return fit_stem(net, image_px, conv=first, pool=pool)

@@ -1,6 +1,7 @@
-"""Small inverted residuals (as MobileNetV2) for images of 16 to 48 px: the demo's. Named `mb_w<width>`.
+"""Build small networks of inverted residuals (as in MobileNetV2) for images of 16 to 48 px, for the demo.
 
-The stem halves on purpose, whatever the input size: its nets are chosen between by input size, too.
+Names are `mb_w<width>`. The stem halves the image at every input size on purpose, since the input size is an axis of
+the search.
 """
 
 import torch
@@ -17,7 +18,7 @@ STAGES = ((1, 1, 1, 1), (4, 2, 2, 2), (4, 4, 2, 2))
 
 
 class InvertedResidual(nn.Module):
-    """Widen by 1 x 1, filter each channel by 3 x 3, narrow by 1 x 1; beside an identity where shapes agree."""
+    """Widen by 1 x 1, filter each channel by 3 x 3, narrow by 1 x 1; add the input if shapes agree."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -29,11 +30,12 @@ class InvertedResidual(nn.Module):
         self.inside = nn.Sequential(widen, filters, narrow)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Compute features (N, outputs, H / stride, W / stride) of (N, inputs, H, W)."""
         return x + self.inside(x) if self.adds else self.inside(x)
 
 
 class TinyMobile(nn.Module):
-    """(N, 3, H, W) -> (N, classes)."""
+    """Classify images: (N, 3, H, W) -> (N, classes)."""
 
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()
@@ -47,11 +49,18 @@ class TinyMobile(nn.Module):
         self.classifier = nn.Linear(8 * width, classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Compute logits (N, classes) of images (N, 3, H, W)."""
         return self.classifier(functional.adaptive_avg_pool2d(self.features(x), 1).flatten(1))
 
 
 def build(variant: str, classes: int, image_px: int) -> nn.Module:
-    """(N, 3, image_px, image_px) -> (N, classes)."""
+    """Build a network that maps (N, 3, image_px, image_px) to (N, classes).
+
+    Args:
+        variant: Key of `VARIANTS`.
+        classes: Number of outputs.
+        image_px: Not used; the network is the same at every input size.
+    """
     return TinyMobile(int(VARIANTS[variant].width), classes)
 
 

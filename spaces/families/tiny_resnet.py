@@ -1,7 +1,7 @@
-"""Small ResNets for images of 16 to 48 px, trained from nothing in seconds: the demo's.
+"""Build small ResNets for images of 16 to 48 px, which train from scratch in seconds, for the demo.
 
-Named `res<depth>_w<width>_s<stride of the stem>`. The stem halves on purpose, whatever the input size: its nets are
-chosen between by input size, too.
+Names are `res<depth>_w<width>_s<stride of the stem>`. The stem halves the image at every input size on purpose, since
+the input size is an axis of the search.
 """
 
 import torch
@@ -18,7 +18,7 @@ VARIANTS = {
 
 
 class Block(nn.Module):
-    """Two 3 x 3 convolutions beside a shortcut, 1 x 1 where shapes differ."""
+    """Add a shortcut, 1 x 1 if shapes differ, to two 3 x 3 convolutions."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -32,12 +32,13 @@ class Block(nn.Module):
             self.shortcut = nn.Sequential(convolution, nn.BatchNorm2d(outputs))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Compute features (N, outputs, H / stride, W / stride) of (N, inputs, H, W)."""
         inside = self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x)))))
         return functional.relu(inside + self.shortcut(x))
 
 
 class TinyResNet(nn.Module):
-    """(N, 3, H, W) -> (N, classes); three stages of (depth - 2) / 6 blocks, each twice as wide as the last."""
+    """Classify images, (N, 3, H, W) -> (N, classes), by three stages of (depth - 2) / 6 blocks, each twice as wide."""
 
     def __init__(self, width: int, depth: int, classes: int) -> None:
         super().__init__()
@@ -51,9 +52,16 @@ class TinyResNet(nn.Module):
         self.classifier = nn.Linear(width << 2, classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Compute logits (N, classes) of images (N, 3, H, W)."""
         return self.classifier(functional.adaptive_avg_pool2d(self.features(x), 1).flatten(1))
 
 
 def build(variant: str, classes: int, image_px: int) -> nn.Module:
-    """(N, 3, image_px, image_px) -> (N, classes)."""
+    """Build a network that maps (N, 3, image_px, image_px) to (N, classes).
+
+    Args:
+        variant: Key of `VARIANTS`.
+        classes: Number of outputs.
+        image_px: Not used; the network is the same at every input size.
+    """
     return TinyResNet(int(VARIANTS[variant].width), VARIANTS[variant].depth, classes)

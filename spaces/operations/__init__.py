@@ -1,0 +1,1 @@
+"""Provide the compression operations, one module each."""

@@ -1,14 +1,14 @@
-"""Low rank: a layer becomes two or three thinner ones in a row that compute nearly the same.
+"""Decompose layers into two or three thinner ones of low rank that compute nearly the same.
 
 A convolution of k x k, k > 1, becomes 1 x 1, k x k, 1 x 1 by Tucker decomposition of its two channel modes (Kim et al.
-2016, Tucker-2; by HOSVD); a 1 x 1 convolution or a linear layer becomes two by singular value decomposition. The
+2016, Tucker-2; by HOSVD); a 1 x 1 convolution or a linear layer becomes two layers by singular value decomposition. The
 amount is the fraction of every rank that is removed, rounded as channels are. Shapes follow from the amount and the
-layers' own shapes alone, so a latency measured on random weights holds.
+layers' own shapes alone, so a latency measured with random weights remains valid after training.
 
-Only layers that need fewer multiply-accumulates for it are taken apart. Left alone are the classifier, grouped and
-depthwise convolutions, those on a single pixel (squeeze-and-excitation), where there is no work to save, layers of a
-kind of their own (`spaces.plain_layers`), and those of blocks that fold into one layer at deployment. What follows a
-layer (BatchNorm, activation) follows the last of its parts.
+Only layers that then need fewer multiply-accumulates are decomposed. Several kinds of layers stay as they are: the
+classifier, grouped and depthwise convolutions, convolutions on a single pixel (squeeze-and-excitation), which have no
+work to save, layers that `spaces.plain_layers` rejects, and layers of blocks that fold into one at deployment. The
+layer's successor (BatchNorm, activation) follows the last of its parts.
 """
 
 import copy
@@ -32,9 +32,19 @@ def apply(
     options: Mapping[str, str],
     gradients: Gradients | None = None,
 ) -> nn.Module:
-    """`net` with `amount` (0..1) of every layer's rank removed where that pays, in place.
+    """Remove a fraction of every layer's ranks, in place, in the layers where this saves work.
 
-    `example` is one input (1, 3, H, W). Raises NoGain, an Unbuildable, if nothing pays.
+    Args:
+        net: The network to change.
+        amount: Fraction of ranks to remove, between 0 and 1.
+        example: One input (1, 3, H, W).
+        classes: Not used.
+        options: Not used.
+        gradients: Not used.
+
+    Raises:
+        NoGainError: No layer saves work.
+        UnbuildableError: The amount is out of range, or the network does not run with decomposed layers.
     """
     if not 0 < amount < 1:
         raise UnbuildableError(f"lowrank {amount:g} is not a fraction of ranks: name one from 0 up to 1")
@@ -43,7 +53,7 @@ def apply(
         before, step = count_macs(net.eval(), example), granularity(net)
         _take_apart(net, amount, example, step)
         after = count_macs(net, example)
-    except Exception as error:  # a network may look into its layers, and stumble over parts of them
+    except Exception as error:  # a network may access attributes of its layers that decomposed ones lack
         reason = " ".join(str(error).split())[:200]
         raise UnbuildableError(f"lowrank {amount:g}: {type(error).__name__}: {reason}") from error
     if after >= before:
@@ -54,14 +64,23 @@ def apply(
 def _take_apart(net: nn.Module, amount: float, example: torch.Tensor, step: int) -> None:
     for name in eligible(net, example):
         layer = net.get_submodule(name)
-        assert isinstance(layer, nn.Conv2d | nn.Linear)  # `eligible` names no others
+        assert isinstance(layer, nn.Conv2d | nn.Linear)  # `eligible` returns no other types
         ranks = ranks_of(layer, amount, step)
         if saves(layer, ranks):
             net.set_submodule(name, decompose(layer, ranks))
 
 
 def ranks_of(layer: nn.Conv2d | nn.Linear, amount: float, step: int) -> tuple[int, int]:
-    """(of the inputs, of the outputs) that are left; of a matrix they are one and the same."""
+    """Compute the ranks that a layer keeps.
+
+    Args:
+        layer: The layer to decompose.
+        amount: Fraction of ranks to remove, 0..1.
+        step: Multiple that ranks are rounded to.
+
+    Returns:
+        Ranks of the inputs and of the outputs; for a matrix both are the same number.
+    """
     outputs, inputs = layer.weight.shape[:2]
     if not _spatial(layer):
         rank = round_width(min(inputs, outputs), amount, step)
@@ -70,22 +89,34 @@ def ranks_of(layer: nn.Conv2d | nn.Linear, amount: float, step: int) -> tuple[in
 
 
 def saves(layer: nn.Conv2d | nn.Linear, ranks: tuple[int, int]) -> bool:
-    """True if fewer multiply-accumulates are needed at these ranks."""
+    """Return whether the decomposed layer needs fewer multiply-accumulates.
+
+    Args:
+        layer: The layer to decompose.
+        ranks: Ranks of the inputs and of the outputs.
+    """
     (outputs, inputs), (first, last) = layer.weight.shape[:2], ranks
     if not isinstance(layer, nn.Conv2d) or not _spatial(layer):
         return first * (inputs + outputs) < inputs * outputs
     kernel = layer.kernel_size[0] * layer.kernel_size[1]
-    narrow = inputs * first * layer.stride[0] * layer.stride[1] if first < inputs else 0  # on the larger map
+    narrow = inputs * first * layer.stride[0] * layer.stride[1] if first < inputs else 0  # on the map before the stride
     widen = last * outputs if last < outputs else 0
     return narrow + first * kernel * last + widen < inputs * kernel * outputs
 
 
 @torch.no_grad()
 def decompose(layer: nn.Conv2d | nn.Linear, ranks: tuple[int, int]) -> nn.Module:
-    """Layers that compute together what `layer` does, as nearly as these ranks allow; with full ranks exactly.
+    """Decompose a layer into parts that together approximate it at the given ranks; at full ranks they are exact.
 
-    A grouped layer, or one of a kind of its own, comes back as it is: its parts would compute something else. All but
-    the last have rows of unit norm: one scale serves every channel in between, as int8 wants it.
+    All parts but the last have rows of unit norm, so that one scale serves every channel in between, as int8 needs.
+
+    Args:
+        layer: The layer to decompose; it is not changed.
+        ranks: Ranks of the inputs and of the outputs.
+
+    Returns:
+        A Sequential of the parts; `layer` itself if it is grouped or not plain, since its parts would compute something
+        else.
     """
     if not is_plain(layer) or (isinstance(layer, nn.Conv2d) and layer.groups > 1):
         return layer
@@ -98,7 +129,7 @@ def decompose(layer: nn.Conv2d | nn.Linear, ranks: tuple[int, int]) -> nn.Module
 
 
 def _factors(weight: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(rank, inputs) and (outputs, rank), whose product is the nearest to `weight` (outputs, inputs) of this rank."""
+    """Factor `weight` (outputs, inputs) into the (rank, inputs) and (outputs, rank) with the nearest product."""
     outputs, inputs = weight.shape
     if inputs <= outputs:
         first = _leading(weight.T, rank).T
@@ -124,18 +155,18 @@ def _tucker(layer: nn.Conv2d, first: int, last: int) -> nn.Sequential:
 
 
 def _leading(matrix: torch.Tensor, rank: int) -> torch.Tensor:
-    """(N, rank) the first left singular vectors of (N, M), orthonormal; the eigenvectors of its N x N products."""
+    """Return the first left singular vectors (N, rank) of (N, M), as eigenvectors of the N x N product."""
     return torch.linalg.eigh(matrix @ matrix.T).eigenvectors.flip(1)[:, :rank]
 
 
 def _unit_rows(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(rows, ...) with each row divided by its norm, and the norms (rows,)."""
+    """Divide each row of (rows, ...) by its norm; return the result and the norms (rows,)."""
     norms = weight.flatten(1).norm(dim=1).clamp(min=1e-12)
     return weight / norms.view(-1, *[1] * (weight.ndim - 1)), norms
 
 
 def _like(layer: nn.Conv2d, weight: torch.Tensor, bias: torch.Tensor | None = None) -> nn.Conv2d:
-    """The same kind of convolution (a class of its own may pad its own way) with other weights."""
+    """Copy a convolution with other weights; a subclass keeps its own padding."""
     made = copy.deepcopy(layer)
     made.weight, made.bias = _float(weight), bias
     made.out_channels, made.in_channels = weight.shape[:2]
@@ -159,7 +190,15 @@ def _float(weight: torch.Tensor) -> nn.Parameter:
 
 
 def eligible(net: nn.Module, example: torch.Tensor) -> list[str]:
-    """Names of the layers that may be taken apart."""
+    """Find the layers that may be decomposed.
+
+    Args:
+        net: The network, which runs once.
+        example: One input (1, 3, H, W).
+
+    Returns:
+        Names of the layers, in the order in which they run.
+    """
     found, hooks = [], []
     head = net.get_submodule(head_name(net))
 

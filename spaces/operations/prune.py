@@ -1,23 +1,24 @@
-"""Structured pruning: whole channels go, so the smaller net is faster on any device.
+"""Remove whole channels (structured pruning), so that the smaller network is faster on any device.
 
-How many channels a layer loses follows from the amount and `where` alone, which of them from the weights by the
-criterion `by`: nets with random and with trained weights get the same shape, so a latency measured on random weights
-holds, and a larger amount never leaves a wider layer. (Ranking over all layers at once, called global, is no option
-for this reason: its shapes follow from the weights; nor does its cost fall evenly.) An amount is a fraction of
-channels: 0.5 leaves about a quarter of the work.
+The number of channels that a layer loses follows from the amount and `where` alone. The criterion `by` selects the
+channels from the weights. Networks with random and with trained weights thus get the same shapes, so a latency measured
+with random weights remains valid, and a larger amount never leaves a wider layer. (Ranking over all layers at once,
+called global, is not offered for this reason: its shapes follow from the weights, and its cost does not fall evenly.)
+The amount is a fraction of channels: 0.5 leaves about a quarter of the work.
 
 `where`: `even` takes the same fraction of every layer; `early` and `late` take up to half as much again from the
-layers at that end of the net and as much less from those at the other, the mean being the amount.
+layers at that end of the network and as much less from those at the other end; the mean is the amount.
 
-`by`: `magnitude` is the norm of all weights that belong to a channel (Fang et al. 2023, DepGraph); `batchnorm` the
-scale its BatchNorms give it (Liu et al. 2017, network slimming); `taylor` the change of the loss, to first order, that
-removing it would make (Molchanov et al. 2019). Ties, and what a criterion says nothing of, go by magnitude: layers
-without a BatchNorm, and nets without gradients.
+`by`: `magnitude` is the norm of all weights that belong to a channel (Fang et al. 2023, DepGraph); `batchnorm` is the
+scale that its BatchNorms give it (Liu et al. 2017, network slimming); `taylor` is the first-order change of the loss if
+the channel is removed (Molchanov et al. 2019). Magnitude decides ties, and all cases that a criterion does not cover:
+layers without a BatchNorm, and networks without gradients.
 
-`to`: what counts are rounded to (`spaces/channel_rounding.py`). Nobody chooses it: the device shows where its latency steps.
+`to`: rounding of channel counts (`spaces/channel_rounding.py`). No space names it; the measured latency steps of the
+device decide it.
 
 The dependency graph and the criteria are torch-pruning's. Its pruner's own rounding is not used: it rounds down, so
-that a tenth of 16 channels takes half of them, and where rounding leaves none, as in grouped convolutions, takes
+a tenth of 16 channels removes half of them, and if rounding leaves none, as in grouped convolutions, it removes
 nothing.
 """
 
@@ -40,7 +41,7 @@ EXCLUDED = {
     ("shufflenet_v2", ""): "its channel shuffle divides by zero in the pruner (torch-pruning 1.6.1)",
     ("squeezenet", "batchnorm"): "it has no BatchNorm",
 }
-TILT = 0.5  # of the amount, or of what it leaves where that is less: what the ends gain and lose
+TILT = 0.5  # largest change at the ends, as a fraction of min(amount, 1 - amount)
 
 
 def apply(
@@ -51,10 +52,21 @@ def apply(
     options: Mapping[str, str],
     gradients: Gradients | None = None,
 ) -> nn.Module:
-    """`net` with `amount` (0..1) of its channels removed, in place; the classifier keeps its outputs.
+    """Remove a fraction of a network's channels, in place; the classifier keeps its outputs.
 
-    `example` is one input (1, 3, H, W). A net may name layers that keep their width in `fixed_layers`.
-    Raises Unbuildable if the net can't be cut, its NoGain if it is no cheaper for it.
+    A network may name layers that keep their width in `fixed_layers`.
+
+    Args:
+        net: The network to change.
+        amount: Mean fraction of channels to remove, between 0 and 1.
+        example: One input (1, 3, H, W).
+        classes: Not used.
+        options: Values of `by`, `where` and `to`.
+        gradients: Source of gradients for `taylor`.
+
+    Raises:
+        NoGainError: The pruned network needs no fewer multiply-accumulates.
+        UnbuildableError: The amount is out of range, or the network cannot be pruned.
     """
     if not 0 < amount < 1:
         raise UnbuildableError(f"prune {amount:g} is not a fraction of channels: name one from 0 up to 1")
@@ -67,7 +79,7 @@ def apply(
         before = count_macs(net.eval(), example)
         _cut(net, amount, example, options, gradients)
         after = count_macs(net, example)
-    except Exception as error:  # whatever the pruner stumbles over is this candidate's failure
+    except Exception as error:  # any error of the pruner is the candidate's failure
         reason = " ".join(str(error).split())[:200]
         raise UnbuildableError(f"prune {amount:g}: {type(error).__name__}: {reason}") from error
     if after >= before and "-" not in options["to"]:
@@ -76,7 +88,13 @@ def apply(
 
 
 def tilt_amount(amount: float, depth: float, where: str) -> float:
-    """The amount for a layer at `depth` (0 the first, 1 the last); over evenly spaced depths the mean is `amount`."""
+    """Return the amount for one layer; over evenly spaced depths the mean is `amount`.
+
+    Args:
+        amount: Fraction of channels to remove, 0..1.
+        depth: Position of the layer, from 0 (first) to 1 (last).
+        where: `even`, `early` or `late`.
+    """
     most = TILT * min(amount, 1 - amount)
     return amount + {"even": 0.0, "early": most, "late": -most}[where] * (1 - 2 * depth)
 
@@ -86,11 +104,11 @@ def _cut(
 ) -> None:
     graph = torch_pruning.DependencyGraph().build_dependency(net, example)
     names = (head_name(net), *getattr(net, "fixed_layers", ()))
-    fixed = [layer for name in names for layer in net.get_submodule(name).modules()]  # one may be several by now
+    fixed = [layer for name in names for layer in net.get_submodule(name).modules()]  # several if decomposed
     groups = list(graph.get_all_groups(ignored_layers=fixed, root_module_types=[nn.Conv2d, nn.Linear]))
     scores = _scores(net, groups, options["by"], gradients)
     step, to, depths = granularity(net), options["to"], _depths(net, graph, groups)
-    # All are chosen before any is cut: a cut changes the indices of what comes after.
+    # All channels are selected before any is removed, since a removal changes the indices of later layers.
     cuts = [
         (group[0].dep, _weakest(group, score, tilt_amount(amount, depth, options["where"]), step, to))
         for group, score, depth in zip(groups, scores, depths, strict=True)
@@ -102,7 +120,7 @@ def _cut(
 
 
 def _scores(net: nn.Module, groups: list[Any], by: str, gradients: Gradients | None) -> list[torch.Tensor]:
-    """(2, channels) of each group of layers that must go together: by the criterion, then by magnitude."""
+    """Score the channels of each group of dependent layers: (2, channels), by the criterion and by magnitude."""
     norms = torch_pruning.importance.GroupMagnitudeImportance(p=2)
     plain = [norms(group) for group in groups]
     if by == "batchnorm":
@@ -116,8 +134,10 @@ def _scores(net: nn.Module, groups: list[Any], by: str, gradients: Gradients | N
 
 
 def _taylor(net: nn.Module, groups: list[Any], gradients: Gradients) -> list[torch.Tensor]:
-    """|sum of weight x gradient| of each channel, the mean over the batches: the gradients of all images together
-    cancel out near a minimum. (torch-pruning's default sums |weight x gradient|, which measured no better than norms.)
+    """Score each channel by |sum of weight x gradient|, averaged over batches.
+
+    The gradients of all images together would cancel out near a minimum. torch-pruning's default sums |weight x
+    gradient|, which measured no better than norms.
     """
     change = torch_pruning.importance.GroupTaylorImportance(multivariable=True, normalizer=None)
     batches = [[change(group) for group in groups] for _ in gradients(net)]
@@ -126,7 +146,7 @@ def _taylor(net: nn.Module, groups: list[Any], gradients: Gradients) -> list[tor
 
 
 def _depths(net: nn.Module, graph: Any, groups: list[Any]) -> list[float]:
-    """Where in the net each group is, 0..1, evenly spaced: ranks of the mean place of the layers it narrows."""
+    """Return the depth of each group, evenly spaced in 0..1: the rank of the mean index of its narrowed layers."""
     places = {layer: place for place, layer in enumerate(net.modules())}
 
     def place(group: Any) -> float:
@@ -139,8 +159,8 @@ def _depths(net: nn.Module, graph: Any, groups: list[Any]) -> list[float]:
 
 
 def _weakest(group: Any, score: torch.Tensor, amount: float, step: int, to: str) -> list[int]:
-    # Channels of one group that go. A grouped convolution loses the same places in each of its groups, and rounds
-    # their sum.
+    # Returns the channels of one group of layers to remove. A grouped convolution loses the same channels in each of
+    # its groups, and their sum is rounded.
     parts = max(_parts(dep.target.module) for dep, _ in group)
     width = score.shape[1] // parts
     stay = (
@@ -156,7 +176,8 @@ def _weakest(group: Any, score: torch.Tensor, amount: float, step: int, to: str)
 
 
 def _part_step(width: int, parts: int, step: int) -> int:
-    # What each of `parts` is rounded to, so that their sum is to `step`; less where that would leave too little choice.
+    # Returns the multiple for each of `parts`, so that their sum is a multiple of `step`. It is smaller if too few
+    # widths would remain.
     part_step = step // gcd(step, parts)
     while parts > 1 and part_step > max(1, width // 4):
         part_step //= 2

@@ -1,13 +1,13 @@
-"""2:4 sparsity: of every four weights along a layer's inputs the two smallest are zero, and stay zero when it learns.
+"""Apply 2:4 sparsity: set the two smallest of every four weights along a layer's inputs to zero, also during training.
 
-Shapes stay as they are, so it is faster only where zeros are skipped: in TensorRT on NVIDIA's tensor cores from
-compute capability 8.0 on, which do twice the work in the same time then (Mishra et al. 2021, Accelerating Sparse Deep
-Neural Networks). Elsewhere a space is cut to do without. The amount is 0 or 0.5.
+Shapes stay as they are, so the network is faster only if zeros are skipped: in TensorRT on NVIDIA's tensor cores from
+compute capability 8.0 on, which then do twice the work in the same time (Mishra et al. 2021, Accelerating Sparse Deep
+Neural Networks). On other devices the space loses this axis. The amount is 0 or 0.5.
 
-Sparse become convolutions and linear layers whose inputs come in fours, as TensorRT wants them: at each output and
-each pixel of the kernel. Left alone are the classifier, grouped and depthwise convolutions, layers whose weights
-are not used as they are (`spaces.plain_layers`), and those of blocks that fold into one at deployment. Which weights
-are zero follows from the weights, how many does not; random weights have as many, so a latency measured on them holds.
+Convolutions and linear layers become sparse if their number of inputs is a multiple of four, as TensorRT requires, at
+each output and each pixel of the kernel. Several kinds of layers stay dense: the classifier, grouped and depthwise
+convolutions, layers that `spaces.plain_layers` rejects, and layers of blocks that fold into one at deployment. The
+weights decide which of them become zero but not how many, so a latency measured with random weights remains valid.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from spaces.folding import in_branches
 from spaces.network import Gradients, head_name
 from spaces.plain_layers import is_plain
 
-LAST = True  # what would change the order of a layer's inputs comes before
+LAST = True  # an operation that changes the order of a layer's inputs must come before
 AMOUNT = 0.5
 
 
@@ -32,9 +32,19 @@ def apply(
     options: Mapping[str, str],
     gradients: Gradients | None = None,
 ) -> nn.Module:
-    """`net` with half of the weights of every layer that can be sparse set to zero for good, in place.
+    """Set half of the weights of every eligible layer to zero permanently, in place.
 
-    Raises Unbuildable for another amount than 0 and 0.5, its NoGain if there is no such layer.
+    Args:
+        net: The network to change.
+        amount: Fraction of weights to set to zero, which must be 0.5.
+        example: Not used.
+        classes: Not used.
+        options: Not used.
+        gradients: Not used.
+
+    Raises:
+        NoGainError: No layer is eligible.
+        UnbuildableError: The amount is not 0.5.
     """
     if amount != AMOUNT:
         raise UnbuildableError(f"sparse {amount:g} is not what the hardware skips: name 0 or {AMOUNT:g}")
@@ -49,7 +59,7 @@ def apply(
 
 
 def eligible(net: nn.Module) -> list[nn.Conv2d | nn.Linear]:
-    """The layers that become sparse."""
+    """Find the layers that become sparse."""
     head, inside = net.get_submodule(head_name(net)), in_branches(net)
     return [
         layer
@@ -63,16 +73,24 @@ def eligible(net: nn.Module) -> list[nn.Conv2d | nn.Linear]:
 
 
 def largest_two(weight: torch.Tensor) -> torch.Tensor:
-    """1 for the two largest of every four inputs, else 0: the shape of `weight` (outputs, inputs, ...)."""
+    """Mark the two largest of every four inputs by 1, others by 0, in the shape of `weight` (outputs, inputs, ...)."""
     fours = weight.detach().abs().unflatten(1, (-1, 4))
     return torch.zeros_like(fours).scatter_(2, fours.topk(2, dim=2).indices, 1.0).flatten(1, 2)
 
 
 def hold_zeros(weight: torch.Tensor) -> None:
-    """What is zero of a parameter has no gradient from now on, so no optimizer moves it."""
+    """Hold a parameter's zeros by setting their gradient to zero from now on, so that no optimizer changes them.
+
+    Args:
+        weight: A parameter with its zeros in place, of any shape.
+    """
     weight.register_hook(lambda gradient: gradient * (weight != 0))
 
 
 def is_sparse(weight: torch.Tensor) -> bool:
-    """True if half of a layer's weights or more are zero: no dense layer's are."""
+    """Return whether at least half of a layer's weights are zero, which no dense layer reaches.
+
+    Args:
+        weight: A parameter of any shape; a vector is never sparse.
+    """
     return weight.ndim > 1 and 2 * int((weight != 0).sum()) <= weight.numel()

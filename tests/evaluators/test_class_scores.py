@@ -114,7 +114,7 @@ def test_an_accuracy_is_compared_by_its_metric():
     scores = {metric: accuracy(metric=metric).score for metric in METRICS}
     f1 = f1_score([0] * 95 + [1] * 5, [0] * 100, average="macro", zero_division=0)
     assert scores == {"top1": 0.95, "balanced": 0.5, "macro-f1": pytest.approx(f1)}
-    assert accuracy(metric="balanced").score_error() == accuracy().confusion.balanced()[1]
+    assert accuracy(metric="balanced").score_error() == accuracy().confusion.score_balanced()[1]
 
 
 def test_entries_of_earlier_versions_are_read():

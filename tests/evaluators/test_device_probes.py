@@ -22,6 +22,7 @@ from evaluators.device_probes import DeviceProbes, image, probe_model, untold
 from evaluators.device_space import able_to, cut_to
 from evaluators.runtime_checks import BusyError, host_answer, try_runtimes
 from evaluators.timing.reference_model import reference_model
+from remote.connect import open_session
 from remote.device import Device, Int8Recipe, Layer
 from remote.errors import CandidateError, DeviceError
 from remote.link.retrying_session import RetryingSession, RetryPolicy
@@ -46,7 +47,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", folder)
         patch.setenv("EDGEFRONT_LOCK_DIR", folder)
-        with Session.open(LOCAL) as session:
+        with open_session(LOCAL) as session:
             yield session
 
 
@@ -164,7 +165,7 @@ def test_nothing_is_tried_on_a_device_that_another_has(here):
 def test_wait_for_another_ends_what_is_tried(here, monkeypatch):
     """The lock is held by a second session's timing, which the survey did not show yet."""
     events: list[Event] = []
-    with Session.open(LOCAL, on_event=events.append) as other:
+    with open_session(LOCAL, on_event=events.append) as other:
         model = other.put(reference_model())
         job = Job(runtime="onnxruntime")
 
@@ -176,7 +177,7 @@ def test_wait_for_another_ends_what_is_tried(here, monkeypatch):
         held.start()
         while not any(event.get("event") == "started" for event in events):
             held.join(0.05)
-        monkeypatch.setattr("evaluators.runtime_checks.Turn.__call__", _impatient)
+        monkeypatch.setattr("evaluators.runtime_checks.LockWait.__call__", _impatient)
         tried = try_runtimes(here, LOCAL, "")
         other.cancel()
         held.join(60)

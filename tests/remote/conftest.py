@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from remote.connect import open_session
 from remote.device import Device
 from remote.link.session import Session
 from tests.remote import models
@@ -26,7 +27,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def session(home: Path) -> Iterator[Session]:
-    with Session.open(LOCAL) as session:
+    with open_session(LOCAL) as session:
         yield session
 
 

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from remote.agent import BLOB, ERROR, FRAME, PROTOCOL, REQUEST, RESPONSE
+from remote.connect import open_session
 from remote.device import Device
-from remote.link.session import Session
 from remote.link.transport import Frame, bundle, local_argv, read_exactly, read_frame
 
 REMOTE = Path(__file__).parents[2] / "remote"
@@ -126,7 +126,7 @@ def old_pythons() -> list:
 
 @pytest.mark.parametrize("python", old_pythons())
 def test_each_python_serves(home, python):
-    with Session.open(Device(name="old", profile="old", host=None, python=python, runtime="onnxruntime")) as session:
+    with open_session(Device(name="old", profile="old", host=None, python=python, runtime="onnxruntime")) as session:
         data = os.urandom(300_000)
         name = session.put(data)
         session._known.clear()

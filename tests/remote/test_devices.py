@@ -247,7 +247,7 @@ pwd.getpwuid = nobody
         ("import remote.devices as m; sys.exit(m.main(['show', 'local']))", 0, ""),
         ("import remote.devices as m; sys.exit(m.main(['add', 'x', '--host', 'x']))", 2, "no home folder"),
         ("import remote.agent as m; m.cache_folder()", 1, "no home folder"),
-        ("import remote.simulated.persistence as m; m.Folder('nano')", 1, "no home folder"),
+        ("import remote.simulated.persistence as m; m.BoardFolder('nano')", 1, "no home folder"),
     ],
 )
 def test_user_without_a_home_gets_one_line_at_most(words, code, says, tmp_path):

@@ -16,6 +16,7 @@ from remote import doctor
 from remote.checks.check import RuntimeTrial
 from remote.device import Device, Facts
 from remote.errors import DeviceConfigError, DeviceError
+from remote.exit_codes import OK
 from tests.remote.checks.test_judgement import CALM, HOSTILE, NANO, PI
 
 DEVICE = Device(name="nano", profile=None, host="nano", python=None, runtime=None)
@@ -97,7 +98,7 @@ def test_a_runtime_that_is_entered_but_not_there():
 
 
 def test_a_simulated_device_says_so(capsys):
-    assert doctor.main(["sim:nano"], lambda device: Patient(replace(NANO, simulated=True), CALM), fine) == doctor.FIT
+    assert doctor.main(["sim:nano"], lambda device: Patient(replace(NANO, simulated=True), CALM), fine) == OK
     assert "sim:nano, simulated" in capsys.readouterr().out
 
 

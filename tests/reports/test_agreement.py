@@ -12,9 +12,10 @@ from optuna.storages.journal import JournalFileBackend
 
 from evaluators.measurement import KEPT, OVER_BUDGET
 from evaluators.timing.stopwatch import Stopwatch
+from remote.exit_codes import OK
 from reports.run_report import write
 from search.budget import Budget
-from search.run import OK, main
+from search.run import main
 from search.sampling.optuna_study import record_corrections
 from search.selection.finalists import finish
 from search.storage.cached_evaluator import CachedEvaluator

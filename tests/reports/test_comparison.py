@@ -83,7 +83,7 @@ def test_turning_a_lever_back_undoes_it(tmp_path_factory, seed):
         back = lever.reverse()
         assert back.time_ratio.value * lever.time_ratio.value == pytest.approx(1)
         assert back.time_ratio.low <= back.time_ratio.value <= back.time_ratio.high
-        assert back.reversed().before == lever.before
+        assert back.reverse().before == lever.before
 
 
 def test_accuracy_of_a_lever_is_compared_at_equal_epochs(tmp_path):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from remote.exit_codes import USER
 from search.budget import Budget
-from search.run import USER, main
+from search.run import main
 
 
 def test_what_one_runtime_can_keep_is_not_refused():

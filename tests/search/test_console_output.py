@@ -25,8 +25,8 @@ VIEW = """
 import sys
 from rich.console import Console
 from search.budget import Budget
-from search.progress import View
-with View(Console(force_terminal=True, width=40), Budget(50.0), 5, None) as view:
+from search.progress import ProgressView
+with ProgressView(Console(force_terminal=True, width=40), Budget(latency_ms=50.0), 5, None) as view:
     view.log(sys.argv[1] * 5)
     view.doing(sys.argv[1] * 5)
     view.device(sys.argv[1], "[/red]")

@@ -10,9 +10,11 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from evaluators.measurement import KEPT, METRICS, Accuracy, Interval, Latency, Measurement
+from remote.exit_codes import USER
 from search.budget import Budget
+from search.cli import parser, settings_of
 from search.pipeline.stages import StageLimits, promising
-from search.run import USER, main, parser, settings_of
+from search.run import main
 from search.runs.warm_start import read_earlier
 from search.selection.pareto import front, objectives
 from search.selection.ranking import baseline, rank_feasible
@@ -41,9 +43,16 @@ class Blind(Analytic):
         errors = ((0, 1, max(0, wrong - rare)), (1, 0, rare))
         correct = plain.count - max(0, wrong - rare) - rare
         return Accuracy(
-            top1=correct / plain.count, correct=correct, count=plain.count, epochs=epochs, split=split, model_sha256=plain.model_sha256,
-            class_counts=(950, 50), errors=errors, metric=self.metric,
-        )  # fmt: skip
+            top1=correct / plain.count,
+            correct=correct,
+            count=plain.count,
+            epochs=epochs,
+            split=split,
+            model_sha256=plain.model_sha256,
+            class_counts=(950, 50),
+            errors=errors,
+            metric=self.metric,
+        )
 
 
 def searched(folder, metric):

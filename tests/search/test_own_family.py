@@ -7,8 +7,10 @@ import json
 import pandas
 import pytest
 
-from search.run import OK, USER, main, parser, settings_of
-from search.runs.run_directory import command, located
+from remote.exit_codes import OK, USER
+from search.cli import parser, settings_of
+from search.run import main
+from search.runs.run_directory import command, with_absolute_paths
 from search.settings import Settings, SettingsError, from_toml, write
 from tests.own_family import NETS, SPACE
 
@@ -29,9 +31,12 @@ def test_family_may_be_given_several_times_and_is_written_down(tmp_path):
 def test_located_knows_files_from_anywhere(tmp_path, monkeypatch):
     (tmp_path / "s.toml").write_text(SPACE)
     monkeypatch.chdir(tmp_path)
-    found = located(Settings(budget_ms=5.0, space="s.toml", family=("nets.py",)))
+    found = with_absolute_paths(Settings(budget_ms=5.0, space="s.toml", family=("nets.py",)))
     assert found.space == str(tmp_path / "s.toml") and found.family == (str(tmp_path / "nets.py"),)
-    assert located(Settings(budget_ms=5.0, space="tiny")).space == "tiny" and located(found) == found
+    assert (
+        with_absolute_paths(Settings(budget_ms=5.0, space="tiny")).space == "tiny"
+        and with_absolute_paths(found) == found
+    )
 
 
 def test_a_table_refuses_families():

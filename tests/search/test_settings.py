@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.run import parser, settings_of
+from search.cli import parser, settings_of
 from search.settings import Settings, SettingsError, from_toml, go_on, seconds, write
 
 

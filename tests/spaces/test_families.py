@@ -30,9 +30,9 @@ def test_variant_names_are_unique():
     assert len(set(names)) == len(names)
 
 
-@pytest.mark.parametrize("image_px", [32, 64])
 @pytest.mark.parametrize("family, variant", marked(EVERY))
-def test_it_computes_and_learns(family, variant, image_px):
+def test_it_computes_and_learns(family, variant):
+    image_px = 64 if variant == next(iter(variants(family))) else 32
     net = build(family, variant, CLASSES, image_px).train()
     logits = net(torch.randn(2, 3, image_px, image_px))
     assert logits.shape == (2, CLASSES) and logits.dtype == torch.float32
@@ -45,9 +45,9 @@ def test_it_computes_and_learns(family, variant, image_px):
 def test_one_parents_weights_fit_every_size(family, variant):
     shapes = [
         {name: tensor.shape for name, tensor in build(family, variant, CLASSES, px).state_dict().items()}
-        for px in (32, 64, 224)
+        for px in (32, 224)
     ]
-    assert shapes[0] == shapes[1] == shapes[2]
+    assert shapes[0] == shapes[1]
 
 
 @pytest.mark.parametrize("family", family_names())

@@ -63,15 +63,15 @@ def test_judge_family_returns_what_was_built_and_run(file):
 
 LAST = "nn.Linear(4 * width, classes)"
 BAD = {
-    "syntax": (NETS + "\ndef", "can't be imported: line 33: SyntaxError"),
-    "import": (NETS + "\nimport not_there", "can't be imported: line 33: ModuleNotFoundError: No module named"),
-    "exit": (NETS + "\nraise SystemExit(3)", "can't be imported: line 33: SystemExit: 3"),
+    "syntax": (NETS + "\ndef", "can't be imported: line 36: SyntaxError"),
+    "import": (NETS + "\nimport not_there", "can't be imported: line 36: ModuleNotFoundError: No module named"),
+    "exit": (NETS + "\nraise SystemExit(3)", "can't be imported: line 36: SystemExit: 3"),
     "no table": (NETS.replace("VARIANTS =", "TABLE ="), "needs VARIANTS"),
     "no rows": (NETS.replace("VARIANTS =", "VARIANTS = {'x': 1}; TABLE ="), "needs VARIANTS"),
     "no build": (NETS.replace("def build", "def make"), r"needs a function build\(variant, classes, image_px\)"),
     "no name": (NETS.replace("mine_s", "mine/s"), "'mine/s' can't be a network's name"),
-    "weights": (NETS.replace("Variant(8,", "Variant(file='x', width=8, depth=1) or ("), "name its weight file mine_s"),
-    "raises": (NETS.replace("width = Shape", "width = 1 / 0 * Shape"), "line 20: ZeroDivisionError: division by zero"),
+    "weights": (NETS.replace("Variant(width=8,", "Variant(file='x', width=8,"), "name its weight file mine_s"),
+    "raises": (NETS.replace("width = Shape", "width = 1 / 0 * Shape"), "line 23: ZeroDivisionError: division by zero"),
     "no net": (NETS.replace("return nn.Sequential", "return (lambda *n: n)"), "TypeError: build returned tuple"),
     "outputs": (NETS.replace(LAST, "nn.Linear(4 * width, 3)"), r"turns 2 images into torch.float32 \(2, 3\)"),
     "tuple": (NETS.replace("nn.Flatten(),", "nn.Flatten(0),"), "can't be used: RuntimeError"),

@@ -141,7 +141,7 @@ def hub(tmp_path, monkeypatch):
     before = torch.hub.get_dir()
     torch.hub.set_dir(str(tmp_path / "hub"))
     # tiny_resnet has nothing to fetch; here it has, from the address a test gives
-    yield lambda url: monkeypatch.setattr(tiny_resnet, "pretrained", lambda _: Entry("V9", url), raising=False)
+    yield lambda url: monkeypatch.setattr(tiny_resnet, "imagenet_weights", lambda _: Entry("V9", url), raising=False)
     torch.hub.set_dir(before)
 
 

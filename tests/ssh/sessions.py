@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from remote.connect import open_session
 from remote.inventory.resolve import load_device
 from remote.link.session import Job, Session
 from tests.remote import models
@@ -19,7 +20,7 @@ Value = TypeVar("Value")
 
 def opened(name: str = "board", **options: Any) -> Session:
     """A session with the device of that name."""
-    return Session.open(load_device(name), **options)
+    return open_session(load_device(name), **options)
 
 
 def graph(folder: Path, name: str) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from search.run import DEVICE, USER
+from remote.exit_codes import DEVICE, USER
 from tests.ssh.rig import Rig, free_port
 from tests.test_command import run
 

@@ -16,7 +16,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from search.run import OK
+from remote.exit_codes import OK
 from search.storage.ledger import Ledger
 from tests.ssh.rig import Rig
 from tests.ssh.root import root

@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import pytest
 
+from remote.connect import open_session
 from remote.link.session import Session
 from tests.remote.conftest import LOCAL
 from tests.ssh.rig import command_line, processes_of
@@ -71,7 +72,7 @@ def test_users_of_the_same_board_take_turns_too(rig, tmp_path):
             spans.extend(spans_of(session, tmp_path, waits))
 
     def here() -> None:
-        with Session.open(LOCAL) as session:
+        with open_session(LOCAL) as session:
             ready.wait(30)
             spans.extend(spans_of(session, tmp_path, waits))
 

@@ -28,7 +28,7 @@ from remote.device import Int8Recipe
 from spaces.candidate import Candidate
 torch.manual_seed(0)
 folder = pathlib.Path(sys.argv[1])
-export(random_net(Candidate("tiny_mobile", "mb_w8", 32), 7), 32, folder / "fp32.onnx")
+export(random_net(Candidate(family="tiny_mobile", variant="mb_w8", image_px=32), 7), 32, folder / "fp32.onnx")
 images = numpy.random.default_rng(0).standard_normal((4, 3, 32, 32), dtype=numpy.float32)
 for precision in ("fp16", "int8"):
     to_precision(folder / "fp32.onnx", folder / f"{precision}.onnx", precision, Int8Recipe("uint8", False, 7), images)

@@ -67,10 +67,10 @@ def school(few, place, tmp_path):
 
 
 def parents(school, worker, trained=None):
-    def train(function, job, what):
+    def train(task, job, what):
         if trained is not None:
             trained.append(job.variant)
-        return worker.call(f"evaluators.training.trainer:{function}", job, timeout_s=600)
+        return worker.call(task, job, timeout_s=600)
 
     return ParentNetworks(school, worker, train)
 
@@ -189,11 +189,11 @@ def test_parents_no_time_for_all_epochs_trains_one_and_keeps_to_it(school, worke
     wanted = replace(wanted, recipe=replace(wanted.recipe, parent_epochs=3, seed=7))
     asked = []
 
-    def train(function, job, what):
+    def train(task, job, what):
         asked.append(job.recipe.parent_epochs)
         if job.recipe.parent_epochs > 1:
             raise OutOfTimeError("training it would take 30 s more, 24 s are left")
-        return worker.call(f"evaluators.training.trainer:{function}", job, timeout_s=600)
+        return worker.call(task, job, timeout_s=600)
 
     first = ParentNetworks(wanted, worker, train).of("tiny_mobile", "mb_w8")
     assert asked == [3, 1]

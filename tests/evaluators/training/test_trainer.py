@@ -210,11 +210,11 @@ def test_nets_train_in_the_layout_that_is_fast_and_safe(few, cache, tmp_path, mo
 
     monkeypatch.setattr(trainer, "train", train)
     recipe = replace(TrainingRecipe.of(few, threads=1), parent_epochs=1)
-    job = (few, cache, family, variant, 96)
+    job = {"dataset": few, "cache": cache, "family": family, "variant": variant, "image_px": 96, "recipe": recipe}
     parent, start = tmp_path / "parent.pt", tmp_path / "start.pt"
-    train_parent(ParentJob(*job, recipe, parent))
-    start_candidate(CandidateJob(*job, PRUNED, recipe, parent, start, ()))
-    fine_tune(FineTuneJob(*job, 1, recipe, parent, start, tmp_path / "tuned.pt"))
+    train_parent(ParentJob(**job, out=parent))
+    start_candidate(CandidateJob(**job, steps=PRUNED, parent=parent, out=start, options=()))
+    fine_tune(FineTuneJob(**job, epochs=1, teacher=parent, net=start, out=tmp_path / "tuned.pt"))
     assert laid_out and all(each == last for each in laid_out)
 
 
@@ -257,12 +257,14 @@ def test_progress_is_told_and_ends_whole(parent, few, cache, tmp_path):
 def test_a_kill_in_the_middle_leaves_no_half_file(tmp_path):
     code = (
         "import sys, pathlib; from dataclasses import replace\n"
-        "from evaluators.data.loading import open_dataset; from evaluators.training.jobs import ParentJob, Recipe\n"
+        "from evaluators.data.loading import open_dataset\n"
+        "from evaluators.training.jobs import ParentJob, TrainingRecipe\n"
         "from evaluators.training.trainer import train_parent\n"
         "d = open_dataset(None, 0); at = pathlib.Path(sys.argv[1])\n"
-        "r = replace(Recipe.of(d, threads=1), parent_epochs=200)\n"
-        f"train_parent(ParentJob(d, at / 'images', {FAMILY!r}, {VARIANT!r}, {PX}, r, at / 'parent.pt',"
-        " progress=at / 'progress.json'))"
+        "r = replace(TrainingRecipe.of(d, threads=1), parent_epochs=200)\n"
+        f"job = ParentJob(dataset=d, cache=at / 'images', family={FAMILY!r}, variant={VARIANT!r}, image_px={PX},"
+        " recipe=r, out=at / 'parent.pt', progress=at / 'progress.json')\n"
+        "train_parent(job)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, tmp_path], cwd=REPO)
     end = time.monotonic() + 60

@@ -16,8 +16,9 @@ import pytest
 from evaluators.data.dataset import DataError
 from evaluators.fault_attribution import WorkerCrashedError, WorkerError, WorkerTimeoutError, is_host_kill
 from evaluators.training import worker_process as workers
+from evaluators.training.tasks import Task
 from evaluators.training.worker_process import Worker
-from remote.files import HostError
+from remote.errors import HostError
 from spaces.space import SpaceError
 
 REPO = Path(__file__).parents[3]
@@ -128,7 +129,7 @@ def retries(worker):
 
 def test_the_process_is_kept(worker):
     first = worker.call(os.getpid)
-    assert first == worker.call("os:getpid") != os.getpid()
+    assert first == worker.call(Task("os:getpid")) != os.getpid()
 
 
 def test_threads_are_set_before_anything_is_imported(worker):
@@ -294,7 +295,7 @@ def test_a_start_is_in_the_background(tmp_path):
         worker.start()
         assert time.monotonic() - began < 0.3
         worker.ready()
-        assert worker.call("evaluators.training.worker_process:sys.modules.__contains__", "sqlite3")
+        assert worker.call(Task("evaluators.training.worker_process:sys.modules.__contains__"), "sqlite3")
 
 
 def test_a_start_that_fails_says_why(tmp_path):
@@ -313,7 +314,8 @@ def heed_ctrl_c():
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
 def test_no_orphan_is_left(tmp_path, ending):
     code = (
-        "import sys, pathlib; from evaluators.training.worker_process import Worker; from tests.evaluators import test_worker as t\n"
+        "import sys, pathlib; from evaluators.training.worker_process import Worker\n"
+        "from tests.evaluators.training import test_worker_process as t\n"
         "with Worker(pathlib.Path(sys.argv[1]) / 'log', preload=()) as w:\n"
         "    w.call(t.note_and_sleep, sys.argv[1] + '/pid')"
     )
@@ -331,12 +333,12 @@ def test_no_orphan_is_left(tmp_path, ending):
 def test_a_users_name_that_is_none_comes_back_as_such(tmp_path):
     """A line and exit 2, not a bug of ours."""
     with Worker(tmp_path / "log") as worker, pytest.raises(SpaceError, match=r"space s: .* no variant 'resnet19'"):
-        worker.call("spaces.network:check_names", "s", {"resnet": ("resnet19",)})
+        worker.call(Task("spaces.network:check_names"), "s", {"resnet": ("resnet19",)})
 
 
 def test_the_log_can_be_moved_while_the_process_lives(tmp_path):
     with Worker(tmp_path / "first") as worker:
         worker.call(print, "before", timeout_s=60)
         worker.keep_log(tmp_path / "second")
-        worker.call("os:system", "echo after")
+        worker.call(Task("os:system"), "echo after")
     assert "after" in (tmp_path / "second").read_text() and worker.log == tmp_path / "second"

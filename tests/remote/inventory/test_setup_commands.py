@@ -78,11 +78,11 @@ def test_restoring_goes_on_after_a_command_that_fails_and_says_so(tmp_path, cach
 
 KILLED = """
 import sys, time
-from remote.inventory.setup_commands import prepared
+from remote.inventory.setup_commands import prepare_device
 from tests.remote.test_device import FACTS
 from tests.remote.inventory.test_setup_commands import board
 from pathlib import Path
-with prepared(board(Path(sys.argv[1])), FACTS):
+with prepare_device(board(Path(sys.argv[1])), FACTS):
     print("prepared", flush=True)
     time.sleep(60)
 """

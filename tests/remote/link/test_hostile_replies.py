@@ -24,6 +24,7 @@ from evaluators.layer_precision import sentence, summarise
 from evaluators.timing.latency import TimingRules, TimingTarget
 from evaluators.timing.latency import time_block as judged_block
 from remote.agent import BLOB, ERROR, EVENT, PROTOCOL, RESPONSE
+from remote.connect import open_session
 from remote.device import Device, capabilities
 from remote.errors import CandidateError, DeviceError
 from remote.link.session import Job, Session
@@ -208,7 +209,7 @@ def meet(op: str, device: Device, silence_s: float = 0.4) -> object:
     """The outcome, or the one error that may come of it: short, printable, soon."""
     began_s = time.monotonic()
     try:
-        with harmless(), Session.open(device, ping_s=0.1, silence_s=silence_s, connect_s=20.0) as session:
+        with harmless(), open_session(device, ping_s=0.1, silence_s=silence_s, connect_s=20.0) as session:
             return use(op, session)
     except (DeviceError, CandidateError) as error:
         assert str(error).isprintable() and 0 < len(str(error)) < 1200

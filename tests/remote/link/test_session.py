@@ -19,6 +19,7 @@ import pytest
 from onnx import TensorProto
 
 from evaluators.measurement import Block
+from remote.connect import open_session
 from remote.device import Device
 from remote.errors import CancelledError, CandidateError, DeviceError
 from remote.link.session import Job, Session
@@ -195,7 +196,7 @@ def test_a_killed_agent_is_noticed_at_once_and_replaced(session, graphs):
 
 
 def test_an_agent_that_stands_still_is_given_up(home):
-    with Session.open(LOCAL, ping_s=0.1, silence_s=1.0) as session:
+    with open_session(LOCAL, ping_s=0.1, silence_s=1.0) as session:
         os.kill(session._link.pid, signal.SIGSTOP)
         with pytest.raises(DeviceError, match="silent"):
             session.state()
@@ -203,7 +204,7 @@ def test_an_agent_that_stands_still_is_given_up(home):
 
 
 def test_an_agent_ends_itself_when_nobody_is_heard(home, graphs):
-    with Session.open(LOCAL, ping_s=60.0, silence_s=1.5) as session:
+    with open_session(LOCAL, ping_s=60.0, silence_s=1.5) as session:
         agent = session._link.pid
         _, raised, child = hanging(session, graphs)
         wait_for(lambda: not alive(child) and not alive(agent), 5.0)
@@ -214,7 +215,7 @@ def test_two_sessions_never_time_at_once(home, graphs):
     spans, waits = [], []
 
     def run() -> None:
-        with Session.open(LOCAL, on_event=waits.append) as session:
+        with open_session(LOCAL, on_event=waits.append) as session:
             for _ in range(3):
                 fields = {
                     "model": session.put(graphs["convolution"]),
@@ -244,10 +245,11 @@ def test_two_sessions_never_time_at_once(home, graphs):
 
 def test_a_killed_controller_frees_the_device(home, graphs):
     code = (
-        "import sys; from pathlib import Path; from remote.link.session import Job, Session;"
-        "from tests.remote.conftest import LOCAL; s = Session.open(LOCAL);"
+        "import sys; from pathlib import Path; from remote.connect import open_session;"
+        "from remote.link.session import Job;"
+        "from tests.remote.conftest import LOCAL; s = open_session(LOCAL);"
         "m = s.put(Path(sys.argv[1])); print('go', flush=True);"
-        "s.time_block(m, m, Job('onnxruntime'), 5, 60.0)"
+        "s.time_block(m, m, Job(runtime='onnxruntime'), 5, 60.0)"
     )
     other = subprocess.Popen([sys.executable, "-c", code, str(graphs["endless"])], stdout=subprocess.PIPE)
     assert other.stdout and other.stdout.readline() == b"go\n"
@@ -256,7 +258,7 @@ def test_a_killed_controller_frees_the_device(home, graphs):
     other.kill()
     other.wait()
     other.stdout.close()
-    with Session.open(LOCAL) as session:
+    with open_session(LOCAL) as session:
         began_s = time.monotonic()
         assert block(session, graphs, "linear")
         assert time.monotonic() - began_s < 5
@@ -264,7 +266,7 @@ def test_a_killed_controller_frees_the_device(home, graphs):
 
 
 def test_what_is_known_is_not_sent_again(home, graphs):
-    with Session.open(LOCAL) as session:
+    with open_session(LOCAL) as session:
         asked: list[str] = []
         call = session._link.call
         session._link.call = lambda op, *a, **k: (asked.append(op), call(op, *a, **k))[1]
@@ -278,7 +280,7 @@ def test_what_is_known_is_not_sent_again(home, graphs):
 
 def test_the_cache_keeps_its_size_and_what_is_used(home, monkeypatch, tmp_path, graphs):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with Session.open(LOCAL, cache_mb=1) as session:
+    with open_session(LOCAL, cache_mb=1) as session:
         first = session.put(b"a" * 500_000)
         thread, _, _ = hanging(session, graphs)
         second = session.put(b"b" * 500_000)
@@ -300,16 +302,16 @@ def test_a_cache_that_is_a_link_is_refused(monkeypatch, tmp_path):
     (tmp_path / "edgefront").symlink_to(tmp_path / "elsewhere")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(DeviceError, match="not a link"):
-        Session.open(LOCAL)
+        open_session(LOCAL)
 
 
 def test_a_python_that_is_not_there():
     with pytest.raises(DeviceError, match="cannot start /no/python"):
-        Session.open(Device(name="x", profile="x", host=None, python="/no/python", runtime="onnxruntime"))
+        open_session(Device(name="x", profile="x", host=None, python="/no/python", runtime="onnxruntime"))
 
 
 def test_a_closed_session_stays_closed(home):
-    session = Session.open(LOCAL)
+    session = open_session(LOCAL)
     agent = session._link.pid
     session.close()
     assert not alive(agent)

@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remote.agent import BLOB, ERROR, EVENT, FRAME, PROTOCOL, RESPONSE
+from remote.connect import open_session
 from remote.device import Device
 from remote.errors import CancelledError, CandidateError, DeviceError
 from remote.link import reply_parsing, transport
-from remote.link.session import Job, Session
+from remote.link.session import Job
 from remote.link.transport import Frame, Transport, builds, local_argv, parse_json, read_frame
 
 READY = f"\nAGENT-READY {PROTOCOL}\n".encode()
@@ -77,7 +78,7 @@ def frame(kind: int, request: int, value: object) -> bytes:
 
 def test_a_login_shell_may_talk_before_the_agent(tmp_path):
     greeting = b"Welcome!\r\nAGENT-READY or not\n" + b"\xff\x00" * 50
-    with Session.open(peer(tmp_path, greeting + READY, frame(RESPONSE, 1, FACTS))) as session:
+    with open_session(peer(tmp_path, greeting + READY, frame(RESPONSE, 1, FACTS))) as session:
         assert session.facts.python == "3.6.9"
 
 
@@ -95,7 +96,7 @@ def test_no_agent_at_all(tmp_path, first, word):
         Path(str(device.python)).write_text("#!/bin/sh\necho Permission denied >&2\nexit 255\n")
         word = "status 255.*Permission denied"
     with pytest.raises(DeviceError, match=word):
-        Session.open(device)
+        open_session(device)
 
 
 def test_a_peer_that_says_nothing(tmp_path):
@@ -133,7 +134,7 @@ def test_a_peer_that_says_nothing(tmp_path):
 def test_a_hostile_hello(tmp_path, hello):
     began_s = time.monotonic()
     with pytest.raises(DeviceError) as caught:
-        Session.open(peer(tmp_path, READY, hello))
+        open_session(peer(tmp_path, READY, hello))
     assert time.monotonic() - began_s < 5
     assert len(str(caught.value)) < 1000 and str(caught.value).isprintable()
 
@@ -152,7 +153,7 @@ def test_a_hostile_hello(tmp_path, hello):
 )
 def test_hostile_predictions(tmp_path, answer, word):
     with (
-        Session.open(peer(tmp_path, READY, frame(RESPONSE, 1, FACTS), answer)) as session,
+        open_session(peer(tmp_path, READY, frame(RESPONSE, 1, FACTS), answer)) as session,
         pytest.raises(DeviceError, match=word),
     ):
         session.predict("a" * 64, "b" * 64, (1, 3, 2, 2), Job(runtime="onnxruntime"))
@@ -191,7 +192,7 @@ def scripted(tmp_path: Path, rest: str) -> Device:
 @pytest.mark.parametrize("event", [b'{"event": "started"}', b'{"event": "received", "bytes": 1}', b"{}"])
 def test_call_of_a_device_that_tells_events_without_end_ends_in_time(tmp_path, event):
     job = Job(runtime="onnxruntime", build_deadline_s=3600.0)  # which no engine is built for
-    with Session.open(scripted(tmp_path, ENDLESS.replace("{event!r}", repr(event)))) as session:
+    with open_session(scripted(tmp_path, ENDLESS.replace("{event!r}", repr(event)))) as session:
         began_s = time.monotonic()
         with pytest.raises(DeviceError, match="no answer to ping") as caught:
             session._call("ping", silence_s=0.7)
@@ -212,7 +213,7 @@ def test_call_that_waits_for_its_turn_may_take_longer_than_its_answer(tmp_path):
         "while True: take(1)\n"
     )
     told: list[dict] = []
-    with Session.open(scripted(tmp_path, rest), on_event=told.append) as session:
+    with open_session(scripted(tmp_path, rest), on_event=told.append) as session:
         session._call("ping", silence_s=0.7)
     assert [event["holder"] for event in told] == ["her"] * 10
 
@@ -220,7 +221,7 @@ def test_call_that_waits_for_its_turn_may_take_longer_than_its_answer(tmp_path):
 def test_upload_to_a_device_that_never_reads_ends_in_time(tmp_path, monkeypatch):
     """It tells enough to be taken for alive, and takes nothing."""
     monkeypatch.setattr(transport, "SLOWEST_BYTES_S", 1e9)
-    with Session.open(scripted(tmp_path, DEAF)) as session:
+    with open_session(scripted(tmp_path, DEAF)) as session:
         began_s = time.monotonic()
         with pytest.raises(DeviceError, match="does not take what is sent") as caught:
             session._link.call("put", {"sha256": "a" * 64, "size": 1 << 24}, blob=bytes(1 << 24), sending_s=0.5)
@@ -233,7 +234,7 @@ def test_source_is_sent_when_the_device_asks_for_it(tmp_path):
     script = Path(str(device.python))
     first = "import select\nif select.select([0], [], [], 0.5)[0]: sys.exit('something came unasked')\n"
     script.write_text(script.read_text().replace("def take", first + "def take", 1))
-    with Session.open(device) as session:
+    with open_session(device) as session:
         assert session.facts.python == "3.6.9"
 
 
@@ -247,7 +248,7 @@ def test_start_up_file_that_waits_for_input_is_named(tmp_path):
 
 def test_text_from_a_device_cannot_steer_a_terminal(tmp_path):
     facts = FACTS | {"cpu": "\x1b[2Ja\u202e cpu\n" + "x" * 9999}
-    with Session.open(peer(tmp_path, READY, frame(RESPONSE, 1, facts))) as session:
+    with open_session(peer(tmp_path, READY, frame(RESPONSE, 1, facts))) as session:
         assert session.facts.cpu.isprintable() and len(session.facts.cpu) <= 300
 
 

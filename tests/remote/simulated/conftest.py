@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from remote.connect import open_session
 from remote.inventory.resolve import load_device
 from remote.link.session import Session
 
@@ -19,7 +20,7 @@ def opens(home: Path) -> Iterator[Opens]:
     sessions: list[Session] = []
 
     def open_one(spec: str, **options) -> Session:
-        sessions.append(Session.open(load_device(f"sim:{spec}"), **options))
+        sessions.append(open_session(load_device(f"sim:{spec}"), **options))
         return sessions[-1]
 
     yield open_one

@@ -18,6 +18,7 @@ import pytest
 from evaluators.timing.latency import TimingRules, TimingTarget, time_model
 from evaluators.timing.reference_model import reference_model
 from remote.agent import BLOB, FRAME, REQUEST
+from remote.connect import open_session
 from remote.errors import DeviceError
 from remote.inventory.resolve import load_device
 from remote.link.retrying_session import RetryingSession, RetryPolicy
@@ -40,7 +41,7 @@ def fails(work, kind: str) -> DeviceError:
 def stored(session: Session) -> tuple[str, str]:
     """Digests of a model and the reference, sent by a session whose board does not fail."""
     board = session.device.simulated.split(",")[0]
-    with Session.open(load_device(f"sim:{board}")) as sound:
+    with open_session(load_device(f"sim:{board}")) as sound:
         return sound.put(MODEL), sound.put(reference_model())
 
 
@@ -102,8 +103,8 @@ def test_a_hang_during_a_timing_too(opens):
 def test_what_hangs_ends_when_its_controller_is_killed(home):
     """kill -9 of the controller leaves nothing behind."""
     code = (
-        "from remote.inventory.resolve import load_device; from remote.link.session import Session\n"
-        "s = Session.open(load_device('sim:rpi4,hang=1'), silence_s=600)\n"
+        "from remote.inventory.resolve import load_device; from remote.connect import open_session\n"
+        "s = open_session(load_device('sim:rpi4,hang=1'), silence_s=600)\n"
         "print(s._link.pid, flush=True); s.state()"
     )
     controller = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from remote.connect import open_session
 from remote.errors import DeviceConfigError
 from remote.inventory.resolve import load_device
-from remote.link.session import Session
 from remote.simulated.boards import BOARDS
 from remote.simulated.spec import FAULTS, SimulationSpecError, parse
 
@@ -55,7 +55,7 @@ def test_nonsense_is_refused_in_one_line(text, says):
 
 def test_the_controller_shows_why(home):
     with pytest.raises(DeviceConfigError, match="no simulated board 'moon'; there are nano or jetson-nano"):
-        Session.open(load_device("sim:moon"))
+        open_session(load_device("sim:moon"))
     done = subprocess.run(
         [sys.executable, "-m", "remote.simulator", "nano,speed=2", "10"], cwd=ROOT, capture_output=True, text=True
     )

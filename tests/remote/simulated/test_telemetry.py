@@ -11,7 +11,7 @@ from remote.link.transport import texts
 from remote.simulated import telemetry
 from remote.simulated.boards import BOARDS
 
-ONBOARD = "".join(texts()[name] for name in ("agent", "sensors", "survey", "watch", "cuda"))
+ONBOARD = "".join(texts()[name] for name in ("agent", "sensors", "survey", "monitor", "cuda"))
 SUFFIX = re.compile(r"_(min|max|limit)$")  # which the device's side puts on by rule
 
 

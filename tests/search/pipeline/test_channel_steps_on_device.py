@@ -30,7 +30,7 @@ def go(folder, run, trials):
         budget_ms=50.0,
         space=str(folder / "space.toml"),
         trials=trials,
-        time_limit_s=6000.0,  # a share of it is what probing may take, however busy the machine
+        time_limit_s=900.0,  # a share of it is what probing may take, however busy the machine
         rungs=(0,),
         parent_epochs=1,
         probe_share=1.0,

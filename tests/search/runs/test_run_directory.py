@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remote.errors import DeviceError
+from evaluators.data.dataset import DataError
+from remote.errors import DeviceConfigError, DeviceError
 from remote.files import HostError
-from search.run import parser, settings_of
-from search.runs.run_directory import REFUSALS, cache_folder, command, lock_run_directory, open_cache
+from search.cli import parser, settings_of
+from search.runs.run_directory import cache_folder, command, lock_run_directory, open_cache
 from search.settings import SEEDS, Settings, SettingsError, from_toml, write
 from search.storage.ledger import Ledger
+from spaces.space import SpaceError
 
 TEXT = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"))
 POSITIVE = st.floats(1e-9, 1e12)
@@ -104,7 +106,7 @@ def test_held_out_of_a_name_that_cannot_be_is_refused(tmp_path):
 
 def test_held_twice_is_refused(tmp_path):
     with lock_run_directory(tmp_path / "r", Settings(budget_ms=1.0)):
-        code = f"from search.runs.run_directory import held; from search.settings import Settings; from pathlib import Path\nwith held(Path({str(tmp_path / 'r')!r}), Settings(1.0)): pass"  # noqa: E501
+        code = f"from search.runs.run_directory import lock_run_directory; from search.settings import Settings; from pathlib import Path\nwith lock_run_directory(Path({str(tmp_path / 'r')!r}), Settings(budget_ms=1.0)): pass"  # noqa: E501
         assert "another search is running" in os.popen(f"{sys.executable} -c {shlex.quote(code)} 2>&1").read()
 
 
@@ -134,7 +136,7 @@ def refuse(folder, error, stages=()):
         raise error
 
 
-@pytest.mark.parametrize("kind", REFUSALS)
+@pytest.mark.parametrize("kind", [SettingsError, DataError, SpaceError, DeviceConfigError])
 def test_held_start_that_is_refused_leaves_nothing(tmp_path, kind):
     refuse(tmp_path / "runs" / "steel", kind("--budget-mb 9 can't be kept"), ("state", "calibration", "incident"))
     assert list(tmp_path.iterdir()) == []

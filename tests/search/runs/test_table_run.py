@@ -7,7 +7,8 @@ from collections import Counter
 
 import pytest
 
-from search.run import NOTHING_FITS, OK, USER, main
+from remote.exit_codes import NOTHING_FITS, OK, USER
+from search.run import main
 from tests.spaces.test_table_space import small
 
 __all__ = ["small"]  # a fixture

@@ -101,7 +101,11 @@ def test_a_second_session_goes_on_with_other_candidates(tmp_path):
 
 def test_every_candidate_in_the_end(tmp_path):
     small = load("tiny").__class__(
-        "small", "small", {"tiny_resnet": ("res8_w8_s2",)}, SPACE.axes | {"image_px": (16, 24)}, {}
+        name="small",
+        title="small",
+        variants={"tiny_resnet": ("res8_w8_s2",)},
+        axes=SPACE.axes | {"image_px": (16, 24)},
+        own_axes={},
     )
     found = go(tmp_path, Analytic(), small, Budget(latency_ms=1.5), 1000)
     assert len(found) == small.size()

@@ -143,7 +143,11 @@ def test_going_on_measures_nothing_again(tmp_path):
 
 def test_a_whole_space_ends_the_search(tmp_path):
     small = load("tiny").__class__(
-        "small", "small", {"tiny_resnet": ("res8_w4_s2",)}, SPACE.axes | {"image_px": (16, 24)}, {}
+        name="small",
+        title="small",
+        variants={"tiny_resnet": ("res8_w4_s2",)},
+        axes=SPACE.axes | {"image_px": (16, 24)},
+        own_axes={},
     )
     ledger = Ledger(tmp_path / "ledger.jsonl")
     study = open_study(tmp_path, "random", 0, small, BUDGET)

@@ -129,25 +129,25 @@ class Brief(optuna.samplers.RandomSampler):
     def start_from(self, earlier):
         pass
 
-    def to_time(self, study, costs):
+    def request_latencies(self, study, costs):
         return [self.wanted]
 
-    def to_time_again(self):
+    def request_remeasurements(self):
         return []
 
-    def to_try(self):
+    def request_low_fidelity(self):
         return [self.wanted]
 
-    def timed(self, key, found):
+    def on_latency(self, key, found):
         self.told.append("timed")
 
-    def tried(self, key, found):
+    def on_low_fidelity(self, key, found):
         self.told.append("tried")
 
-    def trained(self, key, seconds):
+    def on_training_time(self, key, seconds):
         self.told.append("trained")
 
-    def excluded(self, key):
+    def exclude(self, key):
         self.told.append("excluded")
 
 

@@ -7,7 +7,7 @@ from evaluators.measurement import Agreement, Failure
 from evaluators.timing.stopwatch import Stopwatch
 from remote.device import Layer
 from search.budget import Budget
-from search.runs.device_run import _unfolded
+from search.runs.device_run import _warn_of_unfolded
 from search.selection.device_checks import look
 from search.selection.finalists import finish
 from search.storage.cached_evaluator import CachedInspector
@@ -94,8 +94,8 @@ def test_unfolded_networks_are_told_once_each():
     why = "its branches can't be folded: the folded network is off by 0.2 of its largest output"
     unfolded = replace(one, structure=replace(one.structure, unfolded=why))
     trained = replace(unfolded, structure=one.structure, accuracies=(replace(one.accuracies[-1], unfolded="else"),))
-    assert _unfolded([one]) == []
-    assert _unfolded([one, unfolded, unfolded, trained]) == [
+    assert _warn_of_unfolded([one]) == []
+    assert _warn_of_unfolded([one, unfolded, unfolded, trained]) == [
         f"repvgg_a0 runs with its branches, slower than it could: {why}"
     ]
-    assert _unfolded([trained]) == ["repvgg_a0 runs with its branches, slower than it could: else"]
+    assert _warn_of_unfolded([trained]) == ["repvgg_a0 runs with its branches, slower than it could: else"]

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from evaluators.data.dataset import TRAIN, DataError, Split
 from evaluators.data.loading import open_dataset
-from evaluators.given import judge_model, parity, size_of, write_plain
+from evaluators.fixed_models import judge_model, parity, size_of, write_plain
 from evaluators.stages.structure import measure_given
 from evaluators.stages.trained_graph import make_graph
 from evaluators.training.jobs import GraphJob, LadderConfig, TrainingRecipe
@@ -107,7 +107,7 @@ BAD = {
     "quantized": ({"more": [helper.make_node("DynamicQuantizeLinear", ["f"], ["q", "s", "z"])]}, "is quantized"),
     "foreign": ({"more": [helper.make_node("Gelu", ["f"], ["g"], domain="com.microsoft")]}, "operators of com.micro"),
     "opset": ({"opset": 20, "more": [helper.make_node("Gelu", ["f"], ["g"])]}, "opset 13 is needed here, and it can't"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -142,15 +142,27 @@ def test_a_given_model_becomes_what_was_timed_at_every_precision(tmp_path, preci
     train = digits.splits[TRAIN]
     some = Split(train.sources[::14], train.labels[::14])
     digits = replace(digits, splits=digits.splits | {TRAIN: some}, digest=digits.digest + "-few", resize="pad")
-    (family, model), = open_models([str(net(tmp_path / "net.onnx", opset=17))], CLASSES).items()  # fmt: skip
+    ((family, model),) = open_models([str(net(tmp_path / "net.onnx", opset=17))], CLASSES).items()
     candidate = Candidate(family=family, variant="net", image_px=PX, precision=precision)
     structure, timed = measure_given(candidate, model, int8=INT8, folder=tmp_path, opset_max=13, seed=0)
     assert structure.exporter == "given" and structure.macs > structure.parameters > 0
     ladder = LadderConfig(allowed_drop=0.99, methods=("min-max",), qat_epochs=0, images=60)
     job = GraphJob(
-        candidate=candidate, dataset=digits, cache=tmp_path / "images", net=tmp_path / "no net", plain=tmp_path / "plain.onnx", out=tmp_path / "out.onnx",
-        timed=timed, int8=INT8, opset=13, runtimes=("onnxruntime",), calibration_images=16, ladder=ladder, recipe=TrainingRecipe(threads=1), given=model,
-    )  # fmt: skip
+        candidate=candidate,
+        dataset=digits,
+        cache=tmp_path / "images",
+        net=tmp_path / "no net",
+        plain=tmp_path / "plain.onnx",
+        out=tmp_path / "out.onnx",
+        timed=timed,
+        int8=INT8,
+        opset=13,
+        runtimes=("onnxruntime",),
+        calibration_images=16,
+        ladder=ladder,
+        recipe=TrainingRecipe(threads=1),
+        given=model,
+    )
     made = make_graph(job)
     assert bool(made.rungs) == (precision == "int8") and not made.relaid
     image = np.random.default_rng(0).standard_normal((1, 3, PX, PX), dtype=np.float32)

@@ -1,6 +1,6 @@
-"""A classifier that the user gives as ONNX, made into a graph like those of networks: timed, quantized, never trained.
+"""Convert the user's ONNX classifier into a graph that is timed and quantized like a network's, but never trained.
 
-Runs in a worker process.
+It runs in a worker process.
 """
 
 from __future__ import annotations
@@ -21,12 +21,22 @@ from evaluators.export.operator_support import check
 from evaluators.quantization.qdq import macs, prepare
 from evaluators.training.onnx_teacher import MODEL, OnnxClassifier, content_of
 
-OPSET_MIN = 13  # int8 by channel
-PARITY_MAX = 1e-3  # of the output's spread: what rounding to float32 may do over many layers
+OPSET_MIN = 13  # the oldest opset with int8 per channel
+PARITY_MAX = 1e-3  # relative to the largest output: error that float32 rounding may cause over many layers
 
 
 def judge_model(model: OnnxClassifier, classes: int, opset_max: int, runtimes: tuple[str, ...] = ()) -> None:
-    """Raise DataError, one line, for a model that can't be a candidate where graphs go up to `opset_max`."""
+    """Reject a model that can't be a candidate.
+
+    Args:
+        model: The user's classifier.
+        classes: Number of classes of the data set.
+        opset_max: Newest opset that the device reads.
+        runtimes: Runtimes in which the graph must load.
+
+    Raises:
+        DataError: The model can't be a candidate; one line.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "plain.onnx"
         write_plain(model, path, opset_max)
@@ -42,9 +52,15 @@ def judge_model(model: OnnxClassifier, classes: int, opset_max: int, runtimes: t
 
 
 def write_plain(model: OnnxClassifier, path: Path, opset_max: int) -> None:
-    """Write the model as an exported network would be: one input `image` of one picture, `logits`, a usable opset.
+    """Write the model like an exported network: one input `image` of batch 1, output `logits`, a supported opset.
 
-    Raises DataError for a file that is not what was opened, or can't be written so.
+    Args:
+        model: The user's classifier.
+        path: File to write.
+        opset_max: Newest opset that the device reads.
+
+    Raises:
+        DataError: The file has changed since it was opened, or can't be converted.
     """
     if content_of(model.file, MODEL) != model.sha256:
         raise DataError(f"model {model.file} was changed meanwhile: put it back as it was, or name a new --out")
@@ -60,9 +76,14 @@ def write_plain(model: OnnxClassifier, path: Path, opset_max: int) -> None:
 
 
 def parity(model: OnnxClassifier, path: Path) -> float:
-    """Return the largest difference of an output between the user's file and what `write_plain` made of it.
+    """Return the largest difference of an output between the user's file and the one that `write_plain` made of it.
 
-    Raises DataError where it is more than rounding.
+    Args:
+        model: The user's classifier.
+        path: Converted file.
+
+    Raises:
+        DataError: The difference is larger than rounding explains.
     """
     image = _noise(model, 1)
     batch = _session(model.file, model).get_inputs()[0].shape[0]
@@ -74,17 +95,17 @@ def parity(model: OnnxClassifier, path: Path) -> float:
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    """Return (parameters, multiply-accumulates of one image) of a graph; 0 of the second where shapes are not told."""
+    """Return (parameters, multiply-accumulates of one image) of a graph; the latter are 0 if its shapes are unknown."""
     graph = onnx.load(path).graph
     parameters = sum(int(np.prod(t.dims, dtype=int)) for t in graph.initializer if t.data_type == TensorProto.FLOAT)
     try:
         return parameters, sum(macs(prepare(path)).values())
-    except Exception:  # whatever the tools for shapes stumble over
+    except Exception:  # shape inference raises errors without a common class
         return parameters, 0
 
 
 def _one_image(graph: Any, model: OnnxClassifier) -> None:
-    """Give the graph one input of one picture, by the usual names. Raises DataError where it has not that form."""
+    """Give the graph one input of batch 1 and the usual names. Raises DataError if it does not have that form."""
     weights = {tensor.name for tensor in graph.graph.initializer}
     inputs = [value for value in graph.graph.input if value.name not in weights]
     for what, values in (("input", inputs), ("output", graph.graph.output)):
@@ -106,11 +127,11 @@ def _one_image(graph: Any, model: OnnxClassifier) -> None:
     if out:
         out[0].dim_value = 1
     _rename(graph.graph, {inputs[0].name: INPUT, graph.graph.output[0].name: OUTPUT})
-    del graph.graph.value_info[:]  # of another batch, perhaps
+    del graph.graph.value_info[:]  # these shapes may be of another batch size
 
 
 def _rename(graph: Any, names: dict[str, str]) -> None:
-    """Give tensors other names, in place; what has such a name already gets another."""
+    """Rename tensors in place; another tensor that already has a new name is renamed too."""
     taken = {name for name in names.values() if name not in names}
     names = names | {name: f"{name} of the model" for name in taken}
     for part in _parts(graph):
@@ -122,7 +143,7 @@ def _rename(graph: Any, names: dict[str, str]) -> None:
 
 
 def _parts(graph: Any) -> Iterator[Any]:
-    """Yield a graph and those inside its operators."""
+    """Yield a graph and the graphs inside its operators."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
@@ -131,7 +152,7 @@ def _parts(graph: Any) -> Iterator[Any]:
 
 
 def _drop_identities(graph: Any) -> None:
-    """Take out operators that do nothing, in place; exporters have them where two tensors of weights are equal."""
+    """Remove Identity operators in place; exporters insert them where two weight tensors are equal."""
     ends = {value.name for value in graph.output}
     idle = [node for node in graph.node if node.op_type == "Identity" and node.output[0] not in ends]
     source: dict[str, str] = {}
@@ -152,7 +173,7 @@ def _at_opset(graph: Any, model: OnnxClassifier, opset_max: int) -> Any:
     try:
         return version_converter.convert_version(graph, target)
     except Exception as error:  # the converter's errors have no common class
-        # it has no way down for operators that a later opset gave but more types of numbers
+        # the converter can't downgrade operators to which a later opset only added data types
         if target < opset and _is_valid_at(graph, target):
             return graph
         raise DataError(
@@ -162,14 +183,14 @@ def _at_opset(graph: Any, model: OnnxClassifier, opset_max: int) -> Any:
 
 
 def _is_valid_at(graph: Any, opset: int) -> bool:
-    """Return True if the graph, which says so from now on, is one of that opset. What it computes is compared later."""
+    """Set the opset of the graph and return True if it is valid there; its outputs are compared later."""
     for entry in graph.opset_import:
         if entry.domain in ("", "ai.onnx"):
             entry.version = opset
     graph.ir_version = min(graph.ir_version, IR_VERSION)
     try:
         onnx.checker.check_model(graph, full_check=True)
-    except Exception:  # its errors have no common class
+    except Exception:  # the checker's errors have no common class
         return False
     return True
 
@@ -178,7 +199,7 @@ def _run(path: Path, model: OnnxClassifier, images: np.ndarray) -> np.ndarray:
     session = _session(path, model)
     try:
         return np.asarray(session.run(None, {session.get_inputs()[0].name: images})[0])
-    except Exception as error:  # its errors have no common class
+    except Exception as error:  # ONNX Runtime's errors have no common class
         raise DataError(f"model {model.file} can't be run at {model.image_px} px: {_words(error)}") from None
 
 
@@ -187,7 +208,7 @@ def _session(path: Path, model: OnnxClassifier) -> onnxruntime.InferenceSession:
     options.log_severity_level = 4
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its errors have no common class
+    except Exception as error:  # ONNX Runtime's errors have no common class
         raise DataError(f"model {model.file} can't be loaded: {_words(error)}") from None
 
 

@@ -18,12 +18,13 @@ from PIL import Image
 from evaluators.data.loading import arrays, open_dataset
 from evaluators.data.preprocessing import load_image, normalise
 from evaluators.measurement import KEPT
+from remote.exit_codes import OK, USER
 from search.budget import Budget
 from search.pipeline.stages import StageLimits, evaluate, promising
-from search.run import OK, USER, main
+from search.run import main
 from spaces.candidate import Candidate
 from spaces.space import SpaceError, add_models, load
-from tests.evaluators.test_given import PX, net
+from tests.evaluators.test_fixed_models import PX, net
 from tests.search.analytic import Analytic
 
 FAMILY = "/somewhere/net.onnx@0123456789ab"

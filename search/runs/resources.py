@@ -1,0 +1,226 @@
+"""Open the resources of one run on a device, and close them however the run ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from rich.console import Console
+
+from evaluators.data.dataset import Dataset
+from evaluators.data.loading import open_dataset
+from evaluators.device_probes import DeviceProbes
+from evaluators.device_space import cut_to
+from evaluators.timing.stopwatch import Stopwatch
+from evaluators.training.augmentation import switches
+from evaluators.training.jobs import recipe_for
+from evaluators.training.onnx_teacher import OnnxClassifier, open_models
+from evaluators.training.worker_process import Worker
+from remote.connect import connect
+from remote.device import Capabilities, Device, Facts
+from remote.inventory.resolve import load_device
+from remote.inventory.setup_commands import prepare_device
+from remote.link.reply_parsing import clean, parse_sensors
+from remote.link.retrying_session import Incident, RetryingSession, RetryPolicy
+from search.bayesopt.observations import PriorRun
+from search.progress import ProgressView
+from search.runs.network_checks import check_networks, judge_models, read_families
+from search.runs.run_directory import lock_run_directory, open_cache
+from search.runs.run_state import describe_device, hold_to_state
+from search.runs.warm_start import read_earlier
+from search.sampling.optuna_study import samplers
+from search.settings import Settings, SettingsError
+from search.storage.ledger import Ledger
+from spaces.family_files import is_file, is_fixed, label, split
+from spaces.judgement import WeightsReport
+from spaces.space import Space, add_families, add_models, load
+
+PROBING_S = 120.0  # seconds to wait for a failing device before the search begins
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResources:
+    """Hold the open resources of one run.
+
+    Attributes:
+        settings: Settings that the run folder holds.
+        folder: Run folder.
+        dataset: Data set of the run.
+        device: Configuration of the device.
+        session: Session with the device, which retries failures.
+        facts: Facts that the device reported.
+        able: Capabilities of its runtimes.
+        space: Search space, restricted to the capabilities of the device.
+        ledger: Ledger of the run.
+        watch: Stopwatch of the session.
+        worker: Process that imports torch and trains.
+        view: Display of the progress.
+        earlier: Earlier run for a warm start; None without one.
+        given: The user's own classifiers, by family.
+        weights: Report on which of the user's weights the networks start from; None without a folder of weights.
+        runtime_mb: Memory in MB of each runtime before any model is loaded.
+    """
+
+    settings: Settings
+    folder: Path
+    dataset: Dataset
+    device: Device
+    session: RetryingSession
+    facts: Facts
+    able: Capabilities
+    space: Space
+    ledger: Ledger
+    watch: Stopwatch
+    worker: Worker
+    view: ProgressView
+    earlier: PriorRun | None
+    given: Mapping[str, OnnxClassifier]
+    weights: WeightsReport | None
+    runtime_mb: dict[str, float] = field(default_factory=dict)
+
+
+@contextmanager
+def open_resources(settings: Settings, console: Console) -> Iterator[RunResources]:
+    """Context manager that opens data, space, device and run folder, and closes them on exit.
+
+    The user's input is checked from cheap to expensive: names, then files, then everything that needs torch or the
+    device.
+
+    Args:
+        settings: Settings of this call.
+        console: Console for messages until the run's own view exists.
+
+    Yields:
+        The open resources, with the settings that the run folder holds.
+
+    Raises:
+        UserError: A setting or a file of the user is invalid.
+        DeviceError: The device can't be reached.
+        HostError: This machine has no disk space or memory left.
+    """
+    _check_names(settings)
+    with ExitStack() as stack:
+        watch = Stopwatch()
+        cache = stack.enter_context(open_cache(settings))
+        dataset = open_dataset(settings.data, settings.seed, cache, resize=settings.resize)
+        space = load(settings.space or ("tiny" if max(dataset.sizes[0]) <= 64 else "edge"))
+        space = add_families(space, settings.family)
+        given = open_models([*space.models, *settings.model], dataset.classes)
+        # the run folder is not locked yet, so the worker's log is elsewhere at first
+        log = Path(stack.enter_context(TemporaryDirectory())) / "worker.log"
+        views: list[ProgressView] = []  # empty while networks are checked and the device is probed
+        say = partial(_log, views, console)
+        worker = stack.enter_context(Worker(log, on_retry=say))
+        worker.start()  # the worker imports torch while the device is connected
+        say(f"connecting to {settings.device}")
+        session, device, _ = connect(settings.device, on_event=partial(_tell, settings.device, views, console))
+        stack.enter_context(session)
+        space = read_families(space, dataset, worker)
+        space = add_models(space, {family: model.image_px for family, model in given.items()})
+        weights = check_networks(space, settings, dataset, worker)
+        facts = session.facts
+        stack.enter_context(prepare_device(device, facts))
+        asking = RetryingSession(session, RetryPolicy(patience_s=PROBING_S), lambda hitch: say(hitch.reason))
+        probes = DeviceProbes(asking, facts, cache / "probes", device.workspace_mb or 256)
+        space, able = cut_to(space, facts, device.runtime or "", probes)
+        judge_models(given, able, len(dataset.classes), worker)
+        earlier = None
+        if settings.warm_start:
+            earlier = read_earlier(Path(settings.warm_start), space, settings.metric, say)
+        folder = Path(settings.out)
+        settings = stack.enter_context(lock_run_directory(folder, settings))
+        ledger = Ledger(folder / "ledger.jsonl")
+        stack.callback(ledger.close)
+        is_known = hold_to_state(ledger, _state(settings, dataset, facts, space), watch.wall_s())
+        view: ProgressView = stack.enter_context(
+            ProgressView(console, settings.budget(), settings.trials_max(), settings.time_limit_s)
+        )
+        views.append(view)
+        if not is_known:
+            view.log("begun by a version that did not record data and device: they are taken to be the same")
+        worker.keep_log(folder / "worker.log")
+        yield RunResources(
+            settings=settings,
+            folder=folder,
+            dataset=dataset,
+            device=device,
+            session=RetryingSession(session, on_incident=lambda incident: _note(incident, ledger, watch, view)),
+            facts=facts,
+            able=able,
+            space=space,
+            ledger=ledger,
+            watch=watch,
+            worker=worker,
+            view=view,
+            earlier=earlier,
+            given=given,
+            weights=weights,
+        )
+
+
+def _check_names(settings: Settings) -> None:
+    """Refuse a wrong sampler, device name or folder of weights before anything takes time."""
+    if settings.sampler not in samplers():
+        raise SettingsError(f"no sampler {settings.sampler!r}; there are {', '.join(samplers())}")
+    load_device(settings.device)
+    if settings.weights not in (None, "none") and not Path(settings.weights).is_dir():
+        raise SettingsError(
+            f"no folder {settings.weights}: --weights takes the folder that weight files lie in, named like their "
+            "networks (mobilenet_v2.pth), or none"
+        )
+
+
+def _tell(device: str, views: list[ProgressView], console: Console, event: dict[str, Any]) -> None:
+    """Show an event of the device in the view, or print it before there is a view."""
+    line, lasts = "", False
+    if event.get("event") == "waiting":
+        holder = clean(str(event.get("holder", "")), 100)
+        line = f"waiting for {device}: in use by {holder or 'another session'}"
+    elif event.get("event") == "note":
+        line, lasts = f"{device}: {clean(str(event.get('text', '')), 300)}", True
+    elif event.get("event") == "building":
+        line = f"building an engine on {device}"
+    elif event.get("event") == "received":
+        line = f"sending to {device}: {parse_sensors(event).get('bytes', 0.0) / 1e6:.1f} MB"
+    if line and views:
+        (views[0].log if lasts else views[0].doing)(line)
+    elif line:
+        console.print(line, highlight=False, markup=False)
+
+
+def _log(views: list[ProgressView], console: Console, line: str) -> None:
+    """Log a line in the view, or print it before there is a view."""
+    if views:
+        views[0].log(line)
+    else:
+        console.print(line, highlight=False, markup=False)
+
+
+def _note(incident: Incident, ledger: Ledger, watch: Stopwatch, view: ProgressView) -> None:
+    """Record a survived device failure for the report."""
+    view.log(f"device: {incident.reason}; tried again")
+    number = sum(1 for _ in ledger.entries("incident"))
+    ledger.put("incident", str(number), asdict(incident), {}, watch.wall_s())
+
+
+def _state(settings: Settings, dataset: Dataset, facts: Facts, space: Space) -> dict[str, Any]:
+    """Return the dependencies of a run's measurements, besides their keys."""
+    runtimes = {str(name): facts.runtimes[str(name)] for name in space.axes["runtime"]}
+    augment = switches(settings.augment)
+    recipe = recipe_for(
+        dataset,
+        settings.seed,
+        parent_epochs=settings.parent_epochs,
+        distillation=settings.distillation,
+        temperature=settings.temperature,
+        augment=augment,
+    )
+    own = {label(family): split(family)[1] for family in space.variants if is_file(family)}
+    state = {"data": dataset.digest, **describe_device(facts, runtimes), "recipe": asdict(recipe)}
+    fixed = {label(family): split(family)[1] for family in space.variants if is_fixed(family)}
+    return state | ({"families": own} if own else {}) | ({"models": fixed} if fixed else {})
