@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 PROG = "python -m remote.devices"
-DESCRIPTION = "The boards that can be named with --device: list them, add one, show one."
+DESCRIPTION = "List, add and show the boards that --device can name."
 
 EPILOG = """\
-A board needs an ssh server, Python 3.6 or newer and a runtime; nothing of ours is installed on it. What answers to
-`ssh nano` works as `--device nano` without being entered. Entering it gives it a name, a runtime, or commands that
-lock its clocks.
+A board needs an ssh server, Python 3.6 or newer and a runtime; edgefront installs nothing on it. A host that answers to
+`ssh nano` works as `--device nano` without an entry. An entry gives it a short name, a runtime, or commands that lock
+its clocks.
 
 examples:
   python -m remote.devices list
@@ -36,10 +36,10 @@ examples:
   python -m remote.devices add gpu --here --profile x86-cuda
   python -m remote.devices show nano --connect
 
-The first file that names a device wins: ./devices.toml, the user's (~/.config/edgefront/devices.toml), the shipped.
+The first file that names a device applies: ./devices.toml, the user's (~/.config/edgefront/devices.toml), the shipped.
 
 exit codes:
-  0 done    2 no such device, or an entry that can't be    4 the device can't be reached    130 interrupted
+  0 done    2 unknown device or invalid entry    4 the device can't be reached    130 interrupted
 """
 
 
@@ -52,26 +52,37 @@ def parser(prog: str = PROG) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = p.add_subparsers(dest="verb", required=True, metavar="list|add|show")
-    verbs.add_parser("list", help="every entered device and every kind of board, and the file each is from")
-    new = verbs.add_parser("add", help="enter a device", epilog="What is left out is found out from the device itself.")
-    new.add_argument("name", metavar="NAME", help="what --device will call it")
+    verbs.add_parser("list", help="List every entered device and every kind of board, with its file")
+    new = verbs.add_parser(
+        "add", help="Enter a device", epilog="Settings that are left out are detected on the device."
+    )
+    new.add_argument("name", metavar="NAME", help="Name for --device")
     where = new.add_mutually_exclusive_group()
     where.add_argument("--host", metavar="H", help="NAME, USER@NAME or an address, as for ssh (default: the name)")
-    where.add_argument("--here", action="store_true", help="it is this machine: no ssh")
-    new.add_argument("--profile", metavar="P", help="kind of board; `list` shows them (default: what it says it is)")
-    new.add_argument("--python", metavar="P", help="interpreter there (default: the profile's, or python3)")
-    new.add_argument("--runtime", metavar="R", help="such as onnxruntime:cuda (default: the profile's first it has)")
-    new.add_argument("--ssh-config", metavar="F", help="file for ssh -F (default: ~/.ssh/config)")
-    new.add_argument("--workspace-mb", metavar="MB", type=int, help="memory an engine builder may take there, in MB")
+    where.add_argument("--here", action="store_true", help="The device is this machine; no ssh")
+    new.add_argument("--profile", metavar="P", help="Kind of board; `list` shows them (default: the detected one)")
+    new.add_argument("--python", metavar="P", help="Interpreter on the board (default: the profile's, else python3)")
     new.add_argument(
-        "--prepare", action="store_true", help="enter the profile's commands that lock the clocks; they need `sudo -n`"
+        "--runtime",
+        metavar="R",
+        help="Runtime, such as onnxruntime:cuda (default: the first installed one of the profile)",
     )
-    new.add_argument("--check", action="store_true", help="connect first, and enter it only if it can be used")
-    new.add_argument("--file", metavar="F", type=Path, help=f"devices.toml to write (default {device_files()[1]})")
-    new.add_argument("--replace", action="store_true", help="put it in the place of an entry of the same name")
-    one = verbs.add_parser("show", help="what a name stands for")
-    one.add_argument("name", metavar="NAME", help="an entered device, sim:BOARD, or a host that ssh knows")
-    one.add_argument("--connect", action="store_true", help="connect, and show what it says of itself")
+    new.add_argument("--ssh-config", metavar="F", help="File for ssh -F (default: ~/.ssh/config)")
+    new.add_argument(
+        "--workspace-mb",
+        metavar="MB",
+        type=int,
+        help="Memory limit of an engine build on the board, in MB (default: the profile's)",
+    )
+    new.add_argument(
+        "--prepare", action="store_true", help="Enter the profile's commands that lock the clocks; they need `sudo -n`"
+    )
+    new.add_argument("--check", action="store_true", help="Connect first, and enter the device only if it can be used")
+    new.add_argument("--file", metavar="F", type=Path, help=f"The devices.toml to write (default {device_files()[1]})")
+    new.add_argument("--replace", action="store_true", help="Replace an entry of the same name")
+    one = verbs.add_parser("show", help="Show what a name resolves to")
+    one.add_argument("name", metavar="NAME", help="Entered device, sim:BOARD, or host of ssh")
+    one.add_argument("--connect", action="store_true", help="Connect, and show the facts that the device reports")
     return p
 
 

@@ -31,18 +31,18 @@ PINGS = 5
 STYLES = {"ok": "green", "warn": "yellow", "bad": "bold red"}
 
 EPILOG = """\
-what is looked at:
-  link, board and profile, Python, runtimes with their opset ceiling, disk, memory, swap, power mode, clocks, governor,
-  temperature, throttling, load and other users, whose turn it is.
-  In every runtime a small model is run: its answer is compared with this machine's, the reference model of a search is
-  timed, and a precision is named where layers of a probe ran in it. A runtime that is called ok has run a model.
-  Nothing is changed on the device but for these files in its cache, and nothing needs rights there: the commands shown
-  are yours to run.
+checks:
+  link, board and profile, Python, runtimes with their highest opset, disk, memory, swap, power mode, clocks, governor,
+  temperature, throttling, load and other users, holder of the lock.
+  Every runtime runs a small model, and its output is compared with this machine's. The reference model of a search is
+  timed, and the precisions are listed in which layers of a probe ran. A runtime with the verdict ok has run a model.
+  Nothing is changed on the device except these files in its cache, and no check needs special rights there. The doctor
+  shows commands that fix problems, and runs none of them.
 
 verdicts:
-  ok      fine, or not shown by this device
-  warn    timings are possible; they may be slower or noisier than need be
-  bad     timings would not be worth anything
+  ok      good, or not reported by this device
+  warn    timings are possible, but may be slower or noisier than necessary
+  bad     timings would be useless
 
 examples:
   python -m remote.doctor local
@@ -50,9 +50,9 @@ examples:
   python -m remote.doctor nano --json | jq '.checks[] | select(.verdict != "ok")'
 
 exit codes:
-  0 fit to be measured              3 not fit: a row is bad
-  2 unknown device or bad argument  4 it can't be reached
-  1 a bug of ours                   130 interrupted
+  0 fit to be measured                  3 not fit: a verdict is bad
+  2 unknown device or invalid argument  4 the device can't be reached
+  1 a bug of edgefront                  130 interrupted
 """
 
 
@@ -100,12 +100,12 @@ def parser(prog: str = PROG) -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     p = argparse.ArgumentParser(
         prog=prog,
-        description="Is a device fit to be measured, and if not, which command mends it?",
+        description="Check whether a device is fit to be measured, and show the commands that fix problems.",
         epilog=EPILOG.replace(PROG, prog),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("name", metavar="NAME", help="a device of devices.toml, or a host that ssh knows")
-    p.add_argument("--json", action="store_true", help="print the checks for a script: device, fit, checks")
+    p.add_argument("name", metavar="NAME", help="Device of devices.toml, host of ssh, or simulated board")
+    p.add_argument("--json", action="store_true", help="Print JSON with the keys device, fit and checks")
     return p
 
 

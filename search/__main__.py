@@ -10,7 +10,7 @@ from importlib.metadata import version
 # command -> (module with `main` and `parser`, one-line description)
 COMMANDS = {
     "search": ("search.run", "find the most accurate model that keeps a latency budget on a device"),
-    "show": ("spaces.show", "show a search space, as it is and as a device cuts it"),
+    "show": ("spaces.show", "show a search space, as defined or as a device restricts it"),
     "doctor": ("remote.doctor", "check whether a device is fit to be measured"),
     "devices": ("remote.devices", "list, add and show devices"),
 }
@@ -20,16 +20,16 @@ PROG = "edgefront"
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the program itself; each command has its own parser."""
-    names = "\n".join(f"  {name:<10}{what}" for name, (_, what) in COMMANDS.items())
+    names = "\n".join(f"  {name:<12}{what}" for name, (_, what) in COMMANDS.items())
     p = argparse.ArgumentParser(
         prog=PROG,
-        description="The most accurate image model that keeps a latency budget on your own board.",
-        epilog=f"commands:\n{names}\n  completion prints shell completion: {', '.join(SHELLS)}\n\n"
-        f"`{PROG} COMMAND --help` explains one; `{PROG} completion bash` is to be sourced by the shell.",
+        description="Find the most accurate image model that keeps a latency budget on your own board.",
+        epilog=f"commands:\n{names}\n  {'completion':<12}print shell completion: {', '.join(SHELLS)}\n\n"
+        f"`{PROG} COMMAND --help` shows its options. A shell sources the output of `{PROG} completion bash`.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("--version", action="version", version=f"{PROG} {version('edgefront')}")
-    p.add_argument("command", choices=[*COMMANDS, "completion"], metavar="COMMAND", help="one of those below")
+    p.add_argument("command", choices=[*COMMANDS, "completion"], metavar="COMMAND", help="One of the commands below")
     return p
 
 
@@ -54,7 +54,7 @@ def _print_completion(words: list[str]) -> int:
     """Print a shell's completion script for the whole program."""
     import shtab
 
-    p = argparse.ArgumentParser(prog=f"{PROG} completion", description="Print shell completion, to be sourced.")
+    p = argparse.ArgumentParser(prog=f"{PROG} completion", description="Print shell completion, which a shell sources.")
     p.add_argument("shell", choices=SHELLS)
     shell = p.parse_args(words).shell
     whole = argparse.ArgumentParser(prog=PROG)

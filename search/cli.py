@@ -12,10 +12,10 @@ from search.settings import EXTENDABLE, TRIALS, Settings, SettingsError, from_ta
 
 PROG = "python -m search.run"
 EPILOG = """\
-what happens:
-  every candidate (architecture x input size x pruning x precision) is built and timed on the device first;
-  what is over the budget is not trained, but for uncompressed networks, one of which is the baseline to compare
-  with; the best candidate is timed again before it is chosen.
+how it works:
+  Every candidate (architecture x input size x pruning x precision) is built and timed on the device first. A candidate
+  over the budget is not trained; the only exception is the greedy baseline, an uncompressed network. The finalists are
+  timed again before one of them becomes the choice.
 
 examples:
   python -m search.run --budget-ms 1 --out runs/demo
@@ -24,19 +24,19 @@ examples:
   python -m search.run --resume --out runs/steel --trials 100
   python -m search.run --budget-ms 12 --space nb201 --table ./bench --device table:raspi4 --data in16
 
-a data set is
-  digits                 embedded, made from scikit-learn's digits: for trying things out
-  DIR                    folders train/ val/ [test/] of class folders, or class folders alone (then split 70/15/15)
-  cifar10:DIR cifar100:DIR   the files of the CIFAR sites under DIR
-without a test folder, val/ becomes the test set and validation is taken from train/: the search never sees what
-is reported.
+data sets:
+  digits                     embedded images for trials, made from scikit-learn's digits
+  DIR                        folders train/ val/ [test/] of class folders, or class folders alone (split 70/15/15)
+  cifar10:DIR cifar100:DIR   the files of the CIFAR sites in DIR
+  Without a test folder, val/ is the test set and validation images are taken from train/. The search never uses the
+  test images before the end.
 
 exit codes:
-  0 a choice keeps the budget    3 nothing keeps it (the report says what comes nearest)
-  2 invalid settings             4 the device was lost (run the same command to continue)
-  1 a bug of ours                5 this machine has no disk or memory left (run the same command to continue)
-  130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, 141 when nobody reads the output any more: the board is
-  restored and everything closed first, a second signal ends at once; run the same command to continue
+  0 a choice keeps the budget    3 no candidate keeps it (the report names the nearest miss)
+  2 invalid settings             4 the connection to the device was lost (run the same command to resume)
+  1 a bug of edgefront           5 this machine has no disk space or memory left (run the same command to resume)
+  130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, 141 after the reader of the output has closed it: the board is
+  restored and everything is closed first, and a second signal ends at once; run the same command to resume
 """
 
 
@@ -50,7 +50,7 @@ def parser(prog: str = PROG) -> argparse.ArgumentParser:
     """
     p = argparse.ArgumentParser(
         prog=prog,
-        description="The most accurate image model that keeps a latency budget on a device.",
+        description="Find the most accurate image model that keeps a latency budget on a device.",
         epilog=EPILOG.replace(PROG, prog),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -66,24 +66,27 @@ def _add_limits(p: argparse.ArgumentParser) -> None:
     """Add the limits that the choice must keep."""
     default = Settings(budget_ms=1.0)
     limits = p.add_argument_group("limits")
-    limits.add_argument("--budget-ms", type=float, metavar="MS", help="latency limit in milliseconds (needed)")
+    limits.add_argument("--budget-ms", type=float, metavar="MS", help="Latency limit in milliseconds (required)")
     limits.add_argument(
         "--percentile",
         type=float,
         metavar="P",
-        help=f"percentile of latency whose upper confidence bound must keep it (default {default.percentile:g})",
+        help="Percentile of latency; its upper confidence bound must be within the limit "
+        f"(default {default.percentile:g})",
     )
-    limits.add_argument("--budget-mb", type=float, metavar="MB", help="peak memory limit of the process, in MB")
+    limits.add_argument(
+        "--budget-mb", type=float, metavar="MB", help="Peak memory limit of the process in MB (default: none)"
+    )
     limits.add_argument(
         "--max-drop",
         type=float,
         metavar="FRACTION",
-        help="largest loss of --metric against the greedy baseline, 0.02 is two points",
+        help="Largest loss of --metric against the greedy baseline; 0.02 is two points (default: none)",
     )
     limits.add_argument(
         "--metric",
         metavar="NAME",
-        help="what accuracy is: top1, the share of images that are right; balanced, the mean recall of the classes; "
+        help="Definition of accuracy: top1, the share of correct images; balanced, the mean recall of the classes; "
         f"macro-f1, the mean F1 of the classes (default {default.metric})",
     )
 
@@ -91,38 +94,42 @@ def _add_limits(p: argparse.ArgumentParser) -> None:
 def _add_subject(p: argparse.ArgumentParser) -> None:
     """Add the options that select device, data and search space."""
     default = Settings(budget_ms=1.0)
-    what = p.add_argument_group("what is searched, where")
-    what.add_argument("--device", metavar="NAME", help=f"a device of devices.toml (default {default.device})")
-    what.add_argument("--data", metavar="SET", help=f"data set, see below (default {default.data})")
+    what = p.add_argument_group("device, data and space")
+    what.add_argument(
+        "--device",
+        metavar="NAME",
+        help=f"Name of devices.toml, host of ssh, or simulated board (default {default.device})",
+    )
+    what.add_argument("--data", metavar="SET", help=f"Data set, see below (default {default.data})")
     what.add_argument(
         "--space",
         metavar="NAME",
-        help="preset or TOML file; `python -m spaces.show` lists them (default: tiny up to 64 px, edge above)",
+        help="Preset or TOML file; `edgefront show` lists the presets (default: tiny up to 64 px, edge above)",
     )
     what.add_argument(
         "--family",
         action="append",
         metavar="FILE",
-        help="Python file with networks of your own, searched beside those of --space: VARIANTS and build, as in "
-        "spaces/families/; may be given several times",
+        help="Python file with your own networks (VARIANTS and build, as in spaces/families/), searched beside those "
+        "of --space; may be given several times",
     )
     what.add_argument(
         "--model",
         action="append",
         metavar="FILE",
-        help="ONNX classifier of your own, or a folder with model.onnx, as a fixed candidate: timed, quantized and "
-        "scored, never trained or pruned; its preprocessing in a JSON file beside it; may be given several times",
+        help="Your own ONNX classifier, or a folder with model.onnx, as a fixed candidate: timed, quantized and "
+        "scored, never trained or pruned; a JSON file beside it has its preprocessing; may be given several times",
     )
     what.add_argument(
         "--table",
         metavar="DIR",
-        help="look up instead of measuring: --space names the table, --device table:COLUMN its latencies, --data its "
-        "accuracies",
+        help="Folder of a published table of measurements that replaces the device: --space names the table, "
+        "--device table:COLUMN its latencies, --data its accuracies",
     )
     what.add_argument(
         "--weights",
         metavar="DIR",
-        help="folder of pretrained weights; `none` starts from scratch (default: torchvision's own loading)",
+        help="Folder of pretrained weights; `none` starts from random weights (default: torchvision's own loading)",
     )
 
 
@@ -130,37 +137,43 @@ def _add_search(p: argparse.ArgumentParser) -> None:
     """Add the options of the search itself."""
     default = Settings(budget_ms=1.0)
     how = p.add_argument_group("search")
-    how.add_argument("--sampler", metavar="NAME", help=f"a file of search/samplers/ (default {default.sampler})")
+    how.add_argument("--sampler", metavar="NAME", help=f"Module of search/samplers/ (default {default.sampler})")
     how.add_argument(
         "--warm-start",
         metavar="RUN",
-        help="folder of an earlier run to learn from, of whatever device or data (sampler budget)",
+        help="Folder of an earlier run, of any device or data, to use its measurements (--sampler budget alone)",
     )
     how.add_argument(
         "--trials",
         type=int,
         metavar="N",
-        help=f"candidates to evaluate (default {TRIALS}, or with --time-limit as many as it allows)",
+        help=f"Number of candidates to evaluate (default {TRIALS}; with --time-limit, as many as it allows)",
     )
-    how.add_argument("--time-limit", metavar="TIME", help="stop asking in time to end by then: 90s, 15m, 1h30m")
+    how.add_argument(
+        "--time-limit",
+        metavar="TIME",
+        help="Total time, such as 90s, 15m, 1h30m; no trial starts if it could not finish in time (default: none)",
+    )
     how.add_argument(
         "--rungs",
         metavar="EPOCHS",
-        help=f"fine-tuning epochs at which the unpromising are let go (default {','.join(map(str, default.rungs))})",
+        help=f"Fine-tuning epochs after which unpromising candidates end (default {','.join(map(str, default.rungs))})",
     )
     how.add_argument(
         "--probe-share",
         type=float,
         metavar="FRACTION",
-        help="of the run's time that may go into finding, once a device, where latency steps over channel counts: "
-        f"pruning then ends at those; 0: none, it ends at multiples of 8 or fewer (default {default.probe_share:g})",
+        help="Largest share of the run's time for measuring, once per device, the latency steps at which pruned "
+        f"channel counts end; with 0 they are multiples of 8 or fewer (default {default.probe_share:g})",
     )
-    how.add_argument("--seed", type=int, metavar="N", help=f"of splits, sampler and training (default {default.seed})")
+    how.add_argument(
+        "--seed", type=int, metavar="N", help=f"Seed of splits, sampler and training (default {default.seed})"
+    )
     how.add_argument(
         "--sampler-seed",
         type=int,
         metavar="N",
-        help="of the sampler alone, to compare runs over the same data (default: --seed)",
+        help="Seed of the sampler alone, for comparing runs over the same data (default: --seed)",
     )
 
 
@@ -169,41 +182,48 @@ def _add_training(p: argparse.ArgumentParser) -> None:
     default = Settings(budget_ms=1.0)
     training = p.add_argument_group("training and quantization")
     training.add_argument(
-        "--parent-epochs", type=int, metavar="N", help="epochs a parent is trained for (default: by data)"
+        "--parent-epochs", type=int, metavar="N", help="Epochs of a parent's training (default: by data)"
     )
     training.add_argument(
         "--augment",
         metavar="LIST",
-        help=f"how training images are varied: {', '.join(SWITCHES)}; presets {', '.join(PRESETS)}; or {NONE}. Name "
-        f"only what leaves the class as it is (default {','.join(DEFAULT)})",
+        help=f"Variations of training images: {', '.join(SWITCHES)}; presets {', '.join(PRESETS)}; or {NONE}. Name "
+        f"only those that do not change the class (default {','.join(DEFAULT)})",
     )
     training.add_argument(
         "--resize",
         metavar="HOW",
-        help=f"{'; '.join(f'{name}: {what}' for name, what in RESIZES.items())} (default {default.resize})",
+        help=f"Resizing to a square: {'; '.join(f'{name}, {what}' for name, what in RESIZES.items())} "
+        f"(default {default.resize})",
     )
     training.add_argument(
         "--int8-drop",
         type=float,
         metavar="FRACTION",
-        help=f"top-1 accuracy int8 may lose against fp32 before more is done for it (default {default.int8_drop:g})",
+        help="Largest loss of top-1 accuracy of int8 against fp32 before stronger quantization methods are tried, a "
+        f"fraction (default {default.int8_drop:g})",
     )
     training.add_argument(
         "--qat-epochs",
         type=int,
         metavar="N",
-        help=f"fine-tuning in int8 where nothing less does, 0 for none (default {default.qat_epochs})",
+        help=f"Epochs of quantization-aware training, the last resort; 0 disables it (default {default.qat_epochs})",
     )
     training.add_argument(
         "--teacher",
         metavar="NAME",
-        help="whose logits candidates learn from: parent, their own; best, the most accurate parent; a network's name; "
-        f"or an ONNX classifier with its preprocessing beside it (default {default.teacher})",
+        help="Teacher of the distillation: parent, a candidate's own; best, the most accurate parent; a network's "
+        f"name; or an ONNX classifier with its preprocessing beside it (default {default.teacher})",
     )
     training.add_argument(
-        "--distillation", type=float, metavar="SHARE", help="weight of those logits in the loss, 0 to 1"
+        "--distillation", type=float, metavar="SHARE", help="Weight of the teacher's logits in the loss, 0 to 1"
     )
-    training.add_argument("--temperature", type=float, metavar="T", help="that softens both sides' logits")
+    training.add_argument(
+        "--temperature",
+        type=float,
+        metavar="T",
+        help="Distillation temperature applied to the logits of teacher and student",
+    )
 
 
 def _add_files(p: argparse.ArgumentParser) -> None:
@@ -211,15 +231,18 @@ def _add_files(p: argparse.ArgumentParser) -> None:
     default = Settings(budget_ms=1.0)
     files = p.add_argument_group("files")
     files.add_argument(
-        "--config", type=Path, metavar="FILE", help="TOML file of these settings; options given here win"
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="TOML file of these settings; options on the command line take precedence",
     )
     files.add_argument(
-        "--out", metavar="DIR", help=f"run folder: report, measurements, chosen/ (default {default.out})"
+        "--out", metavar="DIR", help=f"Run folder: report, measurements, chosen/ (default {default.out})"
     )
-    files.add_argument("--cache", metavar="DIR", help=f"trained parents and decoded images (default {default.cache})")
     files.add_argument(
-        "--resume", action="store_true", help="go on with the run in --out with the settings recorded there"
+        "--cache", metavar="DIR", help=f"Folder of trained parents and decoded images (default {default.cache})"
     )
+    files.add_argument("--resume", action="store_true", help="Resume the run in --out with its recorded settings")
 
 
 def settings_of(args: argparse.Namespace) -> Settings:

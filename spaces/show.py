@@ -9,7 +9,7 @@ from spaces.family_files import is_file, label
 from spaces.space import Space, SpaceError, fill_families, load, presets
 
 PROG = "python -m spaces.show"
-DESCRIPTION = "A space, as it is and as a device cuts it, with its size."
+DESCRIPTION = "Show a space with its size, as defined or as a device restricts it."
 CLASSES = 10  # number of classes with which the networks of user files are checked
 
 
@@ -20,8 +20,12 @@ def parser(prog: str = PROG) -> argparse.ArgumentParser:
         prog: Name of the program in the usage line.
     """
     p = argparse.ArgumentParser(prog=prog, description=DESCRIPTION)
-    p.add_argument("--space", metavar="NAME", help=f"{', '.join(presets())} or a TOML file (default: list the presets)")
-    p.add_argument("--device", metavar="NAME", help="cut the space to what this device can do")
+    p.add_argument(
+        "--space", metavar="NAME", help=f"Preset ({', '.join(presets())}) or TOML file (default: all presets)"
+    )
+    p.add_argument(
+        "--device", metavar="NAME", help="Device that restricts the space to what it supports (default: none)"
+    )
     return p
 
 
