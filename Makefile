@@ -4,7 +4,7 @@ VENV   := .venv
 RUN    := $(VENV)/bin/python
 UV     := $(shell sed -n 's/^\(uv==[0-9.]*\).*/\1/p' requirements.lock)
 
-.PHONY: install demo test test-fast check lock clean
+.PHONY: install demo test test-fast check docs-reference lock clean
 
 install: $(VENV)/.ready
 
@@ -33,6 +33,10 @@ check: install
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(RUN) -m mypy
+
+# After a change of options. A test compares the page with the parsers.
+docs-reference: install
+	$(RUN) docs/reference.py
 
 # After a change of dependencies in pyproject.toml. Names no registry host.
 lock:

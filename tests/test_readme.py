@@ -1,6 +1,7 @@
-"""The README can be followed line by line: its commands are run, its example is the file's."""
+"""README and docs can be followed line by line: commands run, examples are the files', links lead somewhere."""
 
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -17,8 +18,18 @@ from spaces.family_judgement import judge_family
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-COMMANDS = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
+PAGES = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
+PAGES["README.md"] = README
+SEARCHES = ("python -m search.run ", "edgefront search ")
+STEPS = ("Install", "First result", "Your own data", "Your own board")  # from a clone to a first search on a board
+
+
+def commands_of(text):
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    return [line.split("#")[0].strip() for block in blocks for line in block.splitlines() if line.strip()]
+
+
+COMMANDS = [command for text in PAGES.values() for command in commands_of(text)]
 SHORT = ["--trials", "2", "--rungs", "0", "--parent-epochs", "1"]
 
 
@@ -26,12 +37,25 @@ def words(command):
     return shlex.split(command)
 
 
+def runnable(command):
+    """The command's argument list, with this Python and this checkout."""
+    program, *rest = words(command)
+    return [sys.executable, *(["-m", "search"] if program == "edgefront" else []), *rest]
+
+
+def section(text, title):
+    return re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)[1]
+
+
 def test_every_command_is_of_a_kind_that_is_tested():
-    assert COMMANDS
+    assert commands_of(README)
     known = (
+        *SEARCHES,
         "make ",
         "source .venv/",
-        "python -m search.run",
+        "edgefront show",
+        "edgefront doctor",
+        "edgefront devices",
         "python -m spaces.show",
         "python benchmarks/",
         "optuna-",
@@ -40,15 +64,27 @@ def test_every_command_is_of_a_kind_that_is_tested():
     assert [c for c in COMMANDS if not c.startswith(known)] == []
 
 
+@pytest.mark.parametrize("title", STEPS)
+def test_a_step_has_at_most_three_commands(title):
+    blocks = re.findall(r"```sh\n.*?```", section(README, title), re.DOTALL)
+    assert blocks and all(1 <= len(commands_of(block)) <= 3 for block in blocks)
+
+
+def test_the_first_command_ends_on_the_first_screen():
+    screen = "\n".join(README.splitlines()[:40])
+    assert "make install" in screen and len(commands_of(screen)) >= 2
+
+
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make ")])
 def test_make_knows_its_targets(command):
     done = subprocess.run(["make", "--dry-run", *words(command)[1:]], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python -m search.run")])
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith(SEARCHES)])
 def test_settings_are_understood(command):
-    args = parser().parse_args(words(command)[3:])
+    start = next(start for start in SEARCHES if command.startswith(start))
+    args = parser().parse_args(words(command.removeprefix(start)))
     if not args.resume:
         assert settings_of(args).budget_ms > 0
 
@@ -70,7 +106,8 @@ def test_the_steel_commands_run_in_order(tmp_path):
     if not data.is_dir():
         pytest.skip(f"no data set in {data}: it is not part of the repository")
     out, ran = tmp_path / "steel", []
-    for command in [c for c in COMMANDS if "runs/steel" in c and "./defects" not in c]:
+    steps = section(PAGES["docs/evidence.md"], "Steel and castings").split("### ")[1]
+    for command in [c for c in commands_of(steps) if "runs/steel" in c]:
         line = words(command.replace("runs/steel", str(out)))
         if line[0] == "optuna-dashboard":
             continue  # tests/test_command.py opens it
@@ -92,8 +129,7 @@ def test_the_commands_of_the_sampler_run_in_order(tmp_path):
     """A search over a table, and one over another device's that starts from it."""
     if not (ROOT / ".." / "shared" / "bench").is_dir():
         pytest.skip("no tables in ../shared/bench: they are not part of the repository")
-    text = (ROOT / "docs" / "sampler.md").read_text(encoding="utf-8")
-    commands = [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    commands = commands_of(PAGES["docs/sampler.md"])
     assert [command.split()[:3] for command in commands] == [["python", "-m", "search.run"]] * 2
     for command in commands:
         line = words(command.replace("runs/table", str(tmp_path / "table")))
@@ -112,16 +148,18 @@ def test_the_python_example_runs(tmp_path):
     assert "chosen: " in done.stdout
 
 
-def test_a_space_is_shown():
-    line = next(c for c in COMMANDS if "spaces.show" in c)
-    done = subprocess.run([sys.executable, *words(line)[1:]], cwd=ROOT, capture_output=True, text=True)
+@pytest.mark.parametrize("start", ["python -m spaces.show", "edgefront show"])
+def test_a_space_is_shown(start):
+    line = next(c for c in COMMANDS if c.startswith(start))
+    done = subprocess.run(runnable(line), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "mobilenet_v2" in done.stdout and "candidates" in done.stdout
 
 
-def test_the_settings_table_has_the_parsers_options_and_defaults():
-    section = README[README.index("## Settings") : README.index("| exit code")]
+@pytest.mark.parametrize("page", ["README.md", "docs/settings.md"])
+def test_the_settings_table_has_the_parsers_options_and_defaults(page):
+    table = PAGES[page].partition("## Settings\n")[2].partition("| exit code")[0]
     known = {option for action in parser()._actions for option in action.option_strings}
-    rows = re.findall(r"^\| (`--[^|]+) \| (.+) \| ([^|]+) \|$", section, re.M)
+    rows = re.findall(r"^\| (`--[^|]+) \| (.+) \| ([^|]+) \|$", table, re.M)
     assert len(rows) > 12
     for names, _, _ in rows:
         assert set(re.findall(r"--[a-z0-9-]+", names)) <= known, names
@@ -148,15 +186,45 @@ def test_extras_are_of_packages_that_the_code_uses():
 
 
 def test_own_networks_can_be_searched(tmp_path):
-    """The file that README shows keeps the contract of families."""
+    """The file that docs/networks.md shows keeps the contract of families."""
     file = tmp_path / "nets.py"
-    file.write_text(re.findall(r"```python\n(.*?)```", README, re.DOTALL)[0])
+    file.write_text(re.search(r"```python\n(.*?)```", PAGES["docs/networks.md"], re.DOTALL)[1])
     assert judge_family(family_of(file), (), (32, 96), 6) == ("mine_16", "mine_32")
 
 
 def test_own_models_can_be_opened(tmp_path):
-    """What README shows beside a model is what is read."""
-    (tmp_path / "net.json").write_text(re.search(r"```json\n(.*?)```", README, re.DOTALL)[1])
+    """The JSON that docs/networks.md shows beside a model is accepted."""
+    (tmp_path / "net.json").write_text(re.search(r"```json\n(.*?)```", PAGES["docs/networks.md"], re.DOTALL)[1])
     (tmp_path / "net.onnx").write_bytes(helper.make_model(helper.make_graph([], "g", [], [])).SerializeToString())
     (model,) = open_models([str(tmp_path / "net.onnx")], ("good", "scratch")).values()
     assert model.image_px == 224 and model.resize == "crop"
+
+
+def test_the_reference_has_the_parsers_options():
+    """`make docs-reference` has been run after the last change of an option."""
+    assert runpy.run_path(str(ROOT / "docs" / "reference.py"))["reference"]() == PAGES["docs/reference.md"]
+
+
+def test_the_evidence_can_be_rewritten_by_its_command():
+    """One pair of marks, in the file that the documented commands name."""
+    begin, end = "<!-- results: written by the command -->", "<!-- end of results -->"
+    assert PAGES["docs/evidence.md"].count(begin) == PAGES["docs/evidence.md"].count(end) == 1
+    benchmark = (ROOT / "benchmarks" / "compression" / "README.md").read_text(encoding="utf-8")
+    named = [file for text in (*PAGES.values(), benchmark) for file in re.findall(r"--readme ([\w./]+)", text)]
+    assert set(named) == {"docs/evidence.md"}
+
+
+@pytest.mark.parametrize(
+    "page", [*sorted(PAGES), "CONTRIBUTING.md", *(f"benchmarks/{name}/README.md" for name in ("compression", "peers"))]
+)
+def test_links_lead_to_files_and_headings(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if link.startswith(("http:", "https:")):
+            continue
+        name, _, heading = link.partition("#")
+        file = (ROOT / page).parent / name if name else ROOT / page
+        assert file.exists(), link
+        if heading:
+            titles = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+            assert heading in [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles], link

@@ -137,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", nargs="+", default=list(STEPS), choices=STEPS, help="timing wants a quiet machine")
     parser.add_argument("--rounds", type=int, default=5, help="timing blocks of each variant")
     parser.add_argument("--work", type=Path, default=Path("runs/compression"), help="folder of networks and graphs")
-    parser.add_argument("--readme", type=Path, help="a README that gets the short table")
+    parser.add_argument("--readme", type=Path, help="Markdown file that gets the short table, such as docs/evidence.md")
     parser.add_argument("--out", type=Path, default=Path("runs/compression/out"), help="folder of results and README")
     return parser
 
