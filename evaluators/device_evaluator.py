@@ -14,6 +14,7 @@ from typing import Any
 import numpy
 
 from evaluators.data.dataset import TEST, VALIDATION, Dataset
+from evaluators.data.resizing import Preprocessing
 from evaluators.export.runtime_formats import for_runtime, needs
 from evaluators.fault_attribution import WorkerError
 from evaluators.layer_precision import LayerPrecision, summarise
@@ -346,7 +347,7 @@ class DeviceEvaluator:
                 old.unlink()
         return hashlib.sha256(self._convert(candidate, graph).read_bytes()).hexdigest()
 
-    def preprocessing(self, candidate: Candidate) -> dict[str, Any]:
+    def preprocessing(self, candidate: Candidate) -> Preprocessing:
         """Return the steps that turn a picture into this candidate's input."""
         mean, std = self._normalisation(candidate)
         return {
@@ -534,7 +535,7 @@ class DeviceEvaluator:
         """Return the trained network from which a candidate is made."""
         return self.parents.of(candidate.family, candidate.variant, self.start_px(candidate))
 
-    def _train(self, task: Task[TrainedNetwork], job: Any, what: str, tells: bool) -> TrainedNetwork:
+    def _train(self, task: Task[TrainedNetwork], job: object, what: str, tells: bool) -> TrainedNetwork:
         def tick() -> None:
             self._doing(what, share_done(self._progress) if tells else None)
 

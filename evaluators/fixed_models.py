@@ -8,7 +8,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -104,7 +103,7 @@ def size_of(path: Path) -> tuple[int, int]:
         return parameters, 0
 
 
-def _one_image(graph: Any, model: OnnxClassifier) -> None:
+def _one_image(graph: onnx.ModelProto, model: OnnxClassifier) -> None:
     """Give the graph one input of batch 1 and the usual names. Raises DataError if it does not have that form."""
     weights = {tensor.name for tensor in graph.graph.initializer}
     inputs = [value for value in graph.graph.input if value.name not in weights]
@@ -130,7 +129,7 @@ def _one_image(graph: Any, model: OnnxClassifier) -> None:
     del graph.graph.value_info[:]  # these shapes may be of another batch size
 
 
-def _rename(graph: Any, names: dict[str, str]) -> None:
+def _rename(graph: onnx.GraphProto, names: dict[str, str]) -> None:
     """Rename tensors in place; another tensor that already has a new name is renamed too."""
     taken = {name for name in names.values() if name not in names}
     names = names | {name: f"{name} of the model" for name in taken}
@@ -142,7 +141,7 @@ def _rename(graph: Any, names: dict[str, str]) -> None:
             value.name = names.get(value.name, value.name)
 
 
-def _parts(graph: Any) -> Iterator[Any]:
+def _parts(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     """Yield a graph and the graphs inside its operators."""
     yield graph
     for node in graph.node:
@@ -151,7 +150,7 @@ def _parts(graph: Any) -> Iterator[Any]:
                 yield from _parts(inner)
 
 
-def _drop_identities(graph: Any) -> None:
+def _drop_identities(graph: onnx.GraphProto) -> None:
     """Remove Identity operators in place; exporters insert them where two weight tensors are equal."""
     ends = {value.name for value in graph.output}
     idle = [node for node in graph.node if node.op_type == "Identity" and node.output[0] not in ends]
@@ -164,7 +163,7 @@ def _drop_identities(graph: Any) -> None:
             node.input[:] = [source.get(name, name) for name in node.input]
 
 
-def _at_opset(graph: Any, model: OnnxClassifier, opset_max: int) -> Any:
+def _at_opset(graph: onnx.ModelProto, model: OnnxClassifier, opset_max: int) -> onnx.ModelProto:
     opset = next((entry.version for entry in graph.opset_import if entry.domain in ("", "ai.onnx")), 0)
     target = min(max(opset, OPSET_MIN), opset_max)
     if target == opset:
@@ -182,7 +181,7 @@ def _at_opset(graph: Any, model: OnnxClassifier, opset_max: int) -> Any:
         ) from None
 
 
-def _is_valid_at(graph: Any, opset: int) -> bool:
+def _is_valid_at(graph: onnx.ModelProto, opset: int) -> bool:
     """Set the opset of the graph and return True if it is valid there; its outputs are compared later."""
     for entry in graph.opset_import:
         if entry.domain in ("", "ai.onnx"):

@@ -400,7 +400,7 @@ class Measurement:
         """Return the validation accuracy at the highest fidelity reached."""
         return self.accuracies[-1] if self.accuracies else None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return plain JSON values, with the score of each accuracy instead of its errors, which the ledger keeps."""
         plain = asdict(self) | {"candidate": self.candidate.to_dict()}
         plain["accuracies"] = [_summary(accuracy) for accuracy in self.accuracies]
@@ -437,7 +437,7 @@ def accuracy_from_dict(data: dict[str, Any]) -> Accuracy:
     return Accuracy(**(data | {"rungs": rungs, "class_counts": counts, "errors": errors}))
 
 
-def _summary(accuracy: Accuracy) -> dict[str, Any]:
+def _summary(accuracy: Accuracy) -> dict[str, object]:
     """Return an accuracy as plain values, without those that grow with the number of classes."""
     plain = {name: value for name, value in asdict(accuracy).items() if name not in ("class_counts", "errors")}
     return plain | {"score": accuracy.score}

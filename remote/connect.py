@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Unpack
 
 from remote.agent import BOOT
 from remote.device import Device, Profile
 from remote.errors import DeviceConfigError, DeviceError
 from remote.inventory.resolve import is_entered, load_device, settle, unreachable
 from remote.inventory.setup_commands import Say, to_stderr, undo_left
-from remote.link.session import Session
+from remote.link.session import Session, SessionOptions
 from remote.link.transport import bundle, local_argv
 from remote.simulated.spec import parse
 from remote.ssh import NO_SUCH_HOST, ssh_argv
 
 
-def connect(name: str, say: Say = to_stderr, **options: Any) -> tuple[Session, Device, Profile | None]:
+def connect(
+    name: str, say: Say = to_stderr, **options: Unpack[SessionOptions]
+) -> tuple[Session, Device, Profile | None]:
     """Open a session with a device by its name.
 
     The preparation that a killed run left behind is undone first, and `say` reports it; `setup_commands.prepare_device`
@@ -45,7 +47,7 @@ def connect(name: str, say: Say = to_stderr, **options: Any) -> tuple[Session, D
     return session, settled, profile
 
 
-def open_session(device: Device, **options: Any) -> Session:
+def open_session(device: Device, **options: Unpack[SessionOptions]) -> Session:
     """Open a session with a device.
 
     Args:

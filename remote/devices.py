@@ -7,7 +7,7 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from remote.device import Capabilities, Device, Facts, Profile
 from remote.errors import DeviceConfigError, DeviceError
@@ -147,7 +147,7 @@ def _warn(name: str, written: Path) -> None:
         print(f"note: {format_path(first)} is read before it and has [{name}] too", file=sys.stderr)
 
 
-def _table_of(args: argparse.Namespace) -> dict[str, Any]:
+def _table_of(args: argparse.Namespace) -> dict[str, object]:
     """Return the table that the options of `add` describe."""
     config = args.ssh_config and str(Path(args.ssh_config).expanduser().absolute())
     if config and not Path(config).is_file():

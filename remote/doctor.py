@@ -61,7 +61,7 @@ class DoctorSession(Protocol):
 
     facts: Facts
 
-    def survey(self) -> dict[str, Any]:
+    def survey(self) -> dict[str, object]:
         """Return everything that the doctor checks."""
         ...
 
@@ -201,7 +201,7 @@ def board(facts: Facts, profile: Profile | None, mismatch: str) -> Check:
 
 def judge(
     facts: Facts,
-    survey: dict[str, Any],
+    survey: dict[str, object],
     profile: Profile | None,
     tried: Mapping[str, RuntimeTrial] | None = None,
     used: str | None = None,

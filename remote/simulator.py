@@ -40,7 +40,7 @@ class Job(agent.Job):
         self.build_s = 0.0
         self.befall = lambda fault: None
 
-    def run(self, order: Value, deadline_s: float, keep: Any = ()) -> tuple[Value, bytes]:
+    def run(self, order: Value, deadline_s: float, keep: object = ()) -> tuple[Value, bytes]:
         """Return (value, raw bytes) of a child's function.
 
         Args:
@@ -161,7 +161,7 @@ class SimulatedAgent(agent.Agent):
         self.drawn[request] = self.draw(request, "predict")
         super().predict(request, fields)
 
-    def do(self, request: int, job: Job, *args: Any) -> Value | None:
+    def do(self, request: int, job: Job, *args: object) -> Value | None:
         """Run one job with the fault that was drawn for it."""
         job.fault, job.befall = self.drawn.pop(request, ""), self.befall
         return super().do(request, job, *args)
@@ -175,7 +175,7 @@ class SimulatedAgent(agent.Agent):
         energy = {} if machine.energy_mj is None else {"energy_mj": machine.energy_mj}
         return value | energy | {"during": machine.during}, raw
 
-    def engine(self, request: int, job: Job, *args: Any) -> tuple[str, float]:
+    def engine(self, request: int, job: Job, *args: object) -> tuple[str, float]:
         """Return (path, simulated seconds) of a stored model's engine."""
         job.build_s = 0.0
         path, _ = super().engine(request, job, *args)

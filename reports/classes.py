@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from evaluators.class_scores import Confusion, iter_mistakes, worst
 from evaluators.measurement import TOP1, Accuracy, Measurement
@@ -110,7 +109,7 @@ def class_warnings(result: Result) -> list[str]:
     ]
 
 
-def summary(accuracy: Accuracy, names: Sequence[str]) -> dict[str, Any]:
+def summary(accuracy: Accuracy, names: Sequence[str]) -> dict[str, object]:
     """Return the scores by class as plain values; empty if confusions were not recorded.
 
     Args:

@@ -15,6 +15,7 @@ from reports.trial_table import same, trials
 from search.result import Result
 from spaces.candidate import Candidate
 from spaces.operation_specs import options
+from spaces.space import Value
 
 # From slow to fast: a lever is reported in the direction that is expected to save time.
 _PRECISIONS = ("fp32", "fp16", "int8")
@@ -117,7 +118,7 @@ def saving(result: Result) -> Saving | None:
 
 def levers(result: Result) -> tuple[Lever, ...]:
     """Find every change of one axis that at least one pair of timed candidates shows, by axis, most pairs first."""
-    found: dict[tuple[str, Any, Any], list[tuple[Measurement, Measurement]]] = defaultdict(list)
+    found: dict[tuple[str, Value, Value], list[tuple[Measurement, Measurement]]] = defaultdict(list)
     timed = {m.candidate: m for m in trials(result) if m.latency is not None}
     for axis, pair in _pairs(list(timed.values())):
         before, after = _order_pair(axis, pair)
@@ -127,9 +128,9 @@ def levers(result: Result) -> tuple[Lever, ...]:
     return tuple(sorted(turned, key=lambda v: (v.axis == "variant", v.axis, -v.pairs, v.time_ratio.value)))
 
 
-def settings(candidate: Candidate) -> dict[str, Any]:
+def settings(candidate: Candidate) -> dict[str, Value]:
     """Return a candidate's values by axis. The variant stands for its family too."""
-    plain: dict[str, Any] = {
+    plain: dict[str, Value] = {
         "image_px": candidate.image_px,
         "precision": candidate.precision,
         "threads": candidate.threads,
@@ -138,7 +139,7 @@ def settings(candidate: Candidate) -> dict[str, Any]:
     return plain | {name: amount for name, amount in candidate.steps if amount} | dict(candidate.options)
 
 
-def setting(candidate: Candidate, axis: str) -> Any:
+def setting(candidate: Candidate, axis: str) -> Value:
     """Return a candidate's value of an axis.
 
     Args:
@@ -162,7 +163,7 @@ def _order_pair(axis: str, pair: tuple[Measurement, Measurement]) -> tuple[Measu
     """Order a pair from slow to fast, so that the same two values always come in the same order."""
 
     def cost(measurement: Measurement) -> Any:
-        value = setting(measurement.candidate, axis)
+        value: Any = setting(measurement.candidate, axis)  # of one type for an axis
         if axis == "image_px":
             return -value
         if axis == "precision":
@@ -173,7 +174,7 @@ def _order_pair(axis: str, pair: tuple[Measurement, Measurement]) -> tuple[Measu
     return first, second
 
 
-def _lever(axis: str, before: Any, after: Any, pairs: list[tuple[Measurement, Measurement]]) -> Lever:
+def _lever(axis: str, before: Value, after: Value, pairs: list[tuple[Measurement, Measurement]]) -> Lever:
     times, memory, accuracy = [], [], []
     for one, other in pairs:
         assert one.latency is not None and other.latency is not None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from math import isinf
-from typing import Any
 
 from evaluators import layer_precision
 from evaluators.measurement import METRICS, OUTCOMES, TOP1, Interval, Measurement
@@ -93,7 +92,7 @@ def duration(seconds: float) -> str:
     return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def change(axis: str, before: Any, after: Any) -> str:
+def change(axis: str, before: object, after: object) -> str:
     """Describe a change of one axis: `image 96 -> 64 px`.
 
     Args:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -66,7 +65,7 @@ def page(result: Result) -> str:
     )  # fmt: skip
 
 
-def _records(frame: DataFrame) -> list[dict[str, Any]]:
+def _records(frame: DataFrame) -> list[dict[str, object]]:
     return list(json.loads(frame.to_json(orient="records", double_precision=15)))
 
 

@@ -9,10 +9,9 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from evaluators.data.preprocessing import fit, resize_image, rgb
-from evaluators.data.resizing import RESIZES, SQUASH
+from evaluators.data.resizing import RESIZES, SQUASH, Preprocessing
 from evaluators.export.runtime_formats import for_runtime, needs
 from evaluators.measurement import Accuracy, Measurement
 from remote.files import write_file
@@ -57,7 +56,7 @@ print(config["classes"][p.argmax()], round(float(p.max() / p.sum()), 4))
 )
 
 
-def write_chosen(result: Result, classes: Sequence[str], preprocessing: dict[str, Any]) -> Path:
+def write_chosen(result: Result, classes: Sequence[str], preprocessing: Preprocessing) -> Path:
     """Write `chosen/` into the run folder: model.onnx, config.json and predict.py; for ncnn model.ncnn.zip too.
 
     Args:
@@ -133,8 +132,8 @@ def _check(source: Path, digest: str, choice: Measurement) -> None:
 
 
 def _config(
-    result: Result, choice: Measurement, classes: list[str], preprocessing: dict[str, Any], digest: str
-) -> dict[str, Any]:
+    result: Result, choice: Measurement, classes: list[str], preprocessing: Preprocessing, digest: str
+) -> dict[str, object]:
     resize = RESIZES[preprocessing.get("resize", SQUASH)]
     how = f"open, turn upright by EXIF, RGB, resize (bilinear, {resize}), / 255, - mean, / std, NCHW float32"
     told = choice.candidate.to_dict() | {"family": identity(choice.candidate.family)}
@@ -163,7 +162,7 @@ def _config(
     }
 
 
-def _accuracy(accuracy: Accuracy | None, classes: list[str]) -> dict[str, Any] | None:
+def _accuracy(accuracy: Accuracy | None, classes: list[str]) -> dict[str, object] | None:
     if accuracy is None:
         return None
     return asdict(accuracy) | {"standard_error": accuracy.standard_error()} | summary(accuracy, classes)

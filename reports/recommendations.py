@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import isfinite
-from typing import Any
 
 from evaluators.measurement import Interval, Measurement
 from reports.comparison import Lever, levers, setting, settings
@@ -16,6 +15,7 @@ from reports.trial_table import trials
 from search.result import Result
 from spaces.candidate import Candidate
 from spaces.operation_specs import options
+from spaces.space import Value
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class AxisChange:
     """
 
     axis: str
-    before: Any
-    after: Any
+    before: Value
+    after: Value
     lever: Lever | None
 
 

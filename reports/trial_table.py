@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import isfinite
-from typing import Any
 
 import pandas
 
@@ -138,8 +137,8 @@ def _identity(measurement: Measurement) -> tuple[int, str]:
     return measurement.trial, measurement.candidate.key()
 
 
-def _row(measurement: Measurement, budget: Budget) -> dict[str, Any]:
-    facts: dict[str, Any] = {
+def _row(measurement: Measurement, budget: Budget) -> dict[str, object]:
+    facts: dict[str, object] = {
         "trial": measurement.trial if measurement.trial >= 0 else None,
         "outcome": measurement.outcome,
         "reason": measurement.reason,
@@ -160,7 +159,7 @@ def _row(measurement: Measurement, budget: Budget) -> dict[str, Any]:
     return facts | (_agreement(measurement.agreement) if measurement.agreement else {})
 
 
-def _candidate(candidate: Candidate) -> dict[str, Any]:
+def _candidate(candidate: Candidate) -> dict[str, object]:
     """Return the candidate's fields; an unnamed option of an applied step has its default."""
     steps = {"prune": 0.0} | dict(candidate.steps)
     named = dict(candidate.options)
@@ -178,13 +177,13 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
     }
 
 
-def _structure(structure: Structure) -> dict[str, Any]:
+def _structure(structure: Structure) -> dict[str, object]:
     names = "parameters macs onnx_bytes parity_max_abs exporter opset granularity rounded_to unfolded"
     return {name: getattr(structure, name) for name in names.split()}
 
 
-def _latency(latency: Latency, budget: Budget) -> dict[str, Any]:
-    facts: dict[str, Any] = {"keeps_budget": budget.keeps(latency), "over_ms": budget.excess_ms(latency)}
+def _latency(latency: Latency, budget: Budget) -> dict[str, object]:
+    facts: dict[str, object] = {"keeps_budget": budget.keeps(latency), "over_ms": budget.excess_ms(latency)}
     facts |= _interval("latency", latency.percentile_ms) | _interval("median", latency.median_ms)
     facts |= _interval("rank", latency.rank_ms) | (_interval("gpu", latency.gpu_ms) if latency.gpu_ms else {})
     plain = (
@@ -199,10 +198,10 @@ def _interval(name: str, interval: Interval) -> dict[str, float | None]:
     return {f"{name}_ms": interval.value, f"{name}_low_ms": interval.low, f"{name}_high_ms": high}
 
 
-def _accuracy(accuracy: Accuracy | None, split: str) -> dict[str, Any]:
+def _accuracy(accuracy: Accuracy | None, split: str) -> dict[str, object]:
     if accuracy is None:
         return {}
-    known: dict[str, Any] = {f"{split}_count": accuracy.count, f"{split}_correct": accuracy.correct}
+    known: dict[str, object] = {f"{split}_count": accuracy.count, f"{split}_correct": accuracy.correct}
     known |= {f"{split}_score": accuracy.score, f"{split}_score_se": accuracy.score_error()}
     for metric, name in _SCORES.items():
         if metric == TOP1 or accuracy.confusion:
@@ -215,9 +214,9 @@ def _accuracy(accuracy: Accuracy | None, split: str) -> dict[str, Any]:
     return known | own | {"scored_sha256": accuracy.model_sha256}
 
 
-def _coverage(coverage: LayerPrecision) -> dict[str, Any]:
+def _coverage(coverage: LayerPrecision) -> dict[str, object]:
     """Return the precisions of a finalist's layers; columns stay empty if the runtime does not report them."""
-    facts: dict[str, Any] = {"fp32_ratio": coverage.fp32_ratio, "layers_untold": coverage.untold}
+    facts: dict[str, object] = {"fp32_ratio": coverage.fp32_ratio, "layers_untold": coverage.untold}
     if not coverage.known:
         return facts
     return facts | {
@@ -231,7 +230,7 @@ def _coverage(coverage: LayerPrecision) -> dict[str, Any]:
     }
 
 
-def _agreement(agreement: Agreement) -> dict[str, Any]:
+def _agreement(agreement: Agreement) -> dict[str, object]:
     return {
         "same_answers": agreement.same,
         "answers": agreement.count,
@@ -242,6 +241,6 @@ def _agreement(agreement: Agreement) -> dict[str, Any]:
     }
 
 
-def _pairs(pairs: Sequence[tuple[Any, Any]] | Iterator[tuple[Any, Any]]) -> str:
+def _pairs(pairs: Sequence[tuple[object, object]] | Iterator[tuple[object, object]]) -> str:
     """Return `int8:40 fp32:20`."""
     return " ".join(f"{'untold' if name == '' else name}:{value}" for name, value in pairs)

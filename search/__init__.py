@@ -10,7 +10,7 @@ result = search.search(search.Settings(budget_ms=5, data="./defects"))
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from evaluators.measurement import Measurement
@@ -31,7 +31,7 @@ _PLACES = {
 __all__ = ["Budget", "Measurement", "Result", "Settings", "search"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _PLACES:
         raise AttributeError(f"module 'search' has no attribute {name!r}")
     return getattr(importlib.import_module(_PLACES[name]), name)

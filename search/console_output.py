@@ -7,7 +7,8 @@ import errno
 import io
 import os
 import signal
-from typing import IO, Any
+from collections.abc import Callable
+from typing import IO
 
 from rich.console import Console
 
@@ -66,7 +67,7 @@ class UnfailingStream(io.TextIOBase):
         if not self._is_dead:
             self._try(self._file.flush)
 
-    def _try(self, work: Any) -> None:
+    def _try(self, work: Callable[[], object]) -> None:
         try:
             work()
         except ValueError:  # the file is closed

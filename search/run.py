@@ -12,7 +12,7 @@ import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from remote.exit_codes import BUG, DEVICE, HOST, NOTHING_FITS, OK, USER
 from search.cli import PROG, parser, settings_of
@@ -21,6 +21,7 @@ from search.settings import Settings, SettingsError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from evaluators.data.resizing import Preprocessing
     from search.result import Result
 
 GOES_ON = "what was measured is kept, the same command goes on"
@@ -48,7 +49,7 @@ def search(settings: Settings, console: Console | None = None) -> Result:
     from reports.run_report import write
     from search.runs.device_run import run
 
-    def publish(result: Result, preprocessing: dict[str, Any], classes: tuple[str, ...]) -> None:
+    def publish(result: Result, preprocessing: Preprocessing, classes: tuple[str, ...]) -> None:
         write(result, result.folder)
         if result.choice and result.choice.model_path:  # a table has no model file
             write_chosen(result, classes, preprocessing)

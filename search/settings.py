@@ -8,7 +8,7 @@ import re
 import tomllib
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from evaluators.data.resizing import RESIZES, SQUASH
 from evaluators.measurement import METRICS
@@ -17,6 +17,7 @@ from remote.errors import UserError
 from remote.files import write_file
 from search.budget import Budget
 
+Kind = TypeVar("Kind")
 TRIALS = 40  # trials of a search that the user did not limit
 SEEDS = 2**32  # number of seeds that every random number generator accepts
 WHOLE_MAX = 2**31 - 1  # upper limit of other integers
@@ -149,7 +150,7 @@ class Settings:
         lists = [(name, text) for name, texts in self._all(tuple) for text in texts if isinstance(text, str)]
         return [*self._all(str), *lists]
 
-    def _all(self, kind: type) -> list[tuple[str, Any]]:
+    def _all(self, kind: type[Kind]) -> list[tuple[str, Kind]]:
         """Return name and value of all settings of a type."""
         return [(field.name, value) for field in fields(self) if isinstance(value := getattr(self, field.name), kind)]
 
@@ -187,7 +188,7 @@ class Settings:
 EXTENDABLE = ("trials", "time_limit_s", "cache", "out")
 
 
-def from_toml(path: Path, **over: Any) -> Settings:
+def from_toml(path: Path, **over: object) -> Settings:
     """Read settings from a TOML file.
 
     Args:
@@ -292,7 +293,7 @@ def _is_text(value: str) -> bool:
     return "\0" not in value and not any("\ud800" <= one <= "\udfff" for one in value)
 
 
-def _check_type(name: str, value: Any, kind: str, source: str) -> Any:
+def _check_type(name: str, value: object, kind: str, source: str) -> object:
     if value is None and "None" in kind:
         return None
     item = str if kind.startswith("tuple[str") else int

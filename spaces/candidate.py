@@ -100,7 +100,7 @@ class Candidate:
         """Return 12 hex digits that identify the timed candidate, all of its fields included."""
         return _digest([self.graph_key(), self.runtime, self.threads])
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the fields as plain JSON values; `from_dict` is the inverse."""
         return asdict(self) | {"steps": [list(s) for s in self.steps], "options": [list(o) for o in self.options]}
 
@@ -115,5 +115,5 @@ class Candidate:
         return [value for name, value in self.options if name.startswith(f"{operation}_")]
 
 
-def _digest(value: Any) -> str:
+def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]

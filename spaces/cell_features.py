@@ -30,8 +30,8 @@ class Cell:
     """
 
     edges: Mapping[str, tuple[int, int]]
-    absent: Any
-    passes: Any
+    absent: object
+    passes: object
 
     def paths(self) -> list[tuple[int, ...]]:
         """List all paths from the first node to the last, each as indices of its edges."""

@@ -197,7 +197,7 @@ def build_from_plan(plan: NetworkPlan) -> nn.Module:
     return apply_steps(net, plan.steps, plan.image_px, plan.classes, plan.options)
 
 
-def pack(net: nn.Module, plan: NetworkPlan) -> dict[str, Any]:
+def pack(net: nn.Module, plan: NetworkPlan) -> dict[str, object]:
     """Return weights and plan as plain values that `torch.load` reads with `weights_only`; `unpack` is the inverse.
 
     Args:

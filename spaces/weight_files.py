@@ -61,27 +61,27 @@ class StateDict:
 class Inert:
     """Stand in for a pickled object of an unknown type: keep its arguments and do nothing."""
 
-    def __init__(self, *_: Any, **__: Any) -> None:
-        self.entries: dict[Any, Any] = {}
-        self.state: Any = None
+    def __init__(self, *_: object, **__: object) -> None:
+        self.entries: dict[object, object] = {}
+        self.state: object = None
 
-    def __new__(cls, *_: Any, **__: Any) -> Inert:
+    def __new__(cls, *_: object, **__: object) -> Inert:
         """Return an instance that has its fields even if pickle does not call `__init__`."""
         made = super().__new__(cls)
         made.entries, made.state = {}, None
         return made
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         self.state = state
 
-    def __setitem__(self, key: Any, value: Any) -> None:
+    def __setitem__(self, key: object, value: object) -> None:
         self.entries[key] = value
 
-    def __call__(self, *_: Any, **__: Any) -> Inert:
+    def __call__(self, *_: object, **__: object) -> Inert:
         """Return another inert object."""
         return Inert()
 
-    def append(self, *_: Any) -> None:
+    def append(self, *_: object) -> None:
         """Ignore the items of a list-like object."""
 
     extend = add = append
@@ -174,7 +174,7 @@ def _is_safetensors(source: Path) -> bool:
     return start[8:] == b"{" and int.from_bytes(start[:8], "little") < source.stat().st_size
 
 
-def _entries(held: Any, path: tuple[str, ...]) -> Iterator[StateDict]:
+def _entries(held: object, path: tuple[str, ...]) -> Iterator[StateDict]:
     if isinstance(held, Inert) and held.entries:
         held = held.entries  # a dict subclass of an unknown type
     if isinstance(held, list | tuple) and len(held) <= LENGTH_MAX:
@@ -196,7 +196,7 @@ def _entries(held: Any, path: tuple[str, ...]) -> Iterator[StateDict]:
             yield from _entries(value, (*path, str(name)))
 
 
-def _without_tensors(held: Any) -> str:
+def _without_tensors(held: object) -> str:
     """Describe the content of a file without a state dict, as the end of a sentence that says what to do."""
     inside = [*held.values()] if isinstance(held, Mapping) else [held]
     for value in inside:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -164,7 +163,7 @@ def _below(state: OrderedDict[str, torch.Tensor], prefix: str) -> OrderedDict[st
     if not prefix:
         return state
     found = OrderedDict((n.removeprefix(prefix), t) for n, t in state.items() if n.startswith(prefix))
-    versions: dict[str, Any] = getattr(state, "_metadata", {})
+    versions: dict[str, object] = getattr(state, "_metadata", {})
     below = {f"{name}.".removeprefix(prefix).rstrip("."): v for name, v in versions.items()}
     if "" in below:
         found._metadata = OrderedDict(below)  # type: ignore[attr-defined]

@@ -8,7 +8,7 @@ import threading
 import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -20,6 +20,9 @@ from spaces.network import build, family_module, family_names, variants
 from spaces.space import OPTIONAL, WeightsError
 from spaces.weight_files import one_line, read_entries
 from spaces.weight_names import MisfitError, match
+
+if TYPE_CHECKING:
+    from torchvision.models import WeightsEnum
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".pth.tar", ".pt.tar", ".ckpt", ".bin", ".th", ".tar")
 INSIDE = ("model.safetensors", "pytorch_model.bin")  # names of the weight file in a folder that is named like a network
@@ -250,7 +253,7 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
-def _download(entry: Any, cached: Path) -> str:
+def _download(entry: WeightsEnum, cached: Path) -> str:
     # Returns the failure's reason, or an empty string. torch.hub waits forever for a host that does not answer, so a
     # HEAD request goes first; it runs in a thread, because a name lookup has no time limit of its own.
     failures = ["no answer"]

@@ -26,6 +26,10 @@ def test_what_crosses_a_package_boundary_is_described():
     assert FOUND.boundary_lines >= 5.0
 
 
+def test_annotations_name_their_types():
+    assert FOUND.any_per_1000 <= 5.0
+
+
 def test_calls_name_their_arguments():
     assert FOUND.positional_per_1000 <= 0.5
 

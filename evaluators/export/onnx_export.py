@@ -112,7 +112,7 @@ def _silent_below_python() -> Iterator[None]:
         os.close(nowhere)
 
 
-def save(model: Any, path: Path) -> None:
+def save(model: onnx.ModelProto, path: Path) -> None:
     """Write a model in a form that old versions of runtimes read, without any trace of the machine it was made on.
 
     Args:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import onnx
 from onnx import numpy_helper
@@ -77,7 +76,7 @@ def check(path: Path, opset_max: int, runtimes: tuple[str, ...], what: str) -> N
         raise UnsupportedOperatorError(f"{what}: {'; '.join(breaches)}")
 
 
-def _offsets(model: Any) -> int:
+def _offsets(model: onnx.ModelProto) -> int:
     zeros = {tensor.name: tensor for tensor in model.graph.initializer}
     kinds = ("QuantizeLinear", "DequantizeLinear")
     points = [node.input[2] for node in model.graph.node if node.op_type in kinds and len(node.input) > 2]

@@ -5,11 +5,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnxruntime
-from onnx import helper
+from onnx import ModelProto, helper
 
 from evaluators.export.onnx_export import INPUT
 from evaluators.quantization.host_scoring import open_session
@@ -40,7 +39,7 @@ class Histogram:
         return max(-self.low, self.high)
 
 
-def histograms(plain: Any, images: np.ndarray) -> dict[str, Histogram]:
+def histograms(plain: ModelProto, images: np.ndarray) -> dict[str, Histogram]:
     """Compute the histogram of every activation that may be quantized.
 
     Two passes avoid storing the activations of any image: the first finds the extremes, the second counts.
@@ -63,7 +62,7 @@ def histograms(plain: Any, images: np.ndarray) -> dict[str, Histogram]:
     return {name: Histogram(*whole[name], counts[name]) for name in names}
 
 
-def extremes(plain: Any, images: np.ndarray) -> Ranges:
+def extremes(plain: ModelProto, images: np.ndarray) -> Ranges:
     """Return the range of every activation by min-max, extended to contain 0.
 
     Args:
@@ -101,7 +100,7 @@ def ranges(found: dict[str, Histogram], method: str, symmetric: bool) -> Ranges:
     return cut
 
 
-def _open(plain: Any, names: Sequence[str]) -> onnxruntime.InferenceSession:
+def _open(plain: ModelProto, names: Sequence[str]) -> onnxruntime.InferenceSession:
     model = copy.deepcopy(plain)
     known = {value.name: value for value in (*model.graph.value_info, *model.graph.input)}
     shown = {value.name for value in model.graph.output}
@@ -114,7 +113,7 @@ def _open(plain: Any, names: Sequence[str]) -> onnxruntime.InferenceSession:
     return open_session(model)
 
 
-def _values(plain: Any, names: Sequence[str], images: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+def _values(plain: ModelProto, names: Sequence[str], images: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     """Yield (name, value) of every tensor, image by image."""
     session = _open(plain, names)
     computed = [name for name in names if name != INPUT]

@@ -7,10 +7,10 @@ that the target device multiplies exactly, and the ladder must judge the graph, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnxruntime
+from onnx import ModelProto
 
 from evaluators.export.onnx_export import INPUT, quiet
 
@@ -37,7 +37,7 @@ class EvaluationSet:
         return right
 
 
-def logits(model: Any, images: np.ndarray) -> np.ndarray:
+def logits(model: ModelProto, images: np.ndarray) -> np.ndarray:
     """Compute logits with ONNX Runtime, image by image.
 
     Args:
@@ -51,7 +51,7 @@ def logits(model: Any, images: np.ndarray) -> np.ndarray:
     return np.concatenate([session.run(None, {INPUT: image[None].astype(np.float32)})[0] for image in images])
 
 
-def open_session(model: Any) -> onnxruntime.InferenceSession:
+def open_session(model: ModelProto) -> onnxruntime.InferenceSession:
     """Open a session in which Q/DQ operators are computed as written."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3

@@ -15,9 +15,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
+from onnx import ModelProto
 
 from evaluators.measurement import LadderStep, standard_error_of_difference
 from evaluators.quantization.calibration import Histogram, extremes, histograms, ranges
@@ -51,12 +51,12 @@ class LadderResult:
     """
 
     plan: QuantizationPlan
-    graph: Any
+    graph: ModelProto
     rungs: tuple[LadderStep, ...]
 
 
 def climb(
-    plain: Any,
+    plain: ModelProto,
     recipe: Int8Recipe,
     exam: EvaluationSet,
     calibration: np.ndarray,
@@ -111,7 +111,7 @@ class ScoredPlan:
     """
 
     plan: QuantizationPlan
-    graph: Any
+    graph: ModelProto
     right: list[bool]
     near_db: float
     good: bool
@@ -138,7 +138,7 @@ class _LadderState:
         exam: EvaluationSet,
         recipe: Int8Recipe,
         ladder: LadderConfig,
-        plain: Any,
+        plain: ModelProto,
         second: Callable[[], EvaluationSet] | None,
         is_late: Callable[[], bool],
     ) -> None:
@@ -208,7 +208,7 @@ class _LadderState:
         allowed = max(self.ladder.allowed_drop, standard_error_of_difference(whole, right))
         return (sum(whole) - sum(right)) / len(right) <= allowed + 1e-9
 
-    def describe_second_loss(self, graph: Any) -> str:
+    def describe_second_loss(self, graph: ModelProto) -> str:
         """Return how much too much is lost on the second set; empty if the loss is small enough."""
         if self.second is None:
             return ""
@@ -248,7 +248,9 @@ def _choose_calibration(way: _LadderState, images: np.ndarray) -> str:
     return best
 
 
-def _cut(way: _LadderState, plain: Any, images: np.ndarray, method: str, counts: Histograms | None = None) -> Ranges:
+def _cut(
+    way: _LadderState, plain: ModelProto, images: np.ndarray, method: str, counts: Histograms | None = None
+) -> Ranges:
     if method == "min-max":
         return extremes(plain, images)
     if method == FITTED:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
+from onnx import ModelProto
 from torch import nn
 
 from evaluators.quantization.qdq import WEIGHTED, QuantizationPlan, initializers, list_quantized
@@ -72,7 +72,7 @@ def largest_step(recipe: Int8Recipe) -> int:
 
 def tune(
     plan: QuantizationPlan,
-    plain: Any,
+    plain: ModelProto,
     feed: BatchSource,
     ladder: LadderConfig,
     progress: Callable[[int, int, float], None] | None = None,

@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -43,12 +42,12 @@ class QuantizationPlan:
         floating: Names of the nodes that stay in floating point.
     """
 
-    plain: Any
+    plain: onnx.ModelProto
     recipe: Int8Recipe
     ranges: Ranges
     floating: frozenset[str] = frozenset()
 
-    def graph(self) -> Any:
+    def graph(self) -> onnx.ModelProto:
         """Build the ModelProto with Q/DQ operators."""
         return _with_qdq(self)
 
@@ -57,7 +56,7 @@ class QuantizationPlan:
         return replace(self, plain=with_weights(self.plain, weights))
 
 
-def prepare(fp32_path: Path) -> Any:
+def prepare(fp32_path: Path) -> onnx.ModelProto:
     """Load a graph with batch norm and padding folded into convolutions, so that no Q/DQ pair is inserted between them.
 
     Every tensor of it has a shape and every node a name.
@@ -71,7 +70,7 @@ def prepare(fp32_path: Path) -> Any:
     return model
 
 
-def activations(plain: Any) -> tuple[str, ...]:
+def activations(plain: onnx.ModelProto) -> tuple[str, ...]:
     """Return the names of the float tensors that may get a Q/DQ pair."""
     fixed = {tensor.name for tensor in plain.graph.initializer}
     floats = {
@@ -83,14 +82,14 @@ def activations(plain: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in touched if name in floats and name not in fixed))
 
 
-def list_quantized(graph: Any) -> tuple[str, ...]:
+def list_quantized(graph: onnx.ModelProto) -> tuple[str, ...]:
     """Return the names of the activations that have a Q/DQ pair in an int8 graph."""
     fixed = {tensor.name for tensor in graph.graph.initializer}
     pairs = (node.input[0] for node in graph.graph.node if node.op_type == "QuantizeLinear")
     return tuple(dict.fromkeys(name for name in pairs if name not in fixed))
 
 
-def layers(plain: Any) -> dict[str, tuple[str, ...]]:
+def layers(plain: onnx.ModelProto) -> dict[str, tuple[str, ...]]:
     """Return the nodes of each layer: a node with weights and all nodes after it up to the next such node."""
     found: dict[str, list[str]] = {}
     current: list[str] = []
@@ -102,7 +101,7 @@ def layers(plain: Any) -> dict[str, tuple[str, ...]]:
     return {name: tuple(nodes) for name, nodes in found.items()}
 
 
-def macs(plain: Any) -> dict[str, int]:
+def macs(plain: onnx.ModelProto) -> dict[str, int]:
     """Return the multiply-accumulates of one image, by layer."""
     shapes = {
         value.name: [max(1, d.dim_value) for d in value.type.tensor_type.shape.dim]
@@ -123,7 +122,7 @@ def macs(plain: Any) -> dict[str, int]:
     return counted
 
 
-def with_weights(plain: Any, weights: Mapping[str, np.ndarray]) -> Any:
+def with_weights(plain: onnx.ModelProto, weights: Mapping[str, np.ndarray]) -> onnx.ModelProto:
     """Return a copy of the model with other values of some initializers.
 
     Args:
@@ -137,7 +136,7 @@ def with_weights(plain: Any, weights: Mapping[str, np.ndarray]) -> Any:
     return model
 
 
-def initializers(model: Any, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+def initializers(model: onnx.ModelProto, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
     """Return the values of the initializers.
 
     Args:
@@ -152,7 +151,7 @@ def initializers(model: Any, names: Iterable[str] | None = None) -> dict[str, np
     }
 
 
-def _with_qdq(plan: QuantizationPlan) -> Any:
+def _with_qdq(plan: QuantizationPlan) -> onnx.ModelProto:
     # TensorRT needs Q/DQ at the inputs of layers with weights only, and fuses the operators between them on its own. A
     # CPU's integer kernels begin and end in int8, so there every operator that has such a kernel is quantized.
     recipe = plan.recipe

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
+from onnx import ModelProto, NodeProto
 
 from evaluators.quantization.qdq import QuantizationPlan, Ranges, list_quantized
 from evaluators.quantization.torch_graph import Again, TorchGraph
@@ -26,7 +26,7 @@ BATCH = 8
 Ends = tuple[float, float]
 
 
-def fit_ranges(plain: Any, images: np.ndarray, whole: Ranges, recipe: Int8Recipe) -> Ranges:
+def fit_ranges(plain: ModelProto, images: np.ndarray, whole: Ranges, recipe: Int8Recipe) -> Ranges:
     """Fit a range within the extremes for each tensor.
 
     Args:
@@ -67,7 +67,7 @@ def _best(replay: TorchGraph, images: np.ndarray, recipe: Int8Recipe, tried: Map
     errors: defaultdict[str, np.ndarray] = defaultdict(lambda: np.zeros(len(CUTS)))
     values: dict[str, torch.Tensor] = {}
 
-    def seen(node: Any, out: torch.Tensor, again: Again) -> torch.Tensor:
+    def seen(node: NodeProto, out: torch.Tensor, again: Again) -> torch.Tensor:
         power = max(float(out.square().sum()), 1e-30)
         for name in {*node.input} & tried.keys():
             known: dict[Ends, float] = {}

@@ -8,10 +8,10 @@ the graph that is written. The module needs torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import torch
-from onnx import helper, numpy_helper
+from onnx import ModelProto, NodeProto, helper, numpy_helper
 from torch.nn import functional
 
 from remote.errors import CandidateFaultError
@@ -19,8 +19,30 @@ from remote.errors import CandidateFaultError
 Tensor = torch.Tensor
 Values = dict[str, Tensor]
 Again = Callable[[Mapping[str, Tensor]], Tensor]  # returns a node's result for other values of some inputs
-Seen = Callable[[Any, Tensor, Again], Tensor]
+Seen = Callable[[NodeProto, Tensor, Again], Tensor]
 WEIGHT_SUFFIX = "_quantized"  # of an int8 initializer; the rest of its name is that of the float32 one
+
+
+class Attributes(TypedDict, total=False):
+    """Hold the attributes of a node that are read here, in the types that the operators' definitions give them."""
+
+    alpha: float
+    axes: list[int]
+    axis: int
+    beta: float
+    ceil_mode: int
+    count_include_pad: int
+    dilations: list[int]
+    epsilon: float
+    group: int
+    keepdims: int
+    kernel_shape: list[int]
+    mode: bytes
+    pads: list[int]
+    perm: list[int]
+    strides: list[int]
+    transA: int
+    transB: int
 
 
 class UnknownOperatorError(CandidateFaultError, ValueError):
@@ -39,7 +61,7 @@ class TorchGraph:
     ends: Mapping[str, tuple[Tensor, Tensor]] = {}
 
     def __init__(
-        self, model: Any, device: torch.device, free: Mapping[str, Tensor] | None = None, steps: int = 127
+        self, model: ModelProto, device: torch.device, free: Mapping[str, Tensor] | None = None, steps: int = 127
     ) -> None:
         """Convert the constants of a graph to torch.
 
@@ -56,7 +78,9 @@ class TorchGraph:
         for node in self.nodes:
             if node.op_type not in OPERATORS and node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
                 raise UnknownOperatorError(f"{node.op_type} is not known to the replay of graphs")
-        self.attributes = [{a.name: helper.get_attribute_value(a) for a in node.attribute} for node in self.nodes]
+        self.attributes = [
+            cast("Attributes", {a.name: helper.get_attribute_value(a) for a in node.attribute}) for node in self.nodes
+        ]
         self.constants = {
             t.name: torch.from_numpy(numpy_helper.to_array(t).copy()).to(device) for t in model.graph.initializer
         }
@@ -77,7 +101,7 @@ class TorchGraph:
             out = self._result(node, attributes, values)
             if seen:
 
-                def again(others: Mapping[str, Tensor], node: Any = node, a: dict[str, Any] = attributes) -> Tensor:
+                def again(others: Mapping[str, Tensor], node: NodeProto = node, a: Attributes = attributes) -> Tensor:
                     return self._result(node, a, values | dict(others))
 
                 out = seen(node, out, again)
@@ -87,7 +111,7 @@ class TorchGraph:
                     values.pop(name, None)
         return values[self.output]
 
-    def _result(self, node: Any, attributes: dict[str, Any], values: Values) -> Tensor:
+    def _result(self, node: NodeProto, attributes: Attributes, values: Values) -> Tensor:
         if node.op_type == "QuantizeLinear":
             x, scale, zero = (values[name] for name in node.input)
             if node.input[0] in self.ends:
@@ -98,7 +122,7 @@ class TorchGraph:
             return self._dequantize(node, attributes, values)
         return OPERATORS[node.op_type]([values[name] if name else None for name in node.input], attributes)
 
-    def _dequantize(self, node: Any, attributes: dict[str, Any], values: Values) -> Tensor:
+    def _dequantize(self, node: NodeProto, attributes: Attributes, values: Values) -> Tensor:
         name, scale = node.input[0], values[node.input[1]]
         if name not in self.constants:
             return values[name]  # a fake-quantized tensor has its real value already
@@ -167,7 +191,7 @@ def _ints(tensor: Tensor | None) -> list[int]:
     return [] if tensor is None else [int(v) for v in tensor.flatten().tolist()]
 
 
-def _pad_unequal(x: Tensor, attributes: dict[str, Any], value: float) -> tuple[Tensor, list[int]]:
+def _pad_unequal(x: Tensor, attributes: Attributes, value: float) -> tuple[Tensor, list[int]]:
     """Return `x` padded where the two sides differ, and the padding that remains for the operator."""
     pads = list(attributes.get("pads", [0] * (2 * (x.ndim - 2))))
     half = len(pads) // 2
@@ -177,34 +201,34 @@ def _pad_unequal(x: Tensor, attributes: dict[str, Any], value: float) -> tuple[T
     return functional.pad(x, sides, value=value), [0] * half
 
 
-def _conv(inputs: list[Any], a: dict[str, Any]) -> Tensor:
+def _conv(inputs: list[Tensor], a: Attributes) -> Tensor:
     x, pads = _pad_unequal(inputs[0], a, 0.0)
     bias = inputs[2] if len(inputs) > 2 else None
     strides, dilations = a.get("strides", [1, 1]), a.get("dilations", [1, 1])
     return functional.conv2d(x, inputs[1], bias, tuple(strides), tuple(pads), tuple(dilations), a.get("group", 1))
 
 
-def _gemm(inputs: list[Any], a: dict[str, Any]) -> Tensor:
+def _gemm(inputs: list[Tensor], a: Attributes) -> Tensor:
     left = inputs[0].T if a.get("transA") else inputs[0]
     right = inputs[1].T if a.get("transB") else inputs[1]
     out = a.get("alpha", 1.0) * (left @ right)
     return out + a.get("beta", 1.0) * inputs[2] if len(inputs) > 2 else out
 
 
-def _max_pool(inputs: list[Any], a: dict[str, Any]) -> Tensor:
+def _max_pool(inputs: list[Tensor], a: Attributes) -> Tensor:
     x, pads = _pad_unequal(inputs[0], a, float("-inf"))
     strides = a.get("strides", [1, 1])
     return functional.max_pool2d(x, a["kernel_shape"], strides, pads, ceil_mode=bool(a.get("ceil_mode")))
 
 
-def _average_pool(inputs: list[Any], a: dict[str, Any]) -> Tensor:
+def _average_pool(inputs: list[Tensor], a: Attributes) -> Tensor:
     x, pads = _pad_unequal(inputs[0], a, 0.0)
     counted = bool(a.get("count_include_pad")) or x is not inputs[0]
     strides = a.get("strides", [1, 1])
     return functional.avg_pool2d(x, a["kernel_shape"], strides, pads, bool(a.get("ceil_mode")), counted)
 
 
-def _reshape(inputs: list[Any], a: dict[str, Any]) -> Tensor:
+def _reshape(inputs: list[Tensor], a: Attributes) -> Tensor:
     x, shape = inputs[0], _ints(inputs[1])
     shape = [x.shape[i] if size == 0 else size for i, size in enumerate(shape)]
     if shape[0] == 1:  # the batch size in the written graph
@@ -212,12 +236,12 @@ def _reshape(inputs: list[Any], a: dict[str, Any]) -> Tensor:
     return x.reshape(shape)
 
 
-def _clip(inputs: list[Any], a: dict[str, Any]) -> Tensor:
+def _clip(inputs: list[Tensor], a: Attributes) -> Tensor:
     low, high = (inputs[i] if len(inputs) > i else None for i in (1, 2))
     return inputs[0].clamp(None if low is None else float(low), None if high is None else float(high))
 
 
-def _pad(inputs: list[Any], a: dict[str, Any]) -> Tensor:
+def _pad(inputs: list[Tensor], a: Attributes) -> Tensor:
     pads = _ints(inputs[1])
     half = len(pads) // 2
     sides = [side for i in reversed(range(half)) for side in (pads[i], pads[half + i])]
@@ -225,7 +249,7 @@ def _pad(inputs: list[Any], a: dict[str, Any]) -> Tensor:
     return functional.pad(inputs[0], sides, mode=a.get("mode", b"constant").decode(), value=value)
 
 
-def _slice(inputs: list[Any], a: dict[str, Any]) -> Tensor:
+def _slice(inputs: list[Tensor], a: Attributes) -> Tensor:
     x, starts, ends = inputs[0], _ints(inputs[1]), _ints(inputs[2])
     axes = _ints(inputs[3]) if len(inputs) > 3 else list(range(len(starts)))
     steps = _ints(inputs[4]) if len(inputs) > 4 else [1] * len(starts)
@@ -235,23 +259,24 @@ def _slice(inputs: list[Any], a: dict[str, Any]) -> Tensor:
     return x[tuple(cuts)]
 
 
-def _axes(inputs: list[Any], a: dict[str, Any]) -> list[int]:
+def _axes(inputs: list[Tensor], a: Attributes) -> list[int]:
     return _ints(inputs[1]) if len(inputs) > 1 else list(a.get("axes", []))
 
 
-def _unsqueeze(inputs: list[Any], a: dict[str, Any]) -> Tensor:
+def _unsqueeze(inputs: list[Tensor], a: Attributes) -> Tensor:
     x = inputs[0]
     for axis in sorted(_axes(inputs, a)):
         x = x.unsqueeze(axis)
     return x
 
 
-def _batch_norm(inputs: list[Any], a: dict[str, Any]) -> Tensor:
+def _batch_norm(inputs: list[Tensor], a: Attributes) -> Tensor:
     x, scale, bias, mean, variance = inputs
     return functional.batch_norm(x, mean, variance, scale, bias, False, 0.0, a.get("epsilon", 1e-5))
 
 
-OPERATORS: dict[str, Callable[[list[Any], dict[str, Any]], Tensor]] = {
+# An input is a tensor, or None where an optional one is left out; each operator names what it takes.
+OPERATORS: dict[str, Callable[[list[Any], Attributes], Tensor]] = {
     "Add": lambda i, a: i[0] + i[1],
     "AveragePool": _average_pool,
     "BatchNormalization": _batch_norm,

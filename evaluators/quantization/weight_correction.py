@@ -6,11 +6,10 @@ Both are from Nagel et al., "Data-Free Quantization Through Weight Equalization 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 import numpy as np
 import torch
-from onnx import numpy_helper
+from onnx import ModelProto, NodeProto, numpy_helper
 
 from evaluators.quantization.qdq import QuantizationPlan, initializers, with_weights
 from evaluators.quantization.torch_graph import Again, TorchGraph
@@ -20,7 +19,7 @@ BATCH = 16
 UNBOUNDED = np.array(6e4, dtype=np.float32)  # above any activation, and still an fp16 number
 
 
-def equalise(plain: Any, rounds: int = 2) -> tuple[Any, int]:
+def equalise(plain: ModelProto, rounds: int = 2) -> tuple[ModelProto, int]:
     """Scale the channels of neighbouring convolutions to equal ranges.
 
     Two convolutions with nothing or a ReLU between them may share a factor per channel: the first's output times 1 / s,
@@ -74,7 +73,7 @@ def bias_corrected(plan: QuantizationPlan, images: np.ndarray) -> QuantizationPl
     free = {name: torch.from_numpy(value.copy()) for name, value in biases.items()}
     shifts: dict[str, torch.Tensor] = {}
 
-    def corrected(node: Any, out: torch.Tensor, again: Again) -> torch.Tensor:
+    def corrected(node: NodeProto, out: torch.Tensor, again: Again) -> torch.Tensor:
         # all images form one batch, so that a layer's inputs are corrected before its own error is measured
         if node.name not in at:
             return out
@@ -95,7 +94,7 @@ def _means(replay: TorchGraph, images: np.ndarray, wanted: set[str]) -> dict[str
     """Return the mean output per channel, by node."""
     sums: dict[str, torch.Tensor] = {}
 
-    def seen(node: Any, out: torch.Tensor, again: Again) -> torch.Tensor:
+    def seen(node: NodeProto, out: torch.Tensor, again: Again) -> torch.Tensor:
         if node.name in wanted:
             sums[node.name] = sums.get(node.name, 0.0) + _mean(out) * len(out)
         return out
@@ -106,7 +105,7 @@ def _means(replay: TorchGraph, images: np.ndarray, wanted: set[str]) -> dict[str
     return {name: total / len(images) for name, total in sums.items()}
 
 
-def _pairs(plain: Any) -> tuple[list[tuple[Any, Any]], set[str]]:
+def _pairs(plain: ModelProto) -> tuple[list[tuple[NodeProto, NodeProto]], set[str]]:
     """Return pairs of convolutions that share channels and nothing else, and the names of the Clips between them."""
     nodes = list(plain.graph.node)
     readers = Counter(name for node in nodes for name in node.input) + Counter(o.name for o in plain.graph.output)
@@ -130,21 +129,21 @@ def _pairs(plain: Any) -> tuple[list[tuple[Any, Any]], set[str]]:
     return pairs, bounds
 
 
-def _only_reader(node: Any, readers: Counter[str], reader: dict[str, Any]) -> Any:
+def _only_reader(node: NodeProto, readers: Counter[str], reader: dict[str, NodeProto]) -> NodeProto | None:
     return reader[node.output[0]] if readers[node.output[0]] == 1 and node.output[0] in reader else None
 
 
-def _is_relu6(node: Any, fixed: dict[str, np.ndarray]) -> bool:
+def _is_relu6(node: NodeProto, fixed: dict[str, np.ndarray]) -> bool:
     return (
         node.op_type == "Clip" and len(node.input) > 2 and node.input[1] in fixed and float(fixed[node.input[1]]) == 0
     )
 
 
-def _group(conv: Any) -> int:
+def _group(conv: NodeProto) -> int:
     return next((int(a.i) for a in conv.attribute if a.name == "group"), 1)
 
 
-def _equalise(values: dict[str, np.ndarray], first: Any, second: Any) -> None:
+def _equalise(values: dict[str, np.ndarray], first: NodeProto, second: NodeProto) -> None:
     before, after = values[first.input[1]], values[second.input[1]]
     depthwise = _group(second) > 1
     out = np.abs(before).reshape(len(before), -1).max(axis=1)

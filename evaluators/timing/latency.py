@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy
 
@@ -15,7 +15,7 @@ from evaluators.measurement import Block, Interval, Latency
 from evaluators.timing.confidence import pool_medians, quantile_interval, samples_needed, scale_interval
 from evaluators.timing.throttling import cool_down, describe_throttling
 from remote.device import ON_GPU
-from remote.link.reply_parsing import parse_sensors
+from remote.link.reply_parsing import BlockFields, parse_sensors
 from remote.link.session import Job
 
 OTHER_LOAD, UNSTEADY = "other load", "unsteady"  # prefixes of `Block.disturbed`
@@ -24,11 +24,11 @@ OTHER_LOAD, UNSTEADY = "other load", "unsteady"  # prefixes of `Block.disturbed`
 class TimesOnDevice(Protocol):
     """Describe the methods of a device session that timing needs."""
 
-    def time_block(self, model: str, reference: str, job: Job, pairs: int, seconds_max: float) -> dict[str, Any]:
+    def time_block(self, model: str, reference: str, job: Job, pairs: int, seconds_max: float) -> BlockFields:
         """Time two models in turn in a fresh process, and return the fields of a Block."""
         ...
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """Return the sensor values of the device."""
         ...
 
@@ -164,7 +164,7 @@ def time_block(session: TimesOnDevice, target: TimingTarget, rules: TimingRules)
     return replace(block, disturbed=disturbance(block, target, rules))
 
 
-def foreign_cores(before: dict[str, Any], after: dict[str, Any], threads: int) -> float | None:
+def foreign_cores(before: Mapping[str, object], after: Mapping[str, object], threads: int) -> float | None:
     """Return the number of cores that other processes kept busy between two states; None if the device reports none.
 
     A block itself keeps `threads` cores busy from beginning to end.

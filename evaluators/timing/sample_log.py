@@ -7,7 +7,6 @@ import json
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from remote.files import append, write_file
 
@@ -33,7 +32,7 @@ class SampleLog:
             if whole != data:
                 write_file(path, whole)
 
-    def add(self, line: Mapping[str, Any]) -> None:
+    def add(self, line: Mapping[str, object]) -> None:
         """Append a line.
 
         Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 CLOCK_SHARE_MIN = 0.97  # share of the highest allowed clock; a locked clock does not fall below it by itself
 WARMER_C_MAX = 10.0  # warming within one block; more than that makes its beginning and end incomparable
@@ -16,7 +16,7 @@ RASPBERRY = {0: "under-voltage", 1: "clock capped", 2: "throttled", 3: "soft tem
 class ShowsDeviceState(Protocol):
     """Describe the method of a device session that waiting needs."""
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """Return the sensor values of the device."""
         ...
 
@@ -68,7 +68,7 @@ def cool_down(session: ShowsDeviceState, calm_c: float | None, sleep: Callable[[
         waited_s += 5.0
 
 
-def hottest_c(state: Mapping[str, Any]) -> float | None:
+def hottest_c(state: Mapping[str, object]) -> float | None:
     """Return the highest temperature that a device reports in C; None if it reports none."""
     zones = state.get("temperature_c")
     shown = [value for value in zones.values() if isinstance(value, int | float)] if isinstance(zones, dict) else []

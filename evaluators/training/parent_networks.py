@@ -21,7 +21,7 @@ from remote.files import read_or_none, write_file
 from spaces import family_files
 from spaces.candidate import Candidate, UnbuildableError
 
-Train = Callable[[Task[TrainedNetwork], Any, str], TrainedNetwork]  # task, its job, its display name
+Train = Callable[[Task[TrainedNetwork], object, str], TrainedNetwork]  # task, its job, its display name
 SHORT_EPOCHS = 1  # epochs of a parent where time allows no more
 TEACHING_S_MAX = 3600.0
 
@@ -290,5 +290,5 @@ def _read_note(note: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _digest(value: Any) -> str:
+def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:12]

@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -282,7 +281,7 @@ def one_cycle(step: int, steps: int) -> float:
     return at / rise if at < rise else 0.5 * (1 + math.cos(math.pi * min(1.0, (at - rise) / (1 - rise))))
 
 
-def _groups(net: torch.nn.Module, recipe: TrainingRecipe) -> list[dict[str, Any]]:
+def _groups(net: torch.nn.Module, recipe: TrainingRecipe) -> list[dict[str, object]]:
     parameters = [p for p in net.parameters() if p.requires_grad]
     return [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
@@ -290,7 +289,7 @@ def _groups(net: torch.nn.Module, recipe: TrainingRecipe) -> list[dict[str, Any]
     ]
 
 
-def _save(content: dict[str, Any], path: Path) -> None:
+def _save(content: dict[str, object], path: Path) -> None:
     packed = io.BytesIO()  # torch's own writer hides errors of the disk
     torch.save(content, packed)
     write_file(path, packed.getvalue())

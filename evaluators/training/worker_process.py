@@ -17,7 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
@@ -32,6 +32,10 @@ from evaluators.fault_attribution import (
 )
 from evaluators.training.tasks import Result, Task
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+Answer = TypeVar("Answer")
 TICK_S = 0.25
 CALL_S_MAX = 900.0  # limit of a call that sets none, so that every call ends, whatever happens to its process
 STOPPED_S_MAX = 10.0  # time for which a process may be stopped by SIGSTOP while this one runs
@@ -113,7 +117,7 @@ class Worker:
     def call(
         self,
         function: Callable[..., Result] | Task[Result],
-        *args: Any,
+        *args: object,
         timeout_s: float | None = None,
         tick: Callable[[], None] | None = None,
     ) -> Result:
@@ -138,14 +142,14 @@ class Worker:
         name = work if isinstance(work, str) else work.__qualname__
         limit_s = CALL_S_MAX if timeout_s is None else timeout_s
 
-        def attempt(again: bool) -> Any:
+        def attempt(again: bool) -> Result:
             pool = self._running_pool()
             return self._result(pool.schedule(_run, (work, args, name), timeout=limit_s), name, tick)
 
         found: Result = self._twice(attempt, name)
         return found
 
-    def _twice(self, attempt: Callable[[bool], Any], name: str) -> Any:
+    def _twice(self, attempt: Callable[[bool], Answer], name: str) -> Answer:
         try:
             return attempt(False)
         except SUSPECTS as error:
@@ -171,7 +175,7 @@ class Worker:
             )
         return self._pool
 
-    def _result(self, future: Future[Any], name: str, tick: Callable[[], None] | None) -> Any:
+    def _result(self, future: Future[Answer], name: str, tick: Callable[[], None] | None) -> Answer:
         stopped_s = 0.0
         try:
             while not wait([future], TICK_S).done:
@@ -280,13 +284,13 @@ class _UnfailingFile(io.RawIOBase):
     def writable(self) -> bool:
         return True
 
-    def write(self, data: Any) -> int:
+    def write(self, data: ReadableBuffer) -> int:
         with contextlib.suppress(OSError):
             os.write(self._number, data)
         return len(memoryview(data))
 
 
-def _run(function: Callable[..., Any] | str, args: tuple[Any, ...], name: str) -> Any:
+def _run(function: Callable[..., Result] | str, args: tuple[object, ...], name: str) -> Result:
     try:
         work = pkgutil.resolve_name(function) if isinstance(function, str) else function
         _flush_denormals()
@@ -304,7 +308,7 @@ def _run(function: Callable[..., Any] | str, args: tuple[Any, ...], name: str) -
     return result
 
 
-def _can_be_sent(value: Any) -> bool:
+def _can_be_sent(value: object) -> bool:
     """Return whether a value survives pickling.
 
     An exception with a constructor of its own can be pickled but not unpickled, which would end the pool.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 NOT_SHOWN = "not shown by this device"
 
@@ -63,7 +63,7 @@ def fit(checks: Sequence[Check]) -> bool:
 class UntrustedReply:
     """Read a device's reply without trusting it: a missing field, or one of the wrong kind, counts as not shown."""
 
-    reply: Mapping[str, Any]
+    reply: Mapping[str, object]
 
     def number(self, name: str, low: float = 0.0, high: float = 1e15) -> float | None:
         """Return the finite number called `name`; None where it is not shown or not within the limits.
@@ -127,16 +127,16 @@ class UntrustedReply:
         """Return the objects of a list."""
         return tuple(UntrustedReply(value) for value in self._list(name) if isinstance(value, dict))
 
-    def _list(self, name: str) -> list[Any]:
+    def _list(self, name: str) -> list[object]:
         value = self.reply.get(name)
         return value[:200] if isinstance(value, list) else []
 
 
-def _number(value: Any, low: float, high: float) -> float | None:
+def _number(value: object, low: float, high: float) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         return None  # NaN is not between any two numbers
     return float(value)
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return "".join(letter for letter in value[:100] if letter.isprintable()) if isinstance(value, str) else ""

@@ -60,7 +60,7 @@ class DeviceTable:
 
     name: str
     file: Path
-    table: Any
+    table: object
 
     def wrong(self, what: str) -> DeviceConfigError:
         """Return an error that says what is wrong with the table, and where it is."""
@@ -167,7 +167,7 @@ def _check_table(entry: DeviceTable, keys: dict[str, type]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
 
 
-def _problem(value: Any, kind: type) -> str:
+def _problem(value: object, kind: type) -> str:
     """Return what is wrong with a value; empty if nothing is."""
     if kind is bool:
         return "" if isinstance(value, bool) else "must be true or false"
@@ -205,7 +205,7 @@ def read_text(file: Path) -> str:
         raise DeviceConfigError(f"{format_path(file)} cannot be read: {error}") from None
 
 
-def parse(file: Path, text: str) -> dict[str, Any]:
+def parse(file: Path, text: str) -> dict[str, object]:
     """Return the tables of a file, which may begin with a byte order mark.
 
     Args:

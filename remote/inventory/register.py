@@ -6,7 +6,6 @@ import json
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
 
 from remote.errors import DeviceConfigError
 from remote.files import write_file
@@ -23,7 +22,7 @@ from remote.inventory.device_files import (
 )
 
 
-def add(name: str, table: dict[str, Any], file: Path | None = None, *, replace: bool = False) -> Path:
+def add(name: str, table: dict[str, object], file: Path | None = None, *, replace: bool = False) -> Path:
     """Write an entry into a devices.toml; all other content of the file stays as it is, to the byte.
 
     Args:
@@ -70,14 +69,14 @@ def _word(name: str) -> str:
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
 
 
-def _value(value: Any, line_end: str) -> str:
+def _value(value: object, line_end: str) -> str:
     """Return a value as TOML writes it: as JSON does for printable text and numbers; a list takes a line per item."""
     if isinstance(value, list):
         return line_end.join(["[", *(f"  {_value(item, line_end)}," for item in value), "]"])
     return json.dumps(value, ensure_ascii=False)
 
 
-def _replace_table(file: Path, text: str, name: str, block: str, wanted: dict[str, Any]) -> str:
+def _replace_table(file: Path, text: str, name: str, block: str, wanted: dict[str, object]) -> str:
     """Return the text with the table called `name` replaced; its end is where the whole text parses to `wanted`."""
     lines = re.findall(r"[^\n]*\n|[^\n]+", text)
     header = re.compile(rf"\s*\[\s*(?:{re.escape(name)}|\"{re.escape(name)}\"|'{re.escape(name)}')\s*\]")

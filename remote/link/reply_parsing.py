@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import Any
+from collections.abc import Mapping
+from typing import TypedDict, TypeVar, cast
 
 from remote.device import Facts, Gpu, Layer
 from remote.errors import CANDIDATE_KINDS, CancelledError, CandidateError, DeviceError
 
+Kind = TypeVar("Kind")
 LISTS = ("wall_ms", "cpu_ms", "reference_wall_ms", "reference_cpu_ms")
 GPU_LISTS = ("gpu_ms", "reference_gpu_ms")
 LAYERS_MAX = 20_000
@@ -26,7 +28,30 @@ PLAIN = {
 }
 
 
-def facts(reply: dict[str, Any]) -> Facts:
+class _Optional(TypedDict, total=False):
+    gpu_ms: tuple[float, ...]
+    reference_gpu_ms: tuple[float, ...]
+
+
+class BlockFields(_Optional):
+    """Hold the fields of a `Block` that a device sends, all but `disturbed`; those of a GPU only where there is one."""
+
+    wall_ms: tuple[float, ...]
+    cpu_ms: tuple[float, ...]
+    reference_wall_ms: tuple[float, ...]
+    reference_cpu_ms: tuple[float, ...]
+    peak_mb: float
+    runtime_mb: float
+    device_mb: float | None
+    load_ms: float
+    build_s: float
+    energy_mj: float | None
+    warmup_runs: int
+    load_average: float
+    during: Mapping[str, float]
+
+
+def facts(reply: dict[str, object]) -> Facts:
     """Return the checked facts of the device's answer to `hello`.
 
     Raises:
@@ -50,14 +75,14 @@ def facts(reply: dict[str, Any]) -> Facts:
     )
 
 
-def _gpu(value: Any) -> Gpu | None:
+def _gpu(value: object) -> Gpu | None:
     if not isinstance(value, dict):
         return None
     memory_mb = int(number(value, "memory_mb", 0, 1 << 30))
     return Gpu(text(value, "name"), text(value, "sm", 10), memory_mb, value.get("unified") is True)
 
 
-def block(reply: dict[str, Any], pairs: int) -> dict[str, Any]:
+def block(reply: dict[str, object], pairs: int) -> BlockFields:
     """Return the checked values of one timing: lists as tuples of equal length, and the readings taken beside them.
 
     Args:
@@ -70,27 +95,31 @@ def block(reply: dict[str, Any], pairs: int) -> dict[str, Any]:
     Raises:
         DeviceError: A value is missing or out of its limits, or the lists do not match.
     """
-    rows: dict[str, Any] = {name: numbers(reply, name) for name in LISTS}
+    rows = {name: numbers(reply, name) for name in LISTS}
     rows |= {name: numbers(reply, name) for name in GPU_LISTS if reply.get(name)}
     lengths = {len(row) for row in rows.values()}
     if len(lengths) != 1 or not 1 <= lengths.pop() <= pairs:
         raise DeviceError("the device sent a timing whose lists do not match")
     if min(min(row) for name, row in rows.items() if "cpu" not in name) <= 0:
         raise DeviceError("the device sent a timing that took no time")
-    return rows | {
-        "peak_mb": number(reply, "peak_mb", 0, 1e8),
-        "runtime_mb": number(reply, "runtime_mb", 0, 1e8),
-        "device_mb": _maybe(reply, "device_mb", 0, 1e8),
-        "load_ms": number(reply, "load_ms", 0, 1e8),
-        "build_s": number({"build_s": 0.0} | reply, "build_s", 0, 1e8),
-        "energy_mj": _maybe(reply, "energy_mj", 0, 1e9),
-        "warmup_runs": int(number(reply, "warmup_runs", 0, 1e9)),
-        "load_average": number(reply, "load_average", 0, 1e6),
-        "during": parse_sensors(reply.get("during")),
-    }
+    return cast(
+        "BlockFields",
+        rows
+        | {
+            "peak_mb": number(reply, "peak_mb", 0, 1e8),
+            "runtime_mb": number(reply, "runtime_mb", 0, 1e8),
+            "device_mb": _maybe(reply, "device_mb", 0, 1e8),
+            "load_ms": number(reply, "load_ms", 0, 1e8),
+            "build_s": number({"build_s": 0.0} | reply, "build_s", 0, 1e8),
+            "energy_mj": _maybe(reply, "energy_mj", 0, 1e9),
+            "warmup_runs": int(number(reply, "warmup_runs", 0, 1e9)),
+            "load_average": number(reply, "load_average", 0, 1e6),
+            "during": parse_sensors(reply.get("during")),
+        },
+    )
 
 
-def layers(reply: dict[str, Any]) -> tuple[tuple[Layer, ...], str]:
+def layers(reply: dict[str, object]) -> tuple[tuple[Layer, ...], str]:
     """Return the nodes that a runtime ran, or none and the reason.
 
     Raises:
@@ -106,7 +135,7 @@ def layers(reply: dict[str, Any]) -> tuple[tuple[Layer, ...], str]:
     return tuple(found), text(reply, "why") or ("" if found else "the device tells of no layers")
 
 
-def parse_sensors(value: Any) -> dict[str, float]:
+def parse_sensors(value: object) -> dict[str, float]:
     """Return the finite numbers among the sensors' readings, `throttled_bits` read from its hex digits.
 
     Anything else is left out.
@@ -122,11 +151,11 @@ def parse_sensors(value: Any) -> dict[str, float]:
     }
 
 
-def _maybe(reply: dict[str, Any], name: str, low: float, high: float) -> float | None:
+def _maybe(reply: dict[str, object], name: str, low: float, high: float) -> float | None:
     return None if reply.get(name) is None else number(reply, name, low, high)
 
 
-def error(reply: dict[str, Any]) -> Exception:
+def error(reply: dict[str, object]) -> Exception:
     """Return the exception that an error reply stands for: CandidateError only for CANDIDATE_KINDS."""
     kind, reason = text(reply, "kind", 50), text(reply, "reason", 600)
     if kind in CANDIDATE_KINDS:
@@ -138,7 +167,7 @@ def error(reply: dict[str, Any]) -> Exception:
     return DeviceError(PLAIN.get(kind, kind + ": {}").format(reason), kind)
 
 
-def clean(value: Any, length: int = 300) -> str:
+def clean(value: object, length: int = 300) -> str:
     """Return the printable characters of a text, cut short, so that no reply can move a terminal's cursor.
 
     Args:
@@ -167,7 +196,7 @@ def _is_shown(letter: str) -> bool:
     return letter.isprintable() or letter in "\u200c\u200d" or unicodedata.category(letter) == "Zs"
 
 
-def text(reply: dict[str, Any], name: str, length: int = 300) -> str:
+def text(reply: dict[str, object], name: str, length: int = 300) -> str:
     """Return the text called `name`, cleaned.
 
     Args:
@@ -181,7 +210,7 @@ def text(reply: dict[str, Any], name: str, length: int = 300) -> str:
     return clean(reply.get(name), length)
 
 
-def number(reply: dict[str, Any], name: str, low: float, high: float) -> float:
+def number(reply: dict[str, object], name: str, low: float, high: float) -> float:
     """Return the finite number called `name`, within its limits.
 
     Args:
@@ -196,7 +225,7 @@ def number(reply: dict[str, Any], name: str, low: float, high: float) -> float:
     return _number(reply.get(name), name, low, high)
 
 
-def numbers(reply: dict[str, Any], name: str) -> tuple[float, ...]:
+def numbers(reply: dict[str, object], name: str) -> tuple[float, ...]:
     """Return the list of finite times called `name`, none negative.
 
     Args:
@@ -209,20 +238,20 @@ def numbers(reply: dict[str, Any], name: str) -> tuple[float, ...]:
     return tuple(_number(value, name, 0, 1e9) for value in _field(reply, name, list))
 
 
-def _number(value: Any, name: str, low: float, high: float) -> float:
+def _number(value: object, name: str, low: float, high: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise DeviceError(f"the device sent {name} = {ascii(value)[:40]}, not a number from {low:g} to {high:g}")
     return float(value)  # NaN is not between any two numbers
 
 
-def _field(reply: dict[str, Any], name: str, kind: type) -> Any:
+def _field(reply: dict[str, object], name: str, kind: type[Kind]) -> Kind:
     value = reply.get(name)
     if not isinstance(value, kind):
         raise DeviceError(f"the device sent no {kind.__name__} called {name}")
     return value
 
 
-def parse_upload_state(reply: dict[str, Any], size: int) -> tuple[bool, int]:
+def parse_upload_state(reply: dict[str, object], size: int) -> tuple[bool, int]:
     """Return whether the device has a blob, and how many of its bytes it has from an upload cut short.
 
     Args:
@@ -233,7 +262,7 @@ def parse_upload_state(reply: dict[str, Any], size: int) -> tuple[bool, int]:
     return reply.get("have") is True, partial if partial <= size else 0
 
 
-def logits(raw: bytes, reply: dict[str, Any], rows: int) -> bytes:
+def logits(raw: bytes, reply: dict[str, object], rows: int) -> bytes:
     """Return the raw float32 logits of shape (rows, classes) if they are as long as the reply announces.
 
     Args:

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 from remote.device import Layer
 from remote.errors import SUSPECT_KINDS, CandidateError, DeviceError
+from remote.link.reply_parsing import BlockFields
 from remote.link.session import Session
 
 Answer = TypeVar("Answer")
@@ -82,7 +83,7 @@ class RetryingSession:
         self._sources[digest] = data if isinstance(data, Path) or len(data) < 1 << 20 else b""
         return digest
 
-    def time_block(self, model: str, reference: str, *args: Any, **options: Any) -> dict[str, Any]:
+    def time_block(self, model: str, reference: str, *args: Any, **options: Any) -> BlockFields:
         """Time a model; see Session.time_block.
 
         Args:
@@ -121,7 +122,7 @@ class RetryingSession:
         """
         return self._patiently("layers", lambda: self.session.layers(model, *args, **options), (model,))
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """Return the device's present state; see Session.state."""
         return self._patiently("state", self.session.state)
 

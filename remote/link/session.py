@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TypedDict, Unpack
 
 from remote.agent import ERROR, PROTOCOL
 from remote.device import Device, Facts, Layer
@@ -22,7 +22,25 @@ from remote.ssh import why_failed
 
 GRACE_S = 30.0  # seconds beyond the device's own deadline before it counts as silent
 ROWS_MAX_BYTES = 1 << 30
-Event = dict[str, Any]
+Event = dict[str, object]
+
+
+class SessionOptions(TypedDict, total=False):
+    """Hold the options of a `Session` beside its device and command line."""
+
+    cache_mb: int
+    ping_s: float
+    silence_s: float
+    connect_s: float
+    on_event: Callable[[Event], None]
+
+
+class _CallOptions(TypedDict, total=False):
+    blob: bytes | Path | None
+    offset: int
+    blob_max: int
+    silence_s: float
+    sending_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +61,7 @@ class Job:
     workspace_mb: int = 256
     build_deadline_s: float = 3600.0
 
-    def fields(self) -> dict[str, Any]:
+    def fields(self) -> dict[str, object]:
         """Return the fields of a request as the agent takes them."""
         return asdict(self)
 
@@ -128,7 +146,9 @@ class Session:
         if facts.boot_id != before.boot_id:  # a boot may have reset the clocks
             raise DeviceError(f"device {self.device.name} was rebooted", "rebooted")
 
-    def _call(self, op: str, fields: dict[str, Any] | None = None, **options: Any) -> tuple[Event, bytes]:
+    def _call(
+        self, op: str, fields: dict[str, object] | None = None, **options: Unpack[_CallOptions]
+    ) -> tuple[Event, bytes]:
         """Send one request and return (reply, blob). Raise the exception that an error reply stands for."""
         self._reconnect()
         kind, reply, blob = self._link.call(op, fields, on_event=self._on_event, **options)
@@ -174,7 +194,7 @@ class Session:
         pairs: int,
         seconds_max: float,
         deadline_s: float | None = None,
-    ) -> dict[str, Any]:
+    ) -> reply_parsing.BlockFields:
         """Time a model beside the reference model, in turn, in a fresh process.
 
         Engines are built first, in a process of their own, where the runtime has engines. Before that, the call waits
@@ -249,11 +269,11 @@ class Session:
         reply, _ = self._call("layers", fields, silence_s=deadline_s + _build_s(job) + GRACE_S)
         return reply_parsing.layers(reply)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """Return load, clocks, temperature and throttling now, as far as the device shows them."""
         return self._call("state")[0]
 
-    def survey(self) -> dict[str, Any]:
+    def survey(self) -> dict[str, object]:
         """Return everything that the doctor checks: the state, and disk, swap, power mode, clocks, other users."""
         return self._call("survey", silence_s=60.0)[0]
 

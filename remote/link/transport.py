@@ -145,7 +145,7 @@ def read_frame(stream: ReadsBytes, blob_max: Callable[[int], int]) -> Frame:
     return Frame(kind, request, data if kind == BLOB else parse_json(data))
 
 
-def parse_json(data: bytes) -> dict[str, Any]:
+def parse_json(data: bytes) -> dict[str, object]:
     """Return the JSON object in `data`.
 
     Raises:
@@ -284,15 +284,15 @@ class Transport:
     def call(
         self,
         op: str,
-        fields: dict[str, Any] | None = None,
+        fields: dict[str, object] | None = None,
         *,
         blob: bytes | Path | None = None,
         offset: int = 0,
         blob_max: int = 0,
         silence_s: float = 30.0,
         sending_s: float = SENDING_S,
-        on_event: Callable[[dict[str, Any]], None] = lambda event: None,
-    ) -> tuple[int, dict[str, Any], bytes]:
+        on_event: Callable[[dict[str, object]], None] = lambda event: None,
+    ) -> tuple[int, dict[str, object], bytes]:
         """Send one request and return its answer.
 
         Args:
@@ -327,9 +327,14 @@ class Transport:
             del self._calls[request]
 
     def _answer(
-        self, call: PendingCall, op: str, silence_s: float, on_event: Callable[[dict[str, Any]], None], blob_size: int
-    ) -> tuple[int, dict[str, Any], bytes]:
-        value: dict[str, Any] | None = None
+        self,
+        call: PendingCall,
+        op: str,
+        silence_s: float,
+        on_event: Callable[[dict[str, object]], None],
+        blob_size: int,
+    ) -> tuple[int, dict[str, object], bytes]:
+        value: dict[str, object] | None = None
         end_s, received = time.monotonic() + silence_s, 0
         while True:
             left_s = end_s - time.monotonic()
@@ -376,7 +381,7 @@ class Transport:
     def _send(
         self,
         request: int,
-        fields: dict[str, Any],
+        fields: dict[str, object],
         blob: bytes | Path | None,
         offset: int = 0,
         sending_s: float = SENDING_S,

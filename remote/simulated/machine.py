@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from remote import agent
 from remote.device import ON_GPU, capabilities, version_of
@@ -24,6 +24,9 @@ from remote.link import reply_parsing
 from remote.simulated import telemetry
 from remote.simulated.roofline import latency_ms
 from remote.simulated.spec import SimulationSpec
+
+if TYPE_CHECKING:
+    from remote.simulated.graph import GraphWork
 
 WARMUP_S, WARMUP_RUNS, DRIFT_RUNS = 2.0, 20, 5
 SETTLE_RUNS, SETTLE_S, PAIRS_MIN = 6, 0.03, 5  # the same as in remote/onboard/timing.py
@@ -218,7 +221,7 @@ class SimulatedMachine:
             working_mb=(work.activation_bytes + work.io_bytes) / 2**20,
         )
 
-    def _refusal(self, work: Any, runtime: str) -> str:
+    def _refusal(self, work: GraphWork, runtime: str) -> str:
         """Return why the runtime does not take a graph, in its own words where they are known; empty if it does."""
         name, version = runtime.partition(":")[0], version_of(self.board.runtimes[runtime])
         if work.foreign:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
-from typing import Any
 
 from remote.simulated.boards import SimulatedBoard
 
 CALM_C, HOT_C = 45.0, 83.0
-Value = dict[str, Any]
+Value = dict[str, object]
 
 
 def facts(board: SimulatedBoard, boot_id: str) -> Value:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
+from evaluators.data.resizing import Preprocessing
 from evaluators.device_evaluator import DeviceEvaluator
 from evaluators.measurement import Measurement
 from evaluators.rounding_evaluator import RoundingEvaluator
@@ -33,7 +33,7 @@ from search.storage.cached_evaluator import CachedEvaluator, CachedInspector
 from spaces.family_files import label
 
 # Receives the result, the choice's preprocessing and the class names while the run folder is locked.
-Publish = Callable[[Result, dict[str, Any], tuple[str, ...]], None]
+Publish = Callable[[Result, Preprocessing, tuple[str, ...]], None]
 
 
 def run(settings: Settings, console: Console, publish: Publish) -> Result:
@@ -62,7 +62,7 @@ def run(settings: Settings, console: Console, publish: Publish) -> Result:
         return result
 
 
-def _search_device(rooms: RunResources, started: str) -> tuple[Result, dict[str, Any]]:
+def _search_device(rooms: RunResources, started: str) -> tuple[Result, Preprocessing]:
     """Return the result and the preprocessing of the choice, which is empty without a choice."""
     settings, view = rooms.settings, rooms.view
     judged = rooms.weights.lines() if rooms.weights else ()

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from rich.console import Console
 
@@ -175,7 +174,7 @@ def _check_names(settings: Settings) -> None:
         )
 
 
-def _tell(device: str, views: list[ProgressView], console: Console, event: dict[str, Any]) -> None:
+def _tell(device: str, views: list[ProgressView], console: Console, event: dict[str, object]) -> None:
     """Show an event of the device in the view, or print it before there is a view."""
     line, lasts = "", False
     if event.get("event") == "waiting":
@@ -208,7 +207,7 @@ def _note(incident: Incident, ledger: Ledger, watch: Stopwatch, view: ProgressVi
     ledger.put("incident", str(number), asdict(incident), {}, watch.wall_s())
 
 
-def _state(settings: Settings, dataset: Dataset, facts: Facts, space: Space) -> dict[str, Any]:
+def _state(settings: Settings, dataset: Dataset, facts: Facts, space: Space) -> dict[str, object]:
     """Return the dependencies of a run's measurements, besides their keys."""
     runtimes = {str(name): facts.runtimes[str(name)] for name in space.axes["runtime"]}
     augment = switches(settings.augment)

@@ -14,7 +14,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from evaluators.cache_lock import hold_lock
 from remote.errors import UserError
@@ -41,7 +40,7 @@ def command(settings: Settings) -> str:
     return shlex.join(words)
 
 
-def _format_setting(value: Any) -> str:
+def _format_setting(value: object) -> str:
     """Return a setting in the notation of the command line; numbers are not rounded."""
     if isinstance(value, tuple):
         return ",".join(map(str, value))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from collections.abc import Mapping
 
 from remote.device import Facts
 from search.settings import SettingsError
@@ -22,7 +22,7 @@ WORDS = {
 }
 
 
-def describe_device(facts: Facts, runtimes: dict[str, str]) -> dict[str, Any]:
+def describe_device(facts: Facts, runtimes: dict[str, str]) -> dict[str, object]:
     """Return the dependencies of timings by name.
 
     Args:
@@ -44,7 +44,7 @@ def describe_device(facts: Facts, runtimes: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def hold_to_state(ledger: Ledger, state: dict[str, Any], now_s: float) -> bool:
+def hold_to_state(ledger: Ledger, state: Mapping[str, object], now_s: float) -> bool:
     """Compare the dependencies of a run with the recorded ones, and add their digest to each later ledger entry.
 
     It may be called again with further dependencies as they become known.
@@ -75,7 +75,7 @@ def hold_to_state(ledger: Ledger, state: dict[str, Any], now_s: float) -> bool:
     return not is_old
 
 
-def _changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+def _changes(before: dict[str, object], after: dict[str, object]) -> list[str]:
     """Return one line per difference."""
     found = []
     for name in before.keys() | after.keys():
@@ -94,5 +94,5 @@ def _changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     return sorted(found)
 
 
-def _format_value(value: Any) -> str:
+def _format_value(value: object) -> str:
     return "none" if value is None else str(value)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy
 import optuna
@@ -26,7 +25,7 @@ from search.sampling.protocol import StageCosts
 from search.sampling.uncompressed import FEW, UncompressedCandidates
 from search.sampling.whole_candidate_sampler import WholeSampler
 from spaces.candidate import Candidate
-from spaces.space import CandidateSet
+from spaces.space import CandidateSet, Value
 
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -173,7 +172,7 @@ class BudgetSampler(WholeSampler):
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
+    ) -> Value:
         """Return one parameter of the candidate proposed for this trial."""
         if trial.number not in self._open:
             with self._threads.limit(limits=1):
@@ -285,7 +284,7 @@ def make(seed: int, space: CandidateSet, budget: Budget) -> BudgetSampler:
     return BudgetSampler(seed, space, budget)
 
 
-def _codes(points: Sequence[Mapping[str, Any]]) -> numpy.ndarray:
+def _codes(points: Sequence[Mapping[str, Value]]) -> numpy.ndarray:
     """Return (N, axes) the index of each value within its axis, one past the last for an axis that a point lacks."""
     names = list(dict.fromkeys(name for point in points for name in point))
     columns = []

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -31,7 +29,7 @@ class GPSampler(optuna.samplers.GPSampler):
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """Return the proposal of Optuna's sampler, or a similar candidate that was not tried."""
         proposed = super().sample_relative(study, trial, search_space)
         tried = {tuple(sorted(t.params.items())) for t in study.get_trials(deepcopy=False) if t.number != trial.number}
@@ -55,7 +53,7 @@ def make(seed: int, space: CandidateSet, budget: Budget) -> optuna.samplers.Base
     return GPSampler(seed)
 
 
-def _values(distribution: BaseDistribution) -> list[Any]:
+def _values(distribution: BaseDistribution) -> list[object]:
     """Return all values of a parameter; each of ours is categorical or has a step."""
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy
 import optuna
@@ -35,7 +34,7 @@ class GridSampler(WholeSampler):
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
+    ) -> Value:
         """Return one parameter of the next candidate that has no trial."""
         if trial.number not in self._drawn:
             self._drawn = {trial.number: self._next_untried(study, trial)}

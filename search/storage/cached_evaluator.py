@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from evaluators import layer_precision as coverages
 from evaluators.evaluator import DeviceInspector, Evaluator
@@ -27,7 +27,10 @@ from search.settings import SettingsError
 from search.storage.ledger import Ledger, LedgerEntry
 from spaces.candidate import Candidate
 
-DECODERS: dict[str, Callable[[dict[str, Any]], Any]] = {
+Stored = Structure | Latency | Accuracy | LayerPrecision | Agreement | Failure
+Measured = TypeVar("Measured", bound=Stored)
+
+DECODERS: dict[str, Callable[[dict[str, Any]], Stored]] = {
     "Structure": lambda data: Structure(**data),
     "Latency": latency_from_dict,
     "Accuracy": accuracy_from_dict,
@@ -51,11 +54,11 @@ class LedgerCache:
     def __init__(self, ledger: Ledger, watch: Stopwatch) -> None:
         self._ledger, self._watch = ledger, watch
 
-    def _once(self, stage: str, key: str, measure: Callable[[], Any]) -> Any:
+    def _once(self, stage: str, key: str, measure: Callable[[], Measured]) -> Measured:
         known = self._ledger.get(stage, key)
         return self._measure(stage, key, measure) if known is None or _was_the_hosts(known) else decode_entry(known)
 
-    def _measure(self, stage: str, key: str, measure: Callable[[], Any]) -> Any:
+    def _measure(self, stage: str, key: str, measure: Callable[[], Measured]) -> Measured:
         value = measure()
         tagged = {"type": type(value).__name__} | asdict(value)
         return decode_entry(self._ledger.put(stage, key, tagged, self._watch.lap(), self._watch.wall_s()))
@@ -83,7 +86,7 @@ class CachedEvaluator(LedgerCache):
         super().__init__(ledger, watch)
         self._inner, self._reference_ms = inner, reference_ms
         self._timed: dict[str, Candidate] = {}  # candidates requested in this session, by key
-        self._heard: Callable[[str, str, Any], None] = lambda stage, key, value: None
+        self._heard: Callable[[str, str, Stored], None] = lambda stage, key, value: None
 
     def structure(self, candidate: Candidate) -> Structure | Failure:
         """Return the candidate's structure, measured once per graph."""
@@ -151,7 +154,7 @@ class CachedEvaluator(LedgerCache):
         found = decode_entry(entry) if entry else None
         return found.macs if isinstance(found, Structure) else None
 
-    def listen(self, heard: Callable[[str, str, Any], None]) -> None:
+    def listen(self, heard: Callable[[str, str, Stored], None]) -> None:
         """Call a function for every past result, oldest first, and for every future one.
 
         Args:
@@ -256,7 +259,7 @@ class CachedEvaluator(LedgerCache):
             return found
         return replace(found, rank_ms=scale_interval(found.rank_ms, now / found.reference_ms))
 
-    def _measure(self, stage: str, key: str, measure: Callable[[], Any]) -> Any:
+    def _measure(self, stage: str, key: str, measure: Callable[[], Measured]) -> Measured:
         found = super()._measure(stage, key, measure)
         if stage == "latency":
             looks = [self._with_current_rank(entry) for entry in self._ledger.get_all(stage, key)]

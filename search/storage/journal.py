@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
@@ -45,7 +45,7 @@ class Journal(JournalFileBackend):
             stale.unlink()
         super().__init__(str(path), _LockHeldByRun(str(path)))
 
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+    def append_logs(self, logs: list[dict[str, object]]) -> None:
         """Append all entries, or none if that fails."""
         size = self._path.stat().st_size
         try:

@@ -77,7 +77,7 @@ class Ledger:
         """Iterate over the entries of one stage, or of all stages, in the order in which they were written."""
         return (entry for entry in self._all if stage in (None, entry.stage))
 
-    def put(self, stage: str, key: str, value: Any, spent_s: dict[str, float], at_s: float) -> LedgerEntry:
+    def put(self, stage: str, key: str, value: object, spent_s: dict[str, float], at_s: float) -> LedgerEntry:
         """Write an entry and make sure that it is on disk.
 
         Args:

@@ -1,7 +1,6 @@
 """Build torchvision's DenseNet (Huang et al. 2016)."""
 
 import re
-from typing import Any
 
 from torch import nn
 from torchvision.models import WeightsEnum, get_model, get_model_weights
@@ -31,7 +30,7 @@ def imagenet_weights(variant: str) -> WeightsEnum:
     return get_model_weights(variant).DEFAULT
 
 
-def _rename(net: nn.Module, state: dict[str, Any], *_: object) -> None:
+def _rename(net: nn.Module, state: dict[str, object], *_: object) -> None:
     # torchvision's weight file is older than its code: the file has norm.1 for the network's norm1.
     for name in [name for name in state if OLD_NAME.search(name)]:
         state[OLD_NAME.sub(r"\1\2", name)] = state.pop(name)

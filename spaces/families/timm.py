@@ -8,7 +8,6 @@ import difflib
 import importlib
 from collections.abc import Iterator, Mapping
 from types import ModuleType
-from typing import Any
 
 import torch
 from torch import nn
@@ -80,7 +79,7 @@ def build(variant: str, classes: int, image_px: int) -> nn.Module:
         UnbuildableError: timm cannot build the network at this size, or its last layer is not the classifier.
     """
     # exportable: padding and activations become plain operators instead of Python or scripted code
-    wanted: dict[str, Any] = {"num_classes": classes, "exportable": True}
+    wanted: dict[str, object] = {"num_classes": classes, "exportable": True}
     try:
         net = _fit_stem(package().create_model(variant, pretrained=False, **wanted), image_px)
         found = tuple(_outputs(net, image_px).shape)

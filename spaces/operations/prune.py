@@ -24,7 +24,6 @@ nothing.
 
 from collections.abc import Mapping
 from math import gcd
-from typing import Any
 
 import torch
 import torch_pruning
@@ -119,7 +118,9 @@ def _cut(
             cut.prune()
 
 
-def _scores(net: nn.Module, groups: list[Any], by: str, gradients: Gradients | None) -> list[torch.Tensor]:
+def _scores(
+    net: nn.Module, groups: list[torch_pruning.dependency.Group], by: str, gradients: Gradients | None
+) -> list[torch.Tensor]:
     """Score the channels of each group of dependent layers: (2, channels), by the criterion and by magnitude."""
     norms = torch_pruning.importance.GroupMagnitudeImportance(p=2)
     plain = [norms(group) for group in groups]
@@ -133,7 +134,7 @@ def _scores(net: nn.Module, groups: list[Any], by: str, gradients: Gradients | N
     return [torch.stack([a if a is not None else b, b]) for a, b in zip(first, plain, strict=True)]
 
 
-def _taylor(net: nn.Module, groups: list[Any], gradients: Gradients) -> list[torch.Tensor]:
+def _taylor(net: nn.Module, groups: list[torch_pruning.dependency.Group], gradients: Gradients) -> list[torch.Tensor]:
     """Score each channel by |sum of weight x gradient|, averaged over batches.
 
     The gradients of all images together would cancel out near a minimum. torch-pruning's default sums |weight x
@@ -145,11 +146,13 @@ def _taylor(net: nn.Module, groups: list[Any], gradients: Gradients) -> list[tor
     return [torch.stack(scores).mean(0) for scores in zip(*batches, strict=True)]
 
 
-def _depths(net: nn.Module, graph: Any, groups: list[Any]) -> list[float]:
+def _depths(
+    net: nn.Module, graph: torch_pruning.DependencyGraph, groups: list[torch_pruning.dependency.Group]
+) -> list[float]:
     """Return the depth of each group, evenly spaced in 0..1: the rank of the mean index of its narrowed layers."""
     places = {layer: place for place, layer in enumerate(net.modules())}
 
-    def place(group: Any) -> float:
+    def place(group: torch_pruning.dependency.Group) -> float:
         narrowed = [d.target.module for d, _ in group if graph.is_out_channel_pruning_fn(d.handler)]
         found = [places[layer] for layer in narrowed if isinstance(layer, nn.Conv2d | nn.Linear)]
         return sum(found) / len(found)
@@ -158,7 +161,9 @@ def _depths(net: nn.Module, graph: Any, groups: list[Any]) -> list[float]:
     return [order.index(i) / (len(groups) - 1) if len(groups) > 1 else 0.5 for i in range(len(groups))]
 
 
-def _weakest(group: Any, score: torch.Tensor, amount: float, step: int, to: str) -> list[int]:
+def _weakest(
+    group: torch_pruning.dependency.Group, score: torch.Tensor, amount: float, step: int, to: str
+) -> list[int]:
     # Returns the channels of one group of layers to remove. A grouped convolution loses the same channels in each of
     # its groups, and their sum is rounded.
     parts = max(_parts(dep.target.module) for dep, _ in group)
