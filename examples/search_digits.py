@@ -1,7 +1,6 @@
 """The same search from Python."""
 
-from search.run import search
-from search.settings import Settings
+from search import Settings, search
 
 if __name__ == "__main__":  # training runs in a process of its own, which imports this file again
     result = search(Settings(budget_ms=0.2, trials=6, rungs=(0, 1), out="runs/python"))
