@@ -94,7 +94,8 @@ def test_a_graph_that_is_not_the_timed_one_says_so(digits, net, tmp_path):
 
 def test_a_trained_network_that_cannot_be_folded_says_so(monkeypatch, digits, net, tmp_path):
     monkeypatch.setattr(
-        "evaluators.stages.trained_graph.deployed", lambda net, px, is_cut: (net, "its branches can't be folded: why")
+        "evaluators.stages.trained_graph.fold_for_export",
+        lambda net, px, is_cut: (net, "its branches can't be folded: why"),
     )
     made = make_graph(job(digits, net, tmp_path, "fp32"))
     assert made.unfolded == "its branches can't be folded: why" and graph_from_json(made.path) == made

@@ -203,10 +203,10 @@ def test_nets_train_in_the_layout_that_is_fast_and_safe(few, cache, tmp_path, mo
     """At 96 px oneDNN crashes on the residual net's 1x1 convolution of stride 2 if it is channels-last."""
     laid_out, real = [], trainer.train
 
-    def train(net, *rest):
+    def train(net, *rest, **more):
         kernels = [m.weight for m in net.modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (3, 3)]
         laid_out.extend(k.is_contiguous(memory_format=torch.channels_last) for k in kernels if k.shape[1] > 1)
-        return real(net, *rest)
+        return real(net, *rest, **more)
 
     monkeypatch.setattr(trainer, "train", train)
     recipe = replace(TrainingRecipe.of(few, threads=1), parent_epochs=1)
