@@ -212,7 +212,8 @@ def test_killed_at_ten_random_moments_and_gone_on_with(space, cache, tmp_path):
     code, out, err = run(*words)
     assert code == OK, out + err
     ledger = Ledger(tmp_path / "r" / "ledger.jsonl")
-    counts = Counter((entry.stage, entry.key) for entry in ledger.entries() if entry.stage != "session")
+    # what took no time was not measured: a session's end, a device that is faster or slower for good
+    counts = Counter((entry.stage, entry.key) for entry in ledger.entries() if entry.spent_s)
     assert [what for what, times in counts.items() if times > 1 and what[0] not in ("latency", "confirm")] == []
     assert max(counts.values()) <= 3, "leaders and finalists alone are timed again, on purpose"
     trials = pandas.read_csv(tmp_path / "r" / "trials.csv")
