@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import KW_ONLY, asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -358,7 +358,7 @@ OUTCOMES = (KEPT, OVER_BUDGET, NO_GAIN, UNPROMISING, UNFINISHED, FAILED)
 TIMED_ONLY, TRIED_BRIEFLY = "timed only", "tried briefly"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Measurement:
     """Hold a candidate and all measurements of it, by stage; None for a stage that was not reached.
 
@@ -379,6 +379,7 @@ class Measurement:
 
     candidate: Candidate
     outcome: str
+    _: KW_ONLY
     reason: str = ""
     structure: Structure | None = None
     latency: Latency | None = None

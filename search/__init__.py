@@ -12,6 +12,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from remote.moved import install
+
 if TYPE_CHECKING:
     from evaluators.measurement import Measurement
     from search.budget import Budget
@@ -27,6 +29,8 @@ _PLACES = {
     "Settings": "search.settings",
     "search": "search.run",
 }
+
+install()
 
 __all__ = ["Budget", "Measurement", "Result", "Settings", "search"]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from evaluators.measurement import METRICS, TOP1, Latency, Measurement
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Budget:
     """Hold the limits that a choice must keep; None means no limit.
 
@@ -22,6 +22,7 @@ class Budget:
     """
 
     latency_ms: float
+    _: KW_ONLY
     percentile: float = 95.0
     peak_mb: float | None = None
     max_drop: float | None = None

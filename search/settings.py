@@ -6,7 +6,7 @@ import json
 import math
 import re
 import tomllib
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import KW_ONLY, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,7 +31,7 @@ class SettingsError(UserError):
     """
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Settings:
     """Hold the settings of one search; relative paths refer to the caller's working directory.
 
@@ -70,6 +70,7 @@ class Settings:
     """
 
     budget_ms: float
+    _: KW_ONLY
     percentile: float = 95.0
     budget_mb: float | None = None
     max_drop: float | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import KW_ONLY, asdict, dataclass, replace
 from typing import Any
 
 from remote.errors import CandidateFaultError
@@ -31,7 +31,7 @@ class NoGainError(UnbuildableError):
     kind = "no_gain"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Candidate:
     """Describe a network that is built, compressed, run and timed.
 
@@ -52,6 +52,7 @@ class Candidate:
     variant: str
     image_px: int
     steps: tuple[tuple[str, float], ...] = ()
+    _: KW_ONLY
     precision: str = "fp32"
     runtime: str = USUAL_RUNTIME
     threads: int = 1

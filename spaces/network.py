@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -38,7 +38,7 @@ LEFT_OUT = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class NetworkPlan:
     """Describe everything that determines a network's shapes, so that saved weights can be loaded again.
 
@@ -55,6 +55,7 @@ class NetworkPlan:
     variant: str
     classes: int
     image_px: int
+    _: KW_ONLY
     steps: tuple[tuple[str, float], ...] = ()
     options: tuple[tuple[str, str], ...] = ()
 

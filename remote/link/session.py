@@ -8,7 +8,7 @@ import hashlib
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TypedDict, Unpack
@@ -43,7 +43,7 @@ class _CallOptions(TypedDict, total=False):
     sending_s: float
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Job:
     """Describe how a model is run on the device.
 
@@ -56,6 +56,7 @@ class Job:
     """
 
     runtime: str
+    _: KW_ONLY
     threads: int = 1
     precision: str = "fp32"
     workspace_mb: int = 256
