@@ -1,5 +1,5 @@
 """Measure candidates: build, train, export, quantize, time and score networks for a device."""
 
-from remote.moved import install
+from remote.deprecated_names import install
 
 install()

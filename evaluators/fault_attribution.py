@@ -8,7 +8,7 @@ import traceback
 from evaluators.data.dataset import DataError
 from remote.errors import EdgefrontError, HostError
 from remote.files import host_error
-from spaces.memory import chain, is_lack_of_memory
+from spaces.memory_errors import chain, is_lack_of_memory
 from spaces.space import SpaceError
 
 TEXT_MAX = 400  # characters of a library's own message that are passed on

@@ -344,11 +344,6 @@ class Failure:
     kind: str
     reason: str
 
-    @property
-    def candidates_own(self) -> bool:
-        """Return True if the candidate failed, and not the device."""
-        return self.kind != "device"
-
 
 # Outcomes of a trial. KEPT: the trial was measured in full. The others name the stage limit that ended it.
 KEPT, OVER_BUDGET, NO_GAIN, UNPROMISING, FAILED = "kept", "over budget", "no gain", "unpromising", "failed"

@@ -1,5 +1,5 @@
 """Reach devices over ssh, describe what they can do, and run models on them."""
 
-from remote.moved import install
+from remote.deprecated_names import install
 
 install()

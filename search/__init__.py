@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from remote.moved import install
+from remote.deprecated_names import install
 
 if TYPE_CHECKING:
     from evaluators.measurement import Measurement

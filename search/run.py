@@ -113,7 +113,7 @@ def _report_early_end(error: Exception, settings: Settings) -> int:
     """Print the cause of an early end (user, device, this machine, or a bug) and return its exit code."""
     from remote.errors import DeviceError, HostError, UserError
     from remote.files import host_error
-    from spaces.memory import chain, is_out_of_memory
+    from spaces.memory_errors import chain, is_out_of_memory
 
     if any(isinstance(cause, MemoryError) for cause in chain(error)):
         return _print_failure("host", "out of memory: free some, and the same command goes on", HOST)

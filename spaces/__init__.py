@@ -1,5 +1,5 @@
 """Define candidates, spaces of candidates, and the networks that a candidate stands for."""
 
-from remote.moved import install
+from remote.deprecated_names import install
 
 install()

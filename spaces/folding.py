@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from spaces.candidate import UnbuildableError
-from spaces.memory import is_out_of_memory
+from spaces.memory_errors import is_out_of_memory
 
 # `fuse` returns the layer that replaces the block; the other methods change the block in place.
 METHODS = ("fuse", "reparameterize", "switch_to_deploy")

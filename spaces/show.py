@@ -94,7 +94,7 @@ def _cut_to_device(space: Space) -> Space:
 
     Raises SpaceError for an unknown network and for an unusable file.
     """
-    from spaces.family_judgement import judge_family
+    from spaces.family_checks import judge_family
     from spaces.network import check_names
 
     own = {

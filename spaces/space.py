@@ -303,7 +303,7 @@ def fill_families(space: Space, found: Mapping[str, tuple[str, ...]]) -> Space:
 
     Args:
         space: A space whose user families list no variants yet.
-        found: Variants by family, as `spaces.family_judgement.judge_family` returns them.
+        found: Variants by family, as `spaces.family_checks.judge_family` returns them.
 
     Raises:
         SpaceError: Two networks have the same name.

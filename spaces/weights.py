@@ -14,12 +14,12 @@ import torch
 from torch import nn
 
 from spaces.candidate import UnbuildableError
-from spaces.judgement import WeightsReport
-from spaces.memory import chain, is_out_of_memory
+from spaces.memory_errors import chain, is_out_of_memory
 from spaces.network import build, family_module, family_names, variants
 from spaces.space import OPTIONAL, WeightsError
 from spaces.weight_files import one_line, read_entries
 from spaces.weight_names import MisfitError, match
+from spaces.weights_report import WeightsReport
 
 if TYPE_CHECKING:
     from torchvision.models import WeightsEnum

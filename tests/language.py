@@ -76,7 +76,7 @@ def measure(packages: tuple[str, ...] = PACKAGES) -> Figures:
         long_functions=tuple(
             f"{path.relative_to(ROOT)}:{node.name}"
             for path, node in functions
-            if lines_of_code(node) > FUNCTION_LINES_MAX
+            if (node.end_lineno or 0) - node.lineno + 1 > FUNCTION_LINES_MAX
         ),
         headless=tuple(
             f"{path.relative_to(ROOT)}:{name}: {text.splitlines()[0]}"
@@ -110,12 +110,6 @@ def imported_across(trees: dict[Path, ast.Module]) -> set[tuple[str, str]]:
             if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] != own:
                 found |= {(node.module, alias.name) for alias in node.names}
     return found
-
-
-def lines_of_code(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """Return how many lines a function has beside its docstring."""
-    doc = function.body[0] if ast.get_docstring(function) else None
-    return (function.end_lineno or 0) - function.lineno + 1 - (doc.end_lineno - doc.lineno + 1 if doc else 0)
 
 
 def begins_with_verb(text: str) -> bool:

@@ -13,8 +13,8 @@ from onnx import helper
 
 from evaluators.training.onnx_teacher import open_models
 from search.cli import parser, settings_of
+from spaces.family_checks import judge_family
 from spaces.family_files import family_of
-from spaces.family_judgement import judge_family
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

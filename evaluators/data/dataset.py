@@ -73,11 +73,6 @@ class Dataset:
     digest: str
     resize: str = SQUASH
 
-    @property
-    def native_px(self) -> int:
-        """Return the longer side of the most frequent size, in pixels."""
-        return max(self.sizes[0])
-
     def describe(self) -> dict[str, str]:
         """Return lines for the report: set, classes, images per split, sizes, kind of split, omitted images."""
         count = {name: len(split) for name, split in self.splits.items()}

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from remote.files import write_file
-from spaces.memory import is_out_of_memory
+from spaces.memory_errors import is_out_of_memory
 
 INPUT, OUTPUT = "image", "logits"
 IR_VERSION = 8  # newest version that ONNX Runtime 1.10 and TensorRT 8.2 read

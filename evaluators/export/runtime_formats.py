@@ -25,7 +25,7 @@ from evaluators.fault_attribution import (
     hosts_fault,
 )
 from spaces.candidate import UnbuildableError
-from spaces.memory import is_lack_of_memory
+from spaces.memory_errors import is_lack_of_memory
 
 RUNTIMES = Path(__file__).parents[2] / "remote" / "runtimes"
 PNNX_S_MAX = 600.0  # time limit in s; a mobilenet takes 5 s on one core

@@ -10,7 +10,7 @@ import numpy as np
 
 from evaluators.measurement import Structure
 from evaluators.training.jobs import ExportedGraph, TrainedNetwork
-from spaces.judgement import WeightsReport
+from spaces.weights_report import WeightsReport
 
 Result = TypeVar("Result")
 
@@ -32,7 +32,7 @@ CHECK_NAMES: Task[None] = Task("spaces.network:check_names")
 FAMILY_OF: Task[str | None] = Task("evaluators.training.teacher_logits:family_of")
 FINE_TUNE: Task[TrainedNetwork] = Task("evaluators.training.trainer:fine_tune")
 HOST_CLASSES: Task[tuple[np.ndarray, str]] = Task("evaluators.stages.host_agreement:host_classes")
-JUDGE_FAMILY: Task[tuple[str, ...]] = Task("spaces.family_judgement:judge_family")
+JUDGE_FAMILY: Task[tuple[str, ...]] = Task("spaces.family_checks:judge_family")
 JUDGE_MODEL: Task[None] = Task("evaluators.fixed_models:judge_model")
 JUDGE_WEIGHTS: Task[WeightsReport] = Task("spaces.weights:judge")
 MAKE_GRAPH: Task[ExportedGraph] = Task("evaluators.stages.trained_graph:make_graph")

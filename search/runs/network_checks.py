@@ -13,8 +13,8 @@ from evaluators.training.worker_process import Worker
 from remote.device import Capabilities
 from search.settings import Settings
 from spaces.family_files import is_file, split
-from spaces.judgement import WeightsReport
 from spaces.space import Space, SpaceError, fill_families
+from spaces.weights_report import WeightsReport
 
 CHECK_S_MAX = 600.0  # seconds for building and filling every network of a space once
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from remote.inventory.resolve import load_device
 from remote.inventory.setup_commands import prepare_device
 from remote.link.reply_parsing import clean, parse_sensors
 from remote.link.retrying_session import Incident, RetryingSession, RetryPolicy
+from remote.link.session import Session
 from search.bayesopt.observations import PriorRun
 from search.progress import ProgressView
 from search.runs.network_checks import check_networks, judge_models, read_families
@@ -36,8 +37,8 @@ from search.sampling.optuna_study import samplers
 from search.settings import Settings, SettingsError
 from search.storage.ledger import Ledger
 from spaces.family_files import is_file, is_fixed, label, split
-from spaces.judgement import WeightsReport
 from spaces.space import Space, add_families, add_models, load
+from spaces.weights_report import WeightsReport
 
 PROBING_S = 120.0  # seconds to wait for a failing device before the search begins
 
@@ -87,8 +88,7 @@ class RunResources:
 def open_resources(settings: Settings, console: Console) -> Iterator[RunResources]:
     """Context manager that opens data, space, device and run folder, and closes them on exit.
 
-    The user's input is checked from cheap to expensive: names, then files, then everything that needs torch or the
-    device.
+    The user's input is checked from cheap to expensive: names, files, then what needs torch or the device.
 
     Args:
         settings: Settings of this call.
@@ -104,41 +104,26 @@ def open_resources(settings: Settings, console: Console) -> Iterator[RunResource
     """
     _check_names(settings)
     with ExitStack() as stack:
-        watch = Stopwatch()
+        watch, folder = Stopwatch(), Path(settings.out)
         cache = stack.enter_context(open_cache(settings))
         dataset = open_dataset(settings.data, settings.seed, cache, resize=settings.resize)
-        space = load(settings.space or ("tiny" if max(dataset.sizes[0]) <= 64 else "edge"))
-        space = add_families(space, settings.family)
+        space = _load_space(settings, dataset)
         given = open_models([*space.models, *settings.model], dataset.classes)
-        # the run folder is not locked yet, so the worker's log is elsewhere at first
-        log = Path(stack.enter_context(TemporaryDirectory())) / "worker.log"
         views: list[ProgressView] = []  # empty while networks are checked and the device is probed
         say = partial(_log, views, console)
-        worker = stack.enter_context(Worker(log, on_retry=say))
-        worker.start()  # the worker imports torch while the device is connected
-        say(f"connecting to {settings.device}")
+        worker = stack.enter_context(_start_worker(say))
+        say(f"connecting to {settings.device}, checking networks meanwhile")
         session, device, _ = connect(settings.device, on_event=partial(_tell, settings.device, views, console))
         stack.enter_context(session)
-        space = read_families(space, dataset, worker)
-        space = add_models(space, {family: model.image_px for family, model in given.items()})
-        weights = check_networks(space, settings, dataset, worker)
-        facts = session.facts
-        stack.enter_context(prepare_device(device, facts))
-        asking = RetryingSession(session, RetryPolicy(patience_s=PROBING_S), lambda hitch: say(hitch.reason))
-        probes = DeviceProbes(asking, facts, cache / "probes", device.workspace_mb or 256)
-        space, able = cut_to(space, facts, device.runtime or "", probes)
+        space, weights = _check_networks(settings, space, given, dataset, worker)
+        stack.enter_context(prepare_device(device, session.facts))
+        space, able = _restrict_space(space, session, device, cache, say)
         judge_models(given, able, len(dataset.classes), worker)
-        earlier = None
-        if settings.warm_start:
-            earlier = read_earlier(Path(settings.warm_start), space, settings.metric, say)
-        folder = Path(settings.out)
+        earlier = _read_earlier(settings, space, say)
         settings = stack.enter_context(lock_run_directory(folder, settings))
-        ledger = Ledger(folder / "ledger.jsonl")
-        stack.callback(ledger.close)
-        is_known = hold_to_state(ledger, _state(settings, dataset, facts, space), watch.wall_s())
-        view: ProgressView = stack.enter_context(
-            ProgressView(console, settings.budget(), settings.trials_max(), settings.time_limit_s)
-        )
+        ledger = stack.enter_context(closing(Ledger(folder / "ledger.jsonl")))
+        is_known = hold_to_state(ledger, _state(settings, dataset, session.facts, space), watch.wall_s())
+        view = stack.enter_context(_open_view(settings, console))
         views.append(view)
         if not is_known:
             view.log("begun by a version that did not record data and device: they are taken to be the same")
@@ -149,7 +134,7 @@ def open_resources(settings: Settings, console: Console) -> Iterator[RunResource
             dataset=dataset,
             device=device,
             session=RetryingSession(session, on_incident=lambda incident: _note(incident, ledger, watch, view)),
-            facts=facts,
+            facts=session.facts,
             able=able,
             space=space,
             ledger=ledger,
@@ -172,6 +157,52 @@ def _check_names(settings: Settings) -> None:
             f"no folder {settings.weights}: --weights takes the folder that weight files lie in, named like their "
             "networks (mobilenet_v2.pth), or none"
         )
+
+
+def _load_space(settings: Settings, dataset: Dataset) -> Space:
+    """Return the space asked for, or the one that suits the images, with the user's own families."""
+    space = load(settings.space or ("tiny" if max(dataset.sizes[0]) <= 64 else "edge"))
+    return add_families(space, settings.family)
+
+
+@contextmanager
+def _start_worker(say: Callable[[str], None]) -> Iterator[Worker]:
+    """Context manager with a worker that imports torch while the device is connected.
+
+    The run folder is not locked yet, so the worker's log is elsewhere at first.
+    """
+    with TemporaryDirectory() as folder, Worker(Path(folder) / "worker.log", on_retry=say) as worker:
+        worker.start()
+        yield worker
+
+
+def _check_networks(
+    settings: Settings, space: Space, given: Mapping[str, OnnxClassifier], dataset: Dataset, worker: Worker
+) -> tuple[Space, WeightsReport | None]:
+    """Return the space with the user's families and classifiers, and the weights that its networks start from."""
+    space = read_families(space, dataset, worker)
+    space = add_models(space, {family: model.image_px for family, model in given.items()})
+    return space, check_networks(space, settings, dataset, worker)
+
+
+def _open_view(settings: Settings, console: Console) -> ProgressView:
+    return ProgressView(console, settings.budget(), settings.trials_max(), settings.time_limit_s)
+
+
+def _restrict_space(
+    space: Space, session: Session, device: Device, cache: Path, say: Callable[[str], None]
+) -> tuple[Space, Capabilities]:
+    """Return the space as the device can run it, and what its runtimes can do, after probing them."""
+    asking = RetryingSession(session, RetryPolicy(patience_s=PROBING_S), lambda hitch: say(hitch.reason))
+    probes = DeviceProbes(asking, session.facts, cache / "probes", device.workspace_mb or 256)
+    return cut_to(space, session.facts, device.runtime or "", probes)
+
+
+def _read_earlier(settings: Settings, space: Space, say: Callable[[str], None]) -> PriorRun | None:
+    """Return the run that the sampler starts from; None without `--warm-start`."""
+    if not settings.warm_start:
+        return None
+    return read_earlier(Path(settings.warm_start), space, settings.metric, say)
 
 
 def _tell(device: str, views: list[ProgressView], console: Console, event: dict[str, object]) -> None:

@@ -62,11 +62,7 @@ def run(settings: Settings, console: Console, publish: Callable[[Result], None])
             budget=settings.budget(),
             earlier=earlier,
         )
-        limit = settings.time_limit_s
-        left = lambda: math.inf if limit is None else limit - ledger.earlier_wall_s() - watch.wall_s()  # noqa: E731
-        limits = serial.Limits(
-            trials=settings.trials_max(), seconds_left=left, finishing_s=lambda: 0.0, costs=lambda: costs(space)
-        )
+        limits = _limits_of(settings, space, ledger, watch)
         evaluator = CachedEvaluator(table, ledger, watch)
         gates = gates_of(space, settings.budget())
         searched = serial.run(study, space, evaluator=evaluator, gates=gates, limits=limits, view=view)
@@ -94,6 +90,18 @@ def run(settings: Settings, console: Console, publish: Callable[[Result], None])
         )
         publish(result)
         return result
+
+
+def _limits_of(settings: Settings, space: TableSpace, ledger: Ledger, watch: Stopwatch) -> serial.Limits:
+    """Return when to stop asking; nothing has to be kept for the end, since nothing is measured."""
+    limit_s = settings.time_limit_s
+
+    def left_s() -> float:
+        return math.inf if limit_s is None else limit_s - ledger.earlier_wall_s() - watch.wall_s()
+
+    return serial.Limits(
+        trials=settings.trials_max(), seconds_left=left_s, finishing_s=lambda: 0.0, costs=lambda: costs(space)
+    )
 
 
 def gates_of(space: TableSpace, budget: Budget) -> StageLimits:

@@ -69,10 +69,7 @@ def finish(
         greedy = known[greedy.trial] = _confirm(greedy, evaluator, budget)
     choice = None
     for best in rank_feasible(measurements, budget, greedy):
-        tell(f"timing a finalist again: {best.candidate.describe()}")
-        again = known[best.trial] = (
-            known[best.trial] if known[best.trial].confirmed else _confirm(best, evaluator, budget)
-        )
+        again = known[best.trial] = _confirm_once(known[best.trial], evaluator, budget, tell)
         if again.is_scored and again.latency and budget.keeps(again.latency):
             choice = again
             break
@@ -84,18 +81,9 @@ def finish(
         known[measurement.trial] = _score_on_test(known[measurement.trial], evaluator)
     if sees is not None:
         finalists = [known[m.trial] for m in (*([choice] if choice else []), *found)]
-        known |= {
-            m.trial: m
-            for m in look(
-                list(known.values()),
-                finalists,
-                choice=choice,
-                evaluator=evaluator,
-                sees=sees,
-                tell=tell,
-                has_time=has_time,
-            )
-        }
+        every = list(known.values())
+        seen = look(every, finalists, choice, evaluator=evaluator, sees=sees, tell=tell, has_time=has_time)
+        known |= {m.trial: m for m in seen}
     return SearchOutcome(
         measurements=tuple(known[number] for number in sorted(known)),
         front=tuple(known[m.trial] for m in found),
@@ -103,6 +91,14 @@ def finish(
         baseline=known[greedy.trial] if greedy else None,
         miss=None if choice else nearest_miss([*known.values(), *looks], budget, greedy),
     )
+
+
+def _confirm_once(
+    measurement: Measurement, evaluator: CachedEvaluator, budget: Budget, tell: Callable[[str], None]
+) -> Measurement:
+    """Return a finalist timed again; the baseline, which may be one, was timed before."""
+    tell(f"timing a finalist again: {measurement.candidate.describe()}")
+    return measurement if measurement.confirmed else _confirm(measurement, evaluator, budget)
 
 
 def _confirm(measurement: Measurement, evaluator: CachedEvaluator, budget: Budget) -> Measurement:

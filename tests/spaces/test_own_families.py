@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from spaces.candidate import Candidate
+from spaces.family_checks import judge_family
 from spaces.family_files import family_of, identity, label
-from spaces.family_judgement import judge_family
 from spaces.family_loading import load_family
 from spaces.network import NetworkPlan, build, build_from_plan, normalisation, pack, unpack
 from spaces.space import SpaceError, add_families, fill_families, load

@@ -68,7 +68,7 @@ def test_no_digit_is_in_two_splits(seed):
 def test_digits_say_what_they_are_and_repeat_exactly(tmp_path):
     digits = open_dataset("digits", 3)
     assert "made from scikit-learn's digits, not photographs" in digits.note
-    assert digits.native_px == 48 and digits.left_out == ()
+    assert max(digits.sizes[0]) == 48 and digits.left_out == ()
     first, labels = arrays(digits, TEST, 48, tmp_path / "a")
     again, _ = arrays(digits, TEST, 48, tmp_path / "b")
     assert np.array_equal(first, again) and len(labels) == len(first) == 359

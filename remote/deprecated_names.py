@@ -1,6 +1,6 @@
 """Keep the names that modules, classes and functions had before they were regrouped, with a DeprecationWarning.
 
-`moved.toml` holds the old names. They are for scripts of users: nothing in this project uses one, which a test holds.
+`deprecated_names.toml` holds the old names, for scripts of users. Nothing in this project uses one; a test holds that.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 @cache
 def read_table() -> tuple[dict[str, str], dict[str, dict[str, str]]]:
     """Return today's module by its old name, and by today's module its new names by the old ones."""
-    table = tomllib.loads((HERE / "moved.toml").read_text(encoding="utf-8"))
+    table = tomllib.loads((HERE / "deprecated_names.toml").read_text(encoding="utf-8"))
     return table["modules"], table["names"]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from remote.moved import read_table
+from remote.deprecated_names import read_table
 
 ROOT = Path(__file__).parents[2]
 MODULES, NAMES = read_table()
