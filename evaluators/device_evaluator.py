@@ -20,7 +20,7 @@ from evaluators.fault_attribution import WorkerError
 from evaluators.layer_precision import LayerPrecision, summarise
 from evaluators.measurement import TOP1, Accuracy, Agreement, Block, Failure, Latency, Structure
 from evaluators.stages.accuracy import score
-from evaluators.timing.latency import TimingRules, TimingTarget, time_model
+from evaluators.timing.latency import RepeatHistory, TimingRules, TimingTarget, time_model
 from evaluators.timing.reference_pace import ReferencePace
 from evaluators.timing.sample_log import SAMPLES, SampleLog
 from evaluators.timing.stopwatch import Stopwatch
@@ -167,6 +167,7 @@ class DeviceEvaluator:
         self._normalisations: dict[tuple[str, str], tuple[tuple[float, ...], tuple[float, ...]]] = {}
         self._progress = setup.folder / "progress.json"
         self._samples = SampleLog(setup.folder / SAMPLES)
+        self._repeats = RepeatHistory()
         # Returns the input size of a candidate's parent, None for the family's largest. The caller sets it later,
         # since the function that decides it times networks with this very evaluator.
         self.start_px: Callable[[Candidate], int | None] = lambda candidate: None
@@ -399,6 +400,7 @@ class DeviceEvaluator:
                     limit_ms=limit_ms,
                     blocks_min=blocks_min,
                     keep=self._keep(candidate),
+                    history=self._repeats,
                 )
         except (CandidateError, UnbuildableError) as error:
             return _failure("latency", error)

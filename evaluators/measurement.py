@@ -79,7 +79,7 @@ class Latency:
 
     The upper end of `percentile_ms` decides whether the budget is kept. `rank_ms` orders candidates: it is the median
     ratio of the candidate to the reference timed right beside it, times the latency of the reference on the calm
-    device.
+    device. All values in ms hold at the pace of the calm device, at which the reference takes `reference_ms`.
 
     Attributes:
         percentile: Percentile that `percentile_ms` refers to, 0..100.
@@ -100,7 +100,7 @@ class Latency:
         build_s: Build time of the engine, in s.
         energy_mj: Energy of one run above idle, in mJ.
         runtime: Runtime in which the graph ran.
-        reference_ms: Latency of the reference that scaled `rank_ms`, in ms; 0 where it was not recorded.
+        reference_ms: Latency of the reference on the calm device, in ms; 0 where it was not recorded.
     """
 
     percentile: float

@@ -115,7 +115,10 @@ def timed(bench: Bench, models: Sequence[tuple[Path, str]], yardstick_ms: float,
                 repeated[place] += 1
                 block = time_block(bench.session, target, RULES)
             blocks[place].append(block)
-    return [reduce_blocks(*each) for each in zip(blocks, targets, repeated, strict=True)]
+    return [
+        reduce_blocks(taken, target, RULES, again)
+        for taken, target, again in zip(blocks, targets, repeated, strict=True)
+    ]
 
 
 def _board(bench: Bench, task: Task, row: Row) -> DeviceEvaluator:

@@ -18,7 +18,7 @@ from remote.device import ON_GPU
 from remote.link.reply_parsing import BlockFields, parse_sensors
 from remote.link.session import Job
 
-OTHER_LOAD, UNSTEADY = "other load", "unsteady"  # prefixes of `Block.disturbed`
+OTHER_LOAD, UNSTEADY, DRIFT = "other load", "unsteady", "drift"  # prefixes of `Block.disturbed`
 
 
 class TimesOnDevice(Protocol):
@@ -42,26 +42,30 @@ class TimingRules:
         blocks_min: Minimum number of blocks; processes differ by more than samples within one do.
         blocks_max: Maximum number of blocks.
         repeats_max: Maximum number of disturbed blocks that are repeated.
+        drift_repeats_max: Maximum number of these that are repeated for drift alone, whose samples can be scaled.
         block_seconds_max: Time limit of a block, in s.
         narrow: Relative half width at which the interval of the percentile is narrow enough.
         wall_over_cpu_max: Ratio of wall to CPU time above which the process waited for a core.
         foreign_cores_max: Cores that other processes may keep busy; they cost cache, memory and clock, if not time.
         ratio_spread_max: Maximum distance between the quartiles of the pair ratios, relative to their median.
-        reference_drift_max: Maximum relative slowdown of the reference against the calm device.
-        repeat_seconds_max: Time in s after which no further block of one latency measurement is repeated.
+        reference_drift_max: Maximum relative change of the reference against the calm device.
+        seconds_max: Time in s after which one measurement repeats no block, and adds none to narrow the interval.
+        fruitless_max: Consecutive repeats without a calm block after which none is repeated until a block is calm.
     """
 
     pairs: int = 40
     blocks_min: int = 2
     blocks_max: int = 8
     repeats_max: int = 3
+    drift_repeats_max: int = 1
     block_seconds_max: float = 20.0
     narrow: float = 0.05
     wall_over_cpu_max: float = 1.3
     foreign_cores_max: float = 0.5
     ratio_spread_max: float = 0.10
     reference_drift_max: float = 0.15
-    repeat_seconds_max: float = math.inf
+    seconds_max: float = math.inf
+    fruitless_max: int = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +96,22 @@ class TimingTarget:
         return self.job.threads == 1 and self.job.runtime not in ON_GPU
 
 
+class RepeatHistory:
+    """Tell whether repeating a disturbed block still helps on a device: where load lasts, repeats only cost time."""
+
+    def __init__(self) -> None:
+        self.fruitless = 0
+
+    def record(self, block: Block, is_repeat: bool) -> None:
+        """Record a block: a calm one starts the count of fruitless repeats anew.
+
+        Args:
+            block: Timed block.
+            is_repeat: True if it replaced a disturbed block.
+        """
+        self.fruitless = 0 if not block.disturbed else self.fruitless + is_repeat
+
+
 def time_model(
     session: TimesOnDevice,
     target: TimingTarget,
@@ -100,10 +120,12 @@ def time_model(
     blocks_min: int | None = None,
     keep: Callable[[Block], None] = lambda block: None,
     clock: Callable[[], float] = time.monotonic,
+    history: RepeatHistory | None = None,
 ) -> Latency:
     """Return the latency of one graph.
 
-    Blocks are added until the percentile has a confidence interval that is narrow or lies on one side of the limit.
+    Blocks are added until the percentile has a confidence interval that is narrow or lies on one side of the limit, or
+    until the time of one measurement has passed.
 
     Args:
         session: Connected device.
@@ -113,27 +135,33 @@ def time_model(
         blocks_min: Minimum number of blocks; None takes that of the rules.
         keep: Called with every raw block.
         clock: Returns seconds.
+        history: Repeats of earlier measurements on the same device; None for none.
 
     Raises:
         CandidateError: The graph can't be run.
         DeviceError: The device or the link failed.
     """
+    history = history or RepeatHistory()
     blocks: list[Block] = []
-    repeated, began_s = 0, clock()
-    while not _enough(blocks, target, rules, limit_ms, blocks_min or rules.blocks_min):
+    repeated, drifted, is_repeat, began_s = 0, 0, False, clock()
+    while not _enough(blocks, target, rules, limit_ms, blocks_min or rules.blocks_min, clock() - began_s):
         block = time_block(session, target, rules)
         keep(block)
-        if limit_ms is not None and min(samples_ms(block, target)) > limit_ms:
+        history.record(block, is_repeat)
+        if limit_ms is not None and min(samples_ms(block, target, rules)) > limit_ms:
             blocks.append(block)  # other load only adds time: even the fastest run exceeds the limit
             break
-        in_time = clock() - began_s < rules.repeat_seconds_max
-        if block.disturbed and repeated < rules.repeats_max and in_time:
-            repeated += 1
+        is_drift = block.disturbed.startswith(DRIFT)
+        may_repeat = repeated < rules.repeats_max and not (is_drift and drifted >= rules.drift_repeats_max)
+        in_time = clock() - began_s < rules.seconds_max
+        is_repeat = bool(block.disturbed) and may_repeat and in_time and history.fruitless < rules.fruitless_max
+        if is_repeat:
+            repeated, drifted = repeated + 1, drifted + is_drift
             if describe_throttling(block.during):
                 cool_down(session, block.during.get("temperature_c_start"))
             continue
         blocks.append(block)
-    return reduce_blocks(blocks, target, repeated)
+    return reduce_blocks(blocks, target, rules, repeated)
 
 
 def time_block(session: TimesOnDevice, target: TimingTarget, rules: TimingRules) -> Block:
@@ -199,22 +227,28 @@ def disturbance(block: Block, target: TimingTarget, rules: TimingRules) -> str:
         return f"{UNSTEADY}: quartiles of the pair ratio {100 * (high - low) / middle:.0f} % apart"
     drift = median(block.reference_wall_ms) / target.reference_ms
     if drift - 1 > rules.reference_drift_max:  # a device that has become faster is calm
-        return f"drift: the reference took {drift:.2f}x its calm time"
+        return f"{DRIFT}: the reference took {drift:.2f}x its calm time"
     return ""
 
 
-def samples_ms(block: Block, target: TimingTarget) -> Sequence[float]:
-    """Return the latency samples of a block in ms: wall times.
+def samples_ms(block: Block, target: TimingTarget, rules: TimingRules) -> Sequence[float]:
+    """Return the latency samples of a block in ms, at the pace of the calm device.
 
-    Where other load kept the runs waiting for a core, their CPU times are returned if those stand for latency: waiting
-    is no property of the candidate. The block remains marked as disturbed.
+    The samples are wall times. Where other load kept the runs waiting for a core, they are CPU times if those stand for
+    latency: waiting is no property of the candidate. Where the reference, timed in turn with the candidate, shows that
+    the device ran at another pace than the calm one, the samples are scaled by it. The block remains marked as
+    disturbed.
 
     Args:
         block: One block.
         target: Graph that was timed.
+        rules: Limits for disturbed blocks.
     """
     waited = block.disturbed.startswith((OTHER_LOAD, UNSTEADY)) and target.by_cpu_time
-    return block.cpu_ms if waited else block.wall_ms
+    by_cpu, by_wall = (block.cpu_ms, block.reference_cpu_ms), (block.wall_ms, block.reference_wall_ms)
+    samples, reference = by_cpu if waited else by_wall
+    pace = median(reference) / target.reference_ms
+    return samples if abs(pace - 1) <= rules.reference_drift_max else [sample / pace for sample in samples]
 
 
 def pair_ratios(block: Block, target: TimingTarget) -> list[float]:
@@ -233,16 +267,17 @@ def pair_ratios(block: Block, target: TimingTarget) -> list[float]:
     return [a / b for a, b in zip(ours, theirs, strict=True)]
 
 
-def reduce_blocks(blocks: Sequence[Block], target: TimingTarget, repeated: int) -> Latency:
+def reduce_blocks(blocks: Sequence[Block], target: TimingTarget, rules: TimingRules, repeated: int) -> Latency:
     """Reduce blocks to one latency.
 
     Args:
         blocks: At least one block.
         target: Graph that was timed.
+        rules: Limits for disturbed blocks.
         repeated: Number of blocks that were timed again because they were disturbed.
     """
     ratio = pool_medians([pair_ratios(block, target) for block in blocks])
-    taken = [samples_ms(block, target) for block in blocks]
+    taken = [samples_ms(block, target, rules) for block in blocks]
     wall = [value for samples in taken for value in samples]
     energies = [block.energy_mj for block in blocks if block.energy_mj is not None]
     return Latency(
@@ -307,11 +342,16 @@ def calibrate(
 
 
 def _enough(
-    blocks: Sequence[Block], target: TimingTarget, rules: TimingRules, limit_ms: float | None, blocks_min: int
+    blocks: Sequence[Block],
+    target: TimingTarget,
+    rules: TimingRules,
+    limit_ms: float | None,
+    blocks_min: int,
+    spent_s: float,
 ) -> bool:
     if not blocks:
         return False
-    wall = [value for block in blocks for value in samples_ms(block, target)]
+    wall = [value for block in blocks for value in samples_ms(block, target, rules)]
     interval = quantile_interval(wall, target.percentile)
     if limit_ms is not None and interval.low > limit_ms:
         return True
@@ -319,6 +359,8 @@ def _enough(
         return True
     if len(blocks) < blocks_min or len(wall) < samples_needed(target.percentile):
         return False
+    if spent_s >= rules.seconds_max:
+        return True
     return _narrow(interval, rules) or (limit_ms is not None and interval.high < 0.8 * limit_ms)
 
 

@@ -59,6 +59,24 @@ def agree_ms(one_ms: float, other_ms: float) -> bool:
     return max(one_ms, other_ms) <= AGREE * min(one_ms, other_ms)
 
 
+def scale_latency(latency: Latency, reference_ms: float) -> Latency:
+    """Return a latency as it is on the device at another pace, by the ratio of the reference model's times.
+
+    Args:
+        latency: Latency with a known `reference_ms`.
+        reference_ms: Latency of the reference at the other pace, in ms.
+    """
+    factor = reference_ms / latency.reference_ms
+    return replace(
+        latency,
+        percentile_ms=scale_interval(latency.percentile_ms, factor),
+        median_ms=scale_interval(latency.median_ms, factor),
+        rank_ms=scale_interval(latency.rank_ms, factor),
+        gpu_ms=scale_interval(latency.gpu_ms, factor) if latency.gpu_ms else None,
+        reference_ms=reference_ms,
+    )
+
+
 def _with_failures(looks: Sequence[Latency | Failure]) -> Latency | Failure:
     """Return the middle one of the newest three timings, where a failure counts as slower than any latency."""
     last = list(looks[-3:])

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import optuna
 
-from evaluators.measurement import KEPT, UNFINISHED, Failure, Latency, Measurement, Structure
+from evaluators.measurement import KEPT, OVER_BUDGET, UNFINISHED, Failure, Latency, Measurement, Structure
 from evaluators.training.time_allowance import OutOfTimeError, TimeAllowance
-from search.pipeline.stages import StageLimits, evaluate
+from search.pipeline.stages import StageLimits, before_training, evaluate
 from search.progress import ProgressView
 from search.sampling import optuna_study as studies
 from search.sampling.protocol import MultiFidelitySampler, StageCosts
@@ -128,6 +128,7 @@ class _Loop:
             if self.limits.timed and self.best() is not None and self.is_early():
                 self.ask_baseline()
         self.finish_baseline()
+        self.follow_pace()
         return self.searched
 
     # --- whether to continue
@@ -162,10 +163,13 @@ class _Loop:
             done = tuple(epochs for epochs in self.gates.rungs_of(candidate) if self.evaluator.knows(candidate, epochs))
             outcome = trial.user_attrs.get("outcome")
             gates = self.gates if outcome == KEPT else replace(self.gates, rungs=done or self.gates.rungs[:1])
-            if not done:
-                gates = replace(gates, is_baseline=lambda candidate: False)
             if outcome == UNFINISHED and not done:
                 measurement = self.record_unfinished(candidate, trial.user_attrs.get("reason", ""))
+            elif not done:
+                measurement = before_training(candidate, self.evaluator, gates, self.view.doing)
+                if measurement.outcome == KEPT:  # the device has become faster since
+                    self.queue_again(candidate)
+                    continue
             else:
                 measurement = self.evaluate(candidate, gates)
                 if outcome == UNFINISHED and measurement.outcome == KEPT:
@@ -188,7 +192,8 @@ class _Loop:
     def time_plain(self) -> None:
         """Time the uncompressed networks, and queue those within the budget as the first trials."""
         budget = self.gates.budget
-        within: list[tuple[float, Candidate]] = []  # latency, network
+        within: list[Candidate] = []
+        unbuilt: list[Candidate] = []
         for number, candidate in enumerate(self.plain, start=1):
             least_s = (1 - PLAIN_SHARE) * self.limits.time_limit_s if within and self.limits.timed else 0.0
             enough = self.limits.seconds_left() < least_s or not self.in_time()
@@ -198,12 +203,24 @@ class _Loop:
                 break
             self.view.doing(f"timing uncompressed networks, {number} of {len(self.plain)}: {candidate.describe()}")
             if isinstance(self.evaluator.structure(candidate), Failure):
-                within.append((0.0, candidate))  # its trial records why it can't be built
+                unbuilt.append(candidate)  # its trial records why it can't be built
                 continue
             latency = self.evaluator.latency(candidate, budget.latency_ms)
             if isinstance(latency, Failure) or budget.keeps(latency):
-                within.append((latency.rank_ms.value if isinstance(latency, Latency) else 0.0, candidate))
-        for _, candidate in sorted(within, key=lambda found: (not found[1].fixed, -found[0])):
+                within.append(candidate)
+        self.evaluator.report_new_pace()
+        self.queue_plain(unbuilt)
+
+    def queue_plain(self, unbuilt: Sequence[Candidate] = ()) -> None:
+        """Queue the timed uncompressed networks that keep the budget, the slowest first, and those that failed."""
+        ranked: list[tuple[bool, float, Candidate]] = [(True, 0.0, candidate) for candidate in unbuilt]
+        for candidate in self.plain:
+            latency = self.evaluator.pooled(candidate.key())
+            if isinstance(latency, Failure):
+                ranked.append((True, 0.0, candidate))
+            elif latency is not None and self.gates.budget.keeps(latency):
+                ranked.append((not candidate.fixed, -latency.rank_ms.value, candidate))
+        for *_, candidate in sorted(ranked, key=lambda found: found[:2]):
             self.study.enqueue_trial(dict(self.space.params_of(candidate)), skip_if_exists=True)
 
     # --- a trial
@@ -211,6 +228,7 @@ class _Loop:
     def next(self) -> bool:
         """Ask the study for a candidate, evaluate it and report it; return False if the space is exhausted."""
         limits, view = self.limits, self.view
+        self.follow_pace()
         if not studies.has_queued(self.study):  # the uncompressed networks come first: they show what a stage costs
             measured = self.searched.measurements
             try:
@@ -240,6 +258,31 @@ class _Loop:
         self.learn(measurement)
         view.outcome(measurement, self.best())
         return True
+
+    def follow_pace(self) -> None:
+        """Scale the trials' latencies after a change of the device's pace, and judge them by the budget again.
+
+        A candidate that was stopped for its latency and now keeps the budget is queued for another trial, as is an
+        uncompressed network that comes within it.
+        """
+        if not self.evaluator.report_new_pace():
+            return
+        found, budget = list(self.searched.measurements), self.gates.budget
+        self.searched.measurements.clear()
+        for old in found:
+            m = self.evaluator.at_present_pace(old)
+            if m.outcome != OVER_BUDGET or m.latency is None or not budget.keeps(m.latency):
+                self.searched.measurements.append(m if m.latency is None else apply_budget(m, budget))
+            elif m.accuracy is not None and m.accuracy.epochs == self.gates.rungs_of(m.candidate)[-1]:
+                self.searched.measurements.append(replace(m, outcome=KEPT, reason=""))
+            else:
+                self.queue_again(m.candidate)
+        self.queue_plain()
+
+    def queue_again(self, candidate: Candidate) -> None:
+        """Queue another trial of a candidate, unless one waits already."""
+        if not self.waits(candidate):
+            self.study.enqueue_trial(dict(self.space.params_of(candidate)))
 
     def cap(self, candidate: Candidate | None = None) -> AbstractContextManager[None]:
         """Limit the first training, and the baseline's, to a share of the time, so that another one still fits."""

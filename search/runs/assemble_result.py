@@ -19,7 +19,7 @@ from remote.link.reply_parsing import printable
 from search.result import Result
 from search.runs.run_directory import code_version, command
 from search.selection.finalists import SearchOutcome
-from search.selection.screened import early_stops, screened_candidates
+from search.selection.screened import Pooled, early_stops, screened_candidates
 from search.settings import Settings
 from search.storage.ledger import Ledger
 from spaces.space import CandidateSet
@@ -58,6 +58,7 @@ def assemble_result(
     watch: Stopwatch,
     outcome: SearchOutcome,
     looked: Sequence[Measurement],
+    pooled: Pooled,
     origin: Origin,
 ) -> Result:
     """Return the result of a run.
@@ -70,6 +71,7 @@ def assemble_result(
         watch: Stopwatch of this session.
         outcome: Outcome of the search.
         looked: Screened candidates, which were timed and never became trials.
+        pooled: Function that returns the latency of a timed candidate.
         origin: Origin of the numbers.
     """
     kinds = {kind: ledger.sum_spent_s(kind) + watch.spent_s.get(kind, 0.0) for kind in (*KINDS, "parents")}
@@ -91,7 +93,7 @@ def assemble_result(
         reference_ms=origin.reference_ms,
         trials_asked=settings.trials_max(),
         classes=origin.classes,
-        screened=tuple(screened_candidates(space, ledger, outcome.measurements, settings.budget())),
+        screened=tuple(screened_candidates(space, ledger, pooled, outcome.measurements, settings.budget())),
         early_stops=early_stops([*outcome.measurements, *looked], ledger),
         warnings=origin.warnings,
         incidents=tuple(Counter(entry.value["kind"] for entry in ledger.entries("incident")).most_common()),

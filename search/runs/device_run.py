@@ -118,6 +118,7 @@ def _search_device(rooms: RunResources, started: str) -> tuple[Result, Preproces
         watch=rooms.watch,
         outcome=outcome,
         looked=looked,
+        pooled=evaluator.pooled,
         origin=origin,
     )
     return result, measuring.preprocessing(outcome.choice.candidate) if outcome.choice else {}
@@ -145,7 +146,7 @@ def _search_and_finish(
     searched = serial.run(study, rooms.space, evaluator=evaluator, gates=gates, limits=limits, view=view)
     plain = frozenset(rooms.space.parents())
     sees = CachedInspector(built, rooms.ledger, rooms.watch)
-    looked = looks(rooms.space, rooms.ledger, searched.measurements, settings.budget())
+    looked = looks(rooms.space, rooms.ledger, evaluator.pooled, searched.measurements, settings.budget())
 
     def has_time() -> bool:
         return limits.seconds_left() > REPORT_S + SEEING_S

@@ -25,7 +25,7 @@ from search.settings import SettingsError
 from spaces.candidate import UnbuildableError
 from spaces.space import Space
 
-LOOK_SHARE, LOOK_S = 0.02, 3.0  # share of the time limit, and minimum, after which a disturbed timing is not repeated
+LOOK_SHARE, LOOK_S = 0.02, 3.0  # share of the time limit, and minimum, after which a timing takes no more blocks
 
 
 def configure_evaluator(rooms: RunResources, allowance: TimeAllowance) -> tuple[EvaluatorConfig, str]:
@@ -45,7 +45,7 @@ def configure_evaluator(rooms: RunResources, allowance: TimeAllowance) -> tuple[
     """
     settings, rules = rooms.settings, TimingRules()
     if settings.time_limit_s is not None:
-        rules = replace(rules, repeat_seconds_max=max(LOOK_S, LOOK_SHARE * settings.time_limit_s))
+        rules = replace(rules, seconds_max=max(LOOK_S, LOOK_SHARE * settings.time_limit_s))
     workspace_mb = rooms.device.workspace_mb or 256
     runtimes = [str(name) for name in rooms.space.axes["runtime"]]
     timed = {runtime: _calm(rooms, runtime, rules, workspace_mb) for runtime in runtimes}

@@ -67,7 +67,7 @@ def run(settings: Settings, console: Console, publish: Callable[[Result], None])
         gates = gates_of(space, settings.budget())
         searched = serial.run(study, space, evaluator=evaluator, gates=gates, limits=limits, view=view)
         plain = frozenset(space.parents())
-        looked = looks(space, ledger, searched.measurements, settings.budget())
+        looked = looks(space, ledger, evaluator.pooled, searched.measurements, settings.budget())
         ending = finish(searched.measurements, evaluator, settings.budget(), plain, view.doing, looks=looked)
         record_corrections(study, ending.measurements)
         origin = Origin(
@@ -86,6 +86,7 @@ def run(settings: Settings, console: Console, publish: Callable[[Result], None])
             watch=watch,
             outcome=ending,
             looked=looked,
+            pooled=evaluator.pooled,
             origin=origin,
         )
         publish(result)

@@ -16,7 +16,6 @@ from search.sampling.protocol import MultiFidelitySampler, StageCosts
 from search.storage.cached_evaluator import CachedEvaluator
 from spaces.candidate import Candidate
 
-DRIFT = 0.15  # share by which the reference must become faster before slow candidates are remeasured
 ROUNDS_MAX = 4  # rounds of timings before a trial while no candidate is feasible
 
 
@@ -46,9 +45,6 @@ def screen_candidates(
     if not isinstance(sampler, MultiFidelitySampler):
         return
     limit_ms = gates.budget.latency_ms
-    for candidate in _while(in_time, evaluator.find_outdated(limit_ms, DRIFT)):
-        view.doing(f"timing {candidate.describe()} again: the device is faster than it was")
-        evaluator.time_anew(candidate, limit_ms)
     something = any(m.latency and gates.budget.keeps(m.latency) for m in measured)
     for _ in range(1 if something else ROUNDS_MAX):
         latencies = []

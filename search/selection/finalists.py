@@ -84,6 +84,7 @@ def finish(
         every = list(known.values())
         seen = look(every, finalists, choice, evaluator=evaluator, sees=sees, tell=tell, has_time=has_time)
         known |= {m.trial: m for m in seen}
+    known = {number: evaluator.at_present_pace(m) for number, m in known.items()}  # the same pace for all
     return SearchOutcome(
         measurements=tuple(known[number] for number in sorted(known)),
         front=tuple(known[m.trial] for m in found),

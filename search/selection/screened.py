@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from evaluators.measurement import FAILED, KEPT, OVER_BUDGET, Accuracy, Failure, Latency, Measurement, Structure
-from evaluators.timing.pooled_latency import pool
 from search.budget import Budget
 from search.pipeline.stages import over
 from search.storage.cached_evaluator import decode_entry
 from search.storage.ledger import Ledger
 from spaces.space import CandidateSet
 
+Pooled = Callable[[str], Latency | Failure | None]  # returns the latency over all timings of a candidate's key
 
-def looks(space: CandidateSet, ledger: Ledger, trials: Iterable[Measurement], budget: Budget) -> list[Measurement]:
+
+def looks(
+    space: CandidateSet, ledger: Ledger, pooled: Pooled, trials: Iterable[Measurement], budget: Budget
+) -> list[Measurement]:
     """Return the candidates of a space that were only timed, each with its pooled latency.
 
     Args:
         space: Candidates of the run.
         ledger: Ledger of the run.
+        pooled: Function that returns the latency of a timed candidate.
         trials: Measurements of all trials.
         budget: Limits that decide each outcome.
     """
@@ -31,7 +35,7 @@ def looks(space: CandidateSet, ledger: Ledger, trials: Iterable[Measurement], bu
     for candidate in map(space.candidate, space.params()):
         if (key := candidate.key()) not in timed:
             continue
-        latency = pool([decode_entry(entry) for entry in ledger.get_all("latency", key)])
+        latency = pooled(key)
         if isinstance(latency, Latency):
             outcome, reason = (KEPT, "") if budget.keeps(latency) else (OVER_BUDGET, over(budget, latency))
             found.append(Measurement(candidate=candidate, outcome=outcome, reason=reason, latency=latency))
@@ -39,7 +43,7 @@ def looks(space: CandidateSet, ledger: Ledger, trials: Iterable[Measurement], bu
 
 
 def screened_candidates(
-    space: CandidateSet, ledger: Ledger, trials: Iterable[Measurement], budget: Budget
+    space: CandidateSet, ledger: Ledger, pooled: Pooled, trials: Iterable[Measurement], budget: Budget
 ) -> list[Measurement]:
     """Return all measurements of candidates that are no trials, in the order of the space.
 
@@ -48,6 +52,7 @@ def screened_candidates(
     Args:
         space: Candidates of the run.
         ledger: Ledger of the run.
+        pooled: Function that returns the latency of a timed candidate.
         trials: Measurements of all trials.
         budget: Limits that decide each outcome.
     """
@@ -62,17 +67,16 @@ def screened_candidates(
         if candidate.key() not in known["latency"] or candidate.key() in tried:
             continue
         built = known["structure"].get(candidate.graph_key())
-        latency = pool([decode_entry(look) for look in ledger.get_all("latency", candidate.key())])
+        latency = pooled(candidate.key())
         structure = decode_entry(built) if built else None
         accuracies = tuple(sorted(brief.get(candidate.key(), ()), key=lambda a: a.epochs))
         whole = Measurement(candidate=candidate, outcome=KEPT, accuracies=accuracies)
         whole = replace(whole, structure=structure if isinstance(structure, Structure) else None)
         if isinstance(latency, Failure):
             whole = replace(whole, outcome=FAILED, reason=f"{latency.stage}, {latency.kind}: {latency.reason}")
-        elif not budget.keeps(latency):
-            whole = replace(whole, outcome=OVER_BUDGET, reason=over(budget, latency), latency=latency)
-        else:
-            whole = replace(whole, latency=latency)
+        elif latency is not None:
+            over_it = "" if budget.keeps(latency) else over(budget, latency)
+            whole = replace(whole, outcome=OVER_BUDGET if over_it else KEPT, reason=over_it, latency=latency)
         found.append(whole)
     return found
 

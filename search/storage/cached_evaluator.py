@@ -16,12 +16,12 @@ from evaluators.measurement import (
     Agreement,
     Failure,
     Latency,
+    Measurement,
     Structure,
     accuracy_from_dict,
     latency_from_dict,
 )
-from evaluators.timing.confidence import scale_interval
-from evaluators.timing.pooled_latency import agree, agree_ms, pool
+from evaluators.timing.pooled_latency import agree, pool, scale_latency
 from evaluators.timing.stopwatch import Stopwatch
 from search.settings import SettingsError
 from search.storage.ledger import Ledger, LedgerEntry
@@ -80,12 +80,12 @@ class CachedEvaluator(LedgerCache):
             inner: Evaluator that measures.
             ledger: Ledger that stores the results.
             watch: Stopwatch that measures the time of each result.
-            reference_ms: Current latency of the reference model in ms by runtime, to which every rank is scaled; 0
-                leaves ranks unchanged.
+            reference_ms: Current latency of the reference model in ms by runtime, to which every latency is scaled; 0
+                leaves latencies unchanged.
         """
         super().__init__(ledger, watch)
         self._inner, self._reference_ms = inner, reference_ms
-        self._timed: dict[str, Candidate] = {}  # candidates requested in this session, by key
+        self._reported: dict[str, tuple[str, float]] = {}  # runtime and pace in ms of each reported latency, by key
         self._heard: Callable[[str, str, Stored], None] = lambda stage, key, value: None
 
     def structure(self, candidate: Candidate) -> Structure | Failure:
@@ -99,10 +99,9 @@ class CachedEvaluator(LedgerCache):
             candidate: Candidate to time.
             limit_ms: Latency limit in ms, near which a timing takes more samples; None for no limit.
         """
-        self._timed[candidate.key()] = candidate
         if not self.is_timed(candidate):
             self._measure("latency", candidate.key(), lambda: self._inner.latency(candidate, limit_ms))
-        return pool(self._looks(candidate))
+        return self._pooled(candidate)
 
     def latency_again(self, candidate: Candidate, limit_ms: float | None) -> Latency | Failure:
         """Time a candidate again, twice if the result differs, and return the latency pooled over all timings.
@@ -117,7 +116,7 @@ class CachedEvaluator(LedgerCache):
             if isinstance(new, Latency) and isinstance(before, Latency) and agree(new, before):
                 break
             before = new
-        return pool(self._looks(candidate))
+        return self._pooled(candidate)
 
     def confirm_again(self, candidate: Candidate, epochs: int) -> Latency | Failure:
         """Time the trained model file a second time and return that timing; a third timing never happens.
@@ -161,15 +160,15 @@ class CachedEvaluator(LedgerCache):
             heard: Function of (stage, key, value). A latency is pooled over all timings up to then.
         """
         looks: defaultdict[str, list[Latency | Failure]] = defaultdict(list)
+        self._heard = heard
         for entry in self._ledger.entries():
             if entry.stage not in STAGES:
                 continue
-            value = self._with_current_rank(entry)
+            value = self._at_present_pace(decode_entry(entry))
             if entry.stage == "latency":
                 looks[entry.key].append(value)
-                value = pool(self._of_now(looks[entry.key]))
-            heard(entry.stage, entry.key, value)
-        self._heard = heard
+                value = pool(looks[entry.key])
+            self._report(entry.stage, entry.key, value)
 
     def training_s(self, candidate: Candidate) -> float | None:
         """Return the seconds that a candidate's accuracies took, all rungs; None if it has none."""
@@ -210,62 +209,64 @@ class CachedEvaluator(LedgerCache):
         """Return the path of the trained model file."""
         return self._inner.model_path(candidate, epochs)
 
-    def find_outdated(self, limit_ms: float, changed: float) -> list[Candidate]:
-        """Return candidates that exceeded a limit while the device was slower than now, and that may keep it now.
+    def pooled(self, key: str) -> Latency | Failure | None:
+        """Return the latency pooled over all timings of a candidate, at the device's present pace.
 
         Args:
-            limit_ms: Latency limit in ms.
-            changed: Share by which the reference model must have become faster since, 0..1.
+            key: Key of the candidate.
+
+        Returns:
+            The latency, the failure of the timing, or None if the candidate was never timed.
         """
-        found = []
-        for candidate in self._timed.values():
-            look = pool(self._looks(candidate))
-            now_ms = self._reference_ms(look.runtime) if isinstance(look, Latency) else 0.0
-            if not isinstance(look, Latency) or not look.reference_ms or now_ms > (1 - changed) * look.reference_ms:
-                continue
-            if look.percentile_ms.high > limit_ms >= look.percentile_ms.low * now_ms / look.reference_ms:
-                found.append(candidate)
+        looks = [self._at_present_pace(decode_entry(entry)) for entry in self._ledger.get_all("latency", key)]
+        return pool(looks) if looks else None
+
+    def report_new_pace(self) -> bool:
+        """Report again every latency that was reported before the device changed its pace.
+
+        Returns:
+            True if there was such a latency.
+        """
+        outdated = [key for key, (runtime, ms) in self._reported.items() if self._reference_ms(runtime) != ms]
+        for key in outdated:
+            if (found := self.pooled(key)) is not None:
+                self._report("latency", key, found)
+        return bool(outdated)
+
+    def at_present_pace(self, measurement: Measurement) -> Measurement:
+        """Return a measurement with its latency at the device's present pace.
+
+        Args:
+            measurement: Measurement of this run.
+        """
+        return replace(measurement, latency=self._at_present_pace(measurement.latency))
+
+    def _pooled(self, candidate: Candidate) -> Latency | Failure:
+        found = self.pooled(candidate.key())
+        assert found is not None, "a candidate has a timing before it has a pooled one"
         return found
 
-    def time_anew(self, candidate: Candidate, limit_ms: float) -> None:
-        """Time a candidate on the device in its present state; timings from before the change no longer count.
+    def _report(self, stage: str, key: str, value: Stored) -> None:
+        if stage == "latency" and isinstance(value, Latency) and value.reference_ms:
+            self._reported[key] = value.runtime, value.reference_ms
+        self._heard(stage, key, value)
 
-        Args:
-            candidate: Candidate to time.
-            limit_ms: Latency limit in ms.
+    def _at_present_pace(self, found: Any) -> Any:
+        """Return the measured value; a latency is scaled to the reference model's present time.
+
+        The candidate is timed in turn with the reference, and their ratio holds when the device becomes faster or
+        slower.
         """
-        self._measure("latency", candidate.key(), lambda: self._inner.latency(candidate, limit_ms))
+        is_scaled = isinstance(found, Latency) and found.reference_ms
+        now_ms = self._reference_ms(found.runtime) if is_scaled else 0.0
+        return scale_latency(found, now_ms) if now_ms else found
 
-    def _looks(self, candidate: Candidate) -> list[Latency | Failure]:
-        return self._of_now(
-            [self._with_current_rank(entry) for entry in self._ledger.get_all("latency", candidate.key())]
-        )
-
-    def _of_now(self, looks: list[Latency | Failure]) -> list[Latency | Failure]:
-        """Return the timings that were taken while the device was in the same state as for the newest one."""
-        newest = looks[-1]
-        if not isinstance(newest, Latency) or not newest.reference_ms:
-            return looks
-        return [
-            look
-            for look in looks
-            if not isinstance(look, Latency) or agree_ms(look.reference_ms or newest.reference_ms, newest.reference_ms)
-        ]
-
-    def _with_current_rank(self, entry: LedgerEntry) -> Any:
-        """Return the measured value, with a latency's rank scaled to the reference model's current latency."""
-        found = decode_entry(entry)
-        if not isinstance(found, Latency) or not found.reference_ms or not (now := self._reference_ms(found.runtime)):
-            return found
-        return replace(found, rank_ms=scale_interval(found.rank_ms, now / found.reference_ms))
+    def _once(self, stage: str, key: str, measure: Callable[[], Measured]) -> Measured:
+        return self._at_present_pace(super()._once(stage, key, measure))
 
     def _measure(self, stage: str, key: str, measure: Callable[[], Measured]) -> Measured:
-        found = super()._measure(stage, key, measure)
-        if stage == "latency":
-            looks = [self._with_current_rank(entry) for entry in self._ledger.get_all(stage, key)]
-            self._heard(stage, key, pool(self._of_now(looks)))
-        else:
-            self._heard(stage, key, found)
+        found = self._at_present_pace(super()._measure(stage, key, measure))
+        self._report(stage, key, (self.pooled(key) or found) if stage == "latency" else found)
         return found
 
 

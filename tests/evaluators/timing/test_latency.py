@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy
 import pytest
 
-from evaluators.timing.latency import TimingRules, TimingTarget, calibrate, time_model
+from evaluators.timing.latency import RepeatHistory, TimingRules, TimingTarget, calibrate, time_model
 from remote.link.session import Job
 
 TARGET = TimingTarget(
@@ -95,7 +95,25 @@ def test_a_disturbed_block_is_timed_again_and_counted():
 def test_a_device_that_stays_disturbed_is_said_to_be(state, says):
     machine = Machine(5.0, [state])
     latency = time_model(machine, TARGET, TimingRules(), limit_ms=100.0)
-    assert says in latency.disturbed and latency.repeated == TimingRules().repeats_max
+    rules = TimingRules()
+    repeats = rules.drift_repeats_max if says == "drift" else rules.repeats_max
+    assert says in latency.disturbed and latency.repeated == repeats
+
+
+@pytest.mark.parametrize(("state", "calm_ms"), [("slow clock", 2.0), ("calm", 3.0)])
+def test_time_model_device_at_another_pace_is_scaled_to_the_calm_one(state, calm_ms):
+    """The slow device's samples are scaled down, those of a device that became faster are scaled up."""
+    target = replace(TARGET, reference_ms=calm_ms)
+    latency = time_model(Machine(5.0, [state]), target, TimingRules(), limit_ms=100.0)
+    assert latency.median_ms.value == pytest.approx(5.05 * calm_ms / 2.0, rel=0.02)
+    assert latency.rank_ms.value == pytest.approx(5.0 * calm_ms / 2.0, rel=0.02)
+    assert latency.percentile_ms.high < 5.3 * calm_ms / 2.0
+    assert latency.disturbed.startswith("drift") == (state == "slow clock")
+
+
+def test_time_model_slow_device_is_not_over_a_budget_that_it_keeps_when_calm():
+    latency = time_model(Machine(5.0, ["slow clock"]), TARGET, TimingRules(), limit_ms=5.5)
+    assert latency.percentile_ms.high <= 5.5 and latency.samples >= 72
 
 
 def test_time_model_loaded_device_ranks_and_latencies_hold_and_are_marked():
@@ -121,9 +139,29 @@ def test_disturbance_device_faster_than_when_calibrated_is_calm():
 
 def test_time_model_short_of_time_does_not_repeat_disturbed_blocks():
     seconds = iter(range(0, 1000, 5))
-    rules = replace(TimingRules(), repeat_seconds_max=3.0)
+    rules = replace(TimingRules(), seconds_max=3.0)
     latency = time_model(Machine(5.0, ["loaded"]), TARGET, rules, limit_ms=30.0, clock=lambda: next(seconds))
     assert latency.repeated == 0 and latency.disturbed
+
+
+def test_time_model_short_of_time_adds_no_block_to_narrow_the_interval():
+    seconds = iter(range(0, 1000, 2))
+    machine, rules = Machine(5.0), replace(TimingRules(), narrow=0.0, seconds_max=3.0)
+    latency = time_model(machine, TARGET, rules, limit_ms=None, clock=lambda: next(seconds))
+    assert latency.blocks == rules.blocks_min and math.isfinite(latency.percentile_ms.high)
+
+
+def test_time_model_load_that_lasts_repeats_are_given_up_until_a_block_is_calm():
+    rules, history = TimingRules(), RepeatHistory()
+
+    def repeats(states):
+        return time_model(Machine(5.0, states), TARGET, rules, limit_ms=30.0, history=history).repeated
+
+    loaded = [repeats(["loaded"]) for _ in range(4)]
+    assert loaded == [3, 3, 0, 0], "after as many fruitless repeats as the rules permit none follows"
+    assert repeats(["loaded", "calm"]) == 0 and repeats(["loaded", "calm"]) == 1, (
+        "a calm block shows that the load ended"
+    )
 
 
 def test_calibration_takes_the_calmest_block():

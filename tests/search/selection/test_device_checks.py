@@ -1,6 +1,9 @@
 """Finalists alone are looked at more closely: coverage, its ratio to fp32, and agreement with the host."""
 
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from evaluators.layer_precision import summarise
 from evaluators.measurement import Agreement, Failure
@@ -10,7 +13,7 @@ from search.budget import Budget
 from search.runs.device_run import _warn_of_unfolded
 from search.selection.device_checks import look
 from search.selection.finalists import finish
-from search.storage.cached_evaluator import CachedInspector
+from search.storage.cached_evaluator import CachedEvaluator, CachedInspector
 from search.storage.ledger import Ledger
 from spaces.candidate import Candidate
 from tests.reports.conftest import measure
@@ -41,9 +44,11 @@ def ended(sees, budget=2.6):
     measured = [replace(m, confirmed=False, test=None) for m in measured]
     evaluator = Analytic()
     tell = lambda line: None  # noqa: E731
-    return finish(
-        measured, evaluator, budget=Budget(latency_ms=budget), plain=frozenset([PLAIN]), tell=tell, sees=sees
-    ), evaluator
+    with TemporaryDirectory() as folder, closing(Ledger(Path(folder) / "ledger.jsonl")) as ledger:
+        cached = CachedEvaluator(evaluator, ledger, Stopwatch())
+        return finish(
+            measured, cached, budget=Budget(latency_ms=budget), plain=frozenset([PLAIN]), tell=tell, sees=sees
+        ), evaluator
 
 
 def test_choice_and_front_are_seen_and_nothing_else():

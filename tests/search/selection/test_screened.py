@@ -17,11 +17,15 @@ SPACE = load("tiny")
 PLAIN = frozenset(SPACE.parents())
 
 
+def pooled(ledger):
+    return CachedEvaluator(Analytic(), ledger, Stopwatch()).pooled
+
+
 def looked(folder, budget, trials):
     """A search's measurements and looks, and its ledger."""
     found = go(folder, Analytic(), SPACE, budget, trials)
     ledger = Ledger(folder / "ledger.jsonl")
-    return found, looks(SPACE, ledger, found, budget), ledger
+    return found, looks(SPACE, ledger, pooled(ledger), found, budget), ledger
 
 
 def test_what_is_a_trial_is_no_look_and_all_else_that_was_timed_is(tmp_path):
@@ -36,7 +40,7 @@ def test_what_is_a_trial_is_no_look_and_all_else_that_was_timed_is(tmp_path):
 def test_all_that_was_measured_of_what_is_no_trial_is_told(tmp_path):
     budget = Budget(latency_ms=1.5)
     found, looks_, ledger = looked(tmp_path, budget, 12)
-    told = screened_candidates(SPACE, ledger, found, budget)
+    told = screened_candidates(SPACE, ledger, pooled(ledger), found, budget)
     assert [m.candidate for m in told] == [m.candidate for m in looks_]
     assert all(m.latency == look.latency and m.outcome == look.outcome for m, look in zip(told, looks_, strict=True))
     tried = {e.key.partition("@")[0] for e in ledger.entries("accuracy")} - {m.candidate.key() for m in found}
@@ -45,7 +49,9 @@ def test_all_that_was_measured_of_what_is_no_trial_is_told(tmp_path):
     key = looks_[0].candidate.key()
     crashed = {"type": "Failure", "stage": "latency", "kind": "crashed", "reason": "signal 4"}
     ledger.put("latency", key, crashed, {}, 0.0)
-    failed = next(m for m in screened_candidates(SPACE, ledger, found, budget) if m.candidate.key() == key)
+    failed = next(
+        m for m in screened_candidates(SPACE, ledger, pooled(ledger), found, budget) if m.candidate.key() == key
+    )
     assert failed.outcome == FAILED and failed.latency is None and failed.reason == "latency, crashed: signal 4"
 
 
@@ -77,4 +83,5 @@ def test_looks_over_the_budget_cost_no_training_and_plain_networks_do(tmp_path):
 
 
 def test_nothing_timed_no_looks(tmp_path):
-    assert looks(SPACE, Ledger(tmp_path / "ledger.jsonl"), [], Budget(latency_ms=1.0)) == []
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    assert looks(SPACE, ledger, pooled(ledger), [], Budget(latency_ms=1.0)) == []
