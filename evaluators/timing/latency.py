@@ -18,6 +18,10 @@ from remote.device import ON_GPU
 from remote.link.reply_parsing import BlockFields, parse_sensors
 from remote.link.session import Job
 
+WAITED, WAITED_MS = (
+    1.1,
+    0.02,
+)  # a run waited for a core if its wall time exceeds its CPU time by this factor and these ms
 OTHER_LOAD, UNSTEADY, DRIFT = "other load", "unsteady", "drift"  # prefixes of `Block.disturbed`
 
 
@@ -38,7 +42,9 @@ class TimingRules:
     """Define when a block counts as disturbed and when the blocks suffice. Defaults come from noise on shared machines.
 
     Attributes:
-        pairs: Pairs of candidate and reference runs in a block.
+        pairs: Pairs of candidate and reference runs in a first block, and minimum of any other.
+        pairs_max: Maximum number of pairs in a block; with more samples the bound depends less on single slow ones.
+        pairs_s: Seconds that the timed runs of these pairs may take; starting a process takes longer.
         blocks_min: Minimum number of blocks; processes differ by more than samples within one do.
         blocks_max: Maximum number of blocks.
         repeats_max: Maximum number of disturbed blocks that are repeated.
@@ -54,6 +60,8 @@ class TimingRules:
     """
 
     pairs: int = 40
+    pairs_max: int = 100
+    pairs_s: float = 0.13
     blocks_min: int = 2
     blocks_max: int = 8
     repeats_max: int = 3
@@ -143,9 +151,10 @@ def time_model(
     """
     history = history or RepeatHistory()
     blocks: list[Block] = []
-    repeated, drifted, is_repeat, began_s = 0, 0, False, clock()
+    repeated, drifted, is_repeat, began_s, of_block = 0, 0, False, clock(), rules
     while not _enough(blocks, target, rules, limit_ms, blocks_min or rules.blocks_min, clock() - began_s):
-        block = time_block(session, target, rules)
+        block = time_block(session, target, of_block)
+        of_block = replace(rules, pairs=_pairs(block, rules))
         keep(block)
         history.record(block, is_repeat)
         if limit_ms is not None and min(samples_ms(block, target, rules)) > limit_ms:
@@ -235,20 +244,33 @@ def samples_ms(block: Block, target: TimingTarget, rules: TimingRules) -> Sequen
     """Return the latency samples of a block in ms, at the pace of the calm device.
 
     The samples are wall times. Where other load kept the runs waiting for a core, they are CPU times if those stand for
-    latency: waiting is no property of the candidate. Where the reference, timed in turn with the candidate, shows that
-    the device ran at another pace than the calm one, the samples are scaled by it. The block remains marked as
-    disturbed.
+    latency: waiting is no property of the candidate. Pairs in which a run waited are left out then, since what ran
+    meanwhile emptied the caches. Where the reference, timed in turn with the candidate, shows that the device ran at
+    another pace than the calm one, the samples are scaled by it. The block remains marked as disturbed.
 
     Args:
         block: One block.
         target: Graph that was timed.
         rules: Limits for disturbed blocks.
     """
-    waited = block.disturbed.startswith((OTHER_LOAD, UNSTEADY)) and target.by_cpu_time
-    by_cpu, by_wall = (block.cpu_ms, block.reference_cpu_ms), (block.wall_ms, block.reference_wall_ms)
-    samples, reference = by_cpu if waited else by_wall
+    samples: Sequence[float] = block.wall_ms
+    reference: Sequence[float] = block.reference_wall_ms
+    if block.disturbed.startswith((OTHER_LOAD, UNSTEADY)) and target.by_cpu_time:
+        kept = _pairs_without_waiting(block)
+        samples, reference = [block.cpu_ms[i] for i in kept], [block.reference_cpu_ms[i] for i in kept]
     pace = median(reference) / target.reference_ms
     return samples if abs(pace - 1) <= rules.reference_drift_max else [sample / pace for sample in samples]
+
+
+def _pairs_without_waiting(block: Block) -> Sequence[int]:
+    """Return the indices of the pairs in which neither run waited for a core; of all pairs where most did."""
+    wall, cpu = (
+        numpy.array([block.wall_ms, block.reference_wall_ms]),
+        numpy.array([block.cpu_ms, block.reference_cpu_ms]),
+    )
+    waited = (wall > WAITED * cpu + WAITED_MS).any(axis=0)
+    kept: list[int] = numpy.flatnonzero(~waited).tolist()
+    return kept if len(kept) > len(block.wall_ms) / 2 else range(len(block.wall_ms))
 
 
 def pair_ratios(block: Block, target: TimingTarget) -> list[float]:
@@ -339,6 +361,12 @@ def calibrate(
     calm = min(blocks, key=lambda block: median(block.reference_wall_ms))
     disturbed = [block.disturbed for block in blocks if block.disturbed]
     return median(calm.reference_wall_ms), disturbed[0] if len(disturbed) > len(blocks) / 2 else ""
+
+
+def _pairs(block: Block, rules: TimingRules) -> int:
+    """Return the number of pairs of the next block, by the time that a pair took in this one."""
+    pair_ms = median(block.wall_ms) + median(block.reference_wall_ms)
+    return max(rules.pairs, min(rules.pairs_max, int(1e3 * rules.pairs_s / pair_ms)))
 
 
 def _enough(

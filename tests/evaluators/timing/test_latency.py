@@ -151,6 +151,27 @@ def test_time_model_short_of_time_adds_no_block_to_narrow_the_interval():
     assert latency.blocks == rules.blocks_min and math.isfinite(latency.percentile_ms.high)
 
 
+def test_time_model_load_that_empties_caches_is_left_out_of_the_bound():
+    """A run after a wait is slow by its CPU time, too: pairs in which a run waited don't decide about the budget."""
+
+    class Evicting(Machine):
+        def time_block(self, model, reference, job, pairs, seconds_max):
+            raw = super().time_block(model, reference, job, pairs, seconds_max)
+            waits = self.rng.random(pairs) < 0.3
+            raw["cpu_ms"] = list(numpy.where(waits, 3.0, 1.0) * raw["cpu_ms"])
+            raw["wall_ms"] = list(numpy.where(waits, 9.0, 1.0) * raw["cpu_ms"])
+            return raw
+
+    latency = time_model(Evicting(5.0), TARGET, TimingRules(), limit_ms=6.0)
+    assert "other load" in latency.disturbed and latency.percentile_ms.high < 6.0
+
+
+def test_time_model_fast_model_takes_more_samples_in_later_blocks():
+    fast, slow = (time_model(Machine(ms), TARGET, TimingRules(), limit_ms=None) for ms in (0.1, 50.0))
+    rules = TimingRules()
+    assert fast.samples == rules.pairs + int(1e3 * rules.pairs_s / 2.1) and slow.samples == 2 * rules.pairs
+
+
 def test_time_model_load_that_lasts_repeats_are_given_up_until_a_block_is_calm():
     rules, history = TimingRules(), RepeatHistory()
 
