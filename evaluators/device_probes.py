@@ -93,7 +93,7 @@ class DeviceProbes:
     def _read_or_ask(self, runtime: str, precision: str, recipe: Int8Recipe | None) -> tuple[str, str]:
         """Return (reason why the precision must not be offered or "", how that is known)."""
         if why := untold(self._facts, runtime):
-            return "", f"by what the processor has: {why}"
+            return "", f"from the processor's features: {why}"
         file = None
         if self._folder is not None:
             name = f"{runtime.replace(':', '-')}-{precision}-{VERSION}.json"
@@ -122,7 +122,7 @@ class DeviceProbes:
             return reason, reason, getattr(error, "kind", "unbuildable") in CLEAR
         seen = summarise(precision, layers, why)
         if not seen.known:
-            return "", f"by what the processor has: {seen.untold}", True
+            return "", f"from the processor's features: {seen.untold}", True
         said = f"{named} runs {seen.asked} of {seen.count} layers of a probe in it"
         return ("" if 2 * seen.asked > seen.count else said), said, True
 
@@ -147,7 +147,7 @@ def untold(facts: Facts, runtime: str) -> str:
     if facts.simulated:
         return "a simulated board runs no layers"
     text = texts().get(f"runtimes/{runtime.partition(':')[0]}", "")
-    return "" if "\ndef layers(" in text else f"{runtime} does not tell what it runs"
+    return "" if "\ndef layers(" in text else f"{runtime} does not report its layers"
 
 
 def _answer(text: str) -> tuple[str, str]:

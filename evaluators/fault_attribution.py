@@ -78,19 +78,19 @@ def hosts_fault(name: str, error: WorkerError) -> HostError | None:
         error: Error of the second try.
     """
     if isinstance(error, HostMemoryError):
-        return HostError(f"out of memory: {error}; free some, and the same command goes on")
+        return HostError(f"out of memory: {error}; free some, then run the same command to resume")
     if not isinstance(error, WorkerCrashedError):
         return None
     if error.code is None:  # it died before it began
-        return HostError(f"{error}, twice; when that is mended, the same command goes on")
+        return HostError(f"{error}, twice; fix that, then run the same command to resume")
     if -error.code not in HOST_SIGNALS:
         return None
     ended = f"{name} was killed by {_signal_name(-error.code)} twice"
     what = {
         signal.SIGKILL: f"out of memory: {ended}, which the system does when memory runs out; free some",
         signal.SIGBUS: f"out of disk or memory: {ended}; make room where the cache, the run folder and TMPDIR are",
-    }.get(signal.Signals(-error.code), f"{ended}, from outside; find out what sends it")
-    return HostError(f"{what}, and the same command goes on")
+    }.get(signal.Signals(-error.code), f"{ended}by another program; find out which one sends the signal")
+    return HostError(f"{what}, then run the same command to resume")
 
 
 def is_host_kill(reason: str) -> bool:
@@ -123,7 +123,7 @@ def as_sendable(error: Exception, name: str) -> Exception:
         if isinstance(cause, OSError) and (found := _of_the_disk(cause, name, not is_declared)):
             return found
         if any(words in str(cause).lower() for words in NO_ROOM):
-            return HostError(f"{name}: no space left on the disk; make room, and the same command goes on")
+            return HostError(f"{name}: no space left on the disk; make room, then run the same command to resume")
     if is_declared:
         return error
     traceback.print_exception(error)  # for the log: the caller receives one line only
@@ -144,7 +144,7 @@ def _of_the_disk(error: OSError, name: str, any_file: bool) -> HostError | None:
         return found
     if error.errno is None or error.filename is None or not any_file:
         return None
-    return HostError(f"{name}: {error.strerror} ({error.filename}); when that is mended, the same command goes on")
+    return HostError(f"{name}: {error.strerror} ({error.filename}); fix that, then run the same command to resume")
 
 
 def _words(error: BaseException) -> str:

@@ -42,7 +42,7 @@ def judge_model(model: OnnxClassifier, classes: int, opset_max: int, runtimes: t
         out = _run(path, model, _noise(model, 1))
         if out.shape != (1, classes) or out.dtype != np.float32:
             found = f"{out.dtype} {out.shape}"
-            raise DataError(f"model {model.file}: gives {found} for one image; float32 (1, {classes}) is needed")
+            raise DataError(f"model {model.file}: returns {found} for one image; it must return float32 (1, {classes})")
         parity(model, path)
         try:
             check(path, opset_max, runtimes, f"model {model.file}")
@@ -62,7 +62,7 @@ def write_plain(model: OnnxClassifier, path: Path, opset_max: int) -> None:
         DataError: The file has changed since it was opened, or can't be converted.
     """
     if content_of(model.file, MODEL) != model.sha256:
-        raise DataError(f"model {model.file} was changed meanwhile: put it back as it was, or name a new --out")
+        raise DataError(f"model {model.file} was changed during the run: restore it, or name a new --out")
     try:
         graph = onnx.load(model.file)
     except Exception as error:  # protobuf's and the file system's errors have no common class
@@ -109,17 +109,19 @@ def _one_image(graph: onnx.ModelProto, model: OnnxClassifier) -> None:
     inputs = [value for value in graph.graph.input if value.name not in weights]
     for what, values in (("input", inputs), ("output", graph.graph.output)):
         if len(values) != 1:
-            raise DataError(f"model {model.file} has {len(values)} {what}s; a classifier of one is needed")
+            raise DataError(f"model {model.file} has {len(values)} {what}s; a classifier must have one")
         if values[0].type.tensor_type.elem_type != TensorProto.FLOAT:
-            raise DataError(f"model {model.file}: its {what} is no float32; the search makes fp16 and int8 of fp32")
+            raise DataError(
+                f"model {model.file}: its {what} is not float32; the search makes fp16 and int8 of an fp32 model"
+            )
     if any(node.op_type in ("QuantizeLinear", "DynamicQuantizeLinear") for node in graph.graph.node):
-        raise DataError(f"model {model.file} is quantized; give it in fp32: the search makes fp16 and int8 of it")
+        raise DataError(f"model {model.file} is quantized; the search makes fp16 and int8 of an fp32 model")
     px = model.image_px
     dims = inputs[0].type.tensor_type.shape.dim
     shape, wanted = [dim.dim_value or None for dim in dims], [1, 3, px, px]
     if len(shape) != 4 or any(have not in (None, want) for have, want in zip(shape[1:], wanted[1:], strict=True)):
         shown = " x ".join(str(dim.dim_value or dim.dim_param or "?") for dim in dims)
-        raise DataError(f"model {model.file} takes {shown}; its preprocessing makes 1 x 3 x {px} x {px}")
+        raise DataError(f"model {model.file} takes {shown}; its preprocessing yields 1 x 3 x {px} x {px}")
     for dim, want in zip(dims, wanted, strict=True):
         dim.dim_value = want
     out = graph.graph.output[0].type.tensor_type.shape.dim

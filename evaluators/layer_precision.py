@@ -81,7 +81,7 @@ def summarise(precision: str, layers: Sequence[Layer], untold: str) -> LayerPrec
     whole_ms = sum(layer.ms for layer in layers)
     share = lambda some: sum(layer.ms for layer in some) / whole_ms if whole_ms else None  # noqa: E731
     if not untold and not any(layer.precision for layer in work):
-        untold = "the runtime does not tell the precision of its layers"
+        untold = "the runtime does not report the precision of its layers"
     return LayerPrecision(
         precision=precision,
         layers=tuple(Counter(layer.precision for layer in work).most_common()),
@@ -97,7 +97,7 @@ def sentence(coverage: LayerPrecision) -> str:
     """Return one plain sentence, without a name, that explains why this precision is or is not faster here."""
     name, ratio = coverage.precision, coverage.fp32_ratio
     if not coverage.known:
-        return f"which layers ran in {name} is not known: {coverage.untold}"
+        return f"the layers that ran in {name} are unknown: {coverage.untold}"
     parts = [f"{coverage.asked} of {coverage.count} layers ran in {name}"]
     if coverage.asked < coverage.count:
         parts.append(f"the others, {_most(coverage.others)}, took {_percent(coverage.other_share)}")
@@ -111,8 +111,8 @@ def sentence(coverage: LayerPrecision) -> str:
     if abs(1 - ratio) < EVEN:
         return f"{name} is as fast as fp32 here: {said}"
     if ratio < 1:
-        return f"{name} pays, taking {ratio:.2f} of fp32's time: {said}"
-    return f"{name} does not pay, taking {ratio:.2f} times as long as fp32: {said}"
+        return f"{name} is faster than fp32 here, taking {ratio:.2f} of its time: {said}"
+    return f"{name} is slower than fp32 here, taking {ratio:.2f} times as long: {said}"
 
 
 def from_dict(data: dict[str, Any]) -> LayerPrecision:
@@ -128,4 +128,4 @@ def _most(types: Sequence[tuple[str, int]]) -> str:
 
 
 def _percent(share: float | None) -> str:
-    return "time that is not told" if share is None else f"{100 * share:.0f} % of the time"
+    return "an unreported time" if share is None else f"{100 * share:.0f} % of the time"

@@ -254,7 +254,7 @@ class Accuracy:
         if metric == TOP1:
             return self.top1, self.standard_error()
         if self.confusion is None:
-            raise ValueError(f"no {METRICS[metric]}: which classes were wrong was not recorded, top-1 alone is known")
+            raise ValueError(f"no {METRICS[metric]}: the confused classes were not recorded, only top-1")
         return self._by_class[metric]
 
     @cached_property
@@ -324,9 +324,9 @@ class Agreement:
             return ""
         device, host, share = (f"{100 * part:.1f} %" for part in (self.device_top1, self.host_top1, self.share))
         return (
-            f"{candidate} has {device} of the validation images right on the device and {host} on the host "
-            f"({self.host}), from the same graph; {share} get the same answer from both: trust the device's number, "
-            "and look for what it computes otherwise"
+            f"{candidate} classifies {device} of the validation images correctly on the device and {host} on the host "
+            f"({self.host}), with the same graph; {share} get the same answer from both: use the device's number, "
+            "and check what its runtime computes differently"
         )
 
 

@@ -43,7 +43,7 @@ class TableEvaluator:
         for what, column in [("device", device), *(("data", name) for name in self.columns.values())]:
             if column not in space.rows or not pandas.api.types.is_numeric_dtype(space.rows[column]):
                 there = ", ".join(str(name) for name in space.rows.select_dtypes("number").columns)
-                raise SpaceError(f"table {space.name} has no {what} column {column!r}; there are {there}")
+                raise SpaceError(f"table {space.name} has no {what} column {column!r}; accepted: {there}")
         self._device = device
         self.looked_up: Counter[str] = Counter()
 

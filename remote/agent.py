@@ -89,7 +89,7 @@ def runtime_part(name):
     """Return the module of a runtime, or of one of its options: `onnxruntime:cuda` is a way to run `onnxruntime`."""
     if not isinstance(name, str) or "runtimes/" + name.split(":")[0] not in PARTS:
         there = sorted(path[9:] for path in PARTS if path.startswith("runtimes/"))
-        raise Refused("bad_request", "no such runtime; there are %s" % ", ".join(there))
+        raise Refused("bad_request", "unknown runtime; accepted: %s" % ", ".join(there))
     return part("runtimes/" + name.split(":")[0])
 
 
@@ -277,7 +277,7 @@ class Job(object):
                 if self.cancelled.is_set():
                     raise Refused("cancelled", "cancelled")
                 if time.monotonic() > end_s:
-                    raise Refused("timed_out", "not done after %g s" % deadline_s)
+                    raise Refused("timed_out", "not finished within %g s" % deadline_s)
             self.process.wait(10.0)
         except subprocess.TimeoutExpired:
             pass
@@ -304,9 +304,9 @@ def verdict(said, noise, status, hungry):
         if len(raw) == words["raw_bytes"]:
             return words["value"], raw
     if (status == -signal.SIGKILL and hungry) or b"bad_alloc" in noise:
-        raise Refused("out_of_memory", "killed for memory; last words: %s" % last_line(noise))
+        raise Refused("out_of_memory", "killed for memory; last output: %s" % last_line(noise))
     how = "by signal %d" % -status if status < 0 else "with status %d" % status
-    raise Refused("crashed", "ended %s; last words: %s" % (how, last_line(noise)))
+    raise Refused("crashed", "ended %s; last output: %s" % (how, last_line(noise)))
 
 
 def write_all(fd, data):
@@ -380,7 +380,7 @@ def layers(order):
     """Return the layers a runtime really runs, or none, and why, for a runtime that does not report them."""
     own = getattr(runtime_part(order["runtime"]), "layers", None)
     if own is None:
-        return {"layers": [], "why": "%s does not tell what it runs" % order["runtime"]}, b""
+        return {"layers": [], "why": "%s does not report its layers" % order["runtime"]}, b""
     return {"layers": own(order["job"]), "why": ""}, b""
 
 
@@ -397,7 +397,7 @@ def read_fd(fd, size):
     while len(data) < size:
         part = os.read(fd, size - len(data))
         if not part:
-            raise EOFError("the order did not arrive whole")
+            raise EOFError("the request arrived incomplete")
         data += part
     return data
 
@@ -487,7 +487,7 @@ class Agent(object):
             raise Refused("bad_request", "a request is a JSON object")
         op = fields.get("op")
         if not isinstance(op, str) or op not in OPS:
-            raise Refused("unknown_op", "no such operation; there are %s" % ", ".join(sorted(OPS)))
+            raise Refused("unknown_op", "unknown operation; accepted: %s" % ", ".join(sorted(OPS)))
         return OPS[op](self, request, fields)
 
     def hello(self, request, fields):
@@ -524,7 +524,7 @@ class Agent(object):
             self.wire.skip(length)
             if name is None:
                 return None  # the refusal of its put was the answer
-            raise Refused("bad_request", "the blob is not as long as was announced")
+            raise Refused("bad_request", "the blob's length differs from the announced length")
         told_s = [time.monotonic()]
 
         def progress(done):  # events, so that a slow upload is not taken for a dead device

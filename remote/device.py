@@ -280,7 +280,7 @@ def _fit(facts: Facts, runtime: str) -> RuntimeFit:
         recipe = None if "int8" in why_not else Int8Recipe("int8", symmetric=True, weight_bits=8)
         return RuntimeFit(why_not, recipe, opset_max, _sparsity_refusal(facts, runtime))
     if runtime not in ON_CPU:
-        return _unfit(f"what {runtime} can do is not known")
+        return _unfit(f"the capabilities of {runtime} are unknown")
     why_not = _cpu_refusals(facts, runtime)
     dense = f"{runtime} computes on a CPU, where zeros cost as much as other weights"
     return RuntimeFit(why_not, None if "int8" in why_not else _cpu_int8(facts), opset_max, dense)

@@ -140,9 +140,7 @@ def _add(args: argparse.Namespace) -> int:
 def _warn(name: str, written: Path) -> None:
     """Print a note where the entry will not be found, or another file has an entry of the same name before it."""
     if written.resolve() not in {file.resolve() for file in device_files()}:
-        print(
-            f"note: nothing looks there, only in {' and '.join(map(format_path, device_files()[:2]))}", file=sys.stderr
-        )
+        print(f"note: this file is not read; {' and '.join(map(format_path, device_files()[:2]))} are", file=sys.stderr)
     elif (first := entries()[0][name].file).resolve() != written.resolve():
         print(f"note: {format_path(first)} is read before it and has [{name}] too", file=sys.stderr)
 
@@ -151,7 +149,7 @@ def _table_of(args: argparse.Namespace) -> dict[str, object]:
     """Return the table that the options of `add` describe."""
     config = args.ssh_config and str(Path(args.ssh_config).expanduser().absolute())
     if config and not Path(config).is_file():
-        raise DeviceConfigError(f"--ssh-config {args.ssh_config}: there is no such file")
+        raise DeviceConfigError(f"--ssh-config {args.ssh_config}: no such file")
     given = {
         "host": None if args.here else args.host or args.name,
         "profile": args.profile,

@@ -194,7 +194,7 @@ def board(facts: Facts, profile: Profile | None, mismatch: str) -> Check:
     """
     if mismatch:
         return Check("board", "bad", mismatch, "correct its entry in devices.toml")
-    kind = f"profile {profile.name}" if profile else "no profile fits: it is used as it is"
+    kind = f"profile {profile.name}" if profile else "no profile fits: the device is used without one"
     said = [facts.board or facts.cpu, facts.release, f"{facts.cores} cores", kind]
     return Check("board", "ok", ", ".join(part for part in said if part))
 

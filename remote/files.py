@@ -143,13 +143,13 @@ def host_error(error: OSError, doing: str) -> HostError | None:
     """
     where = f" ({error.filename})" if error.filename else ""
     if error.errno in FULL:
-        return HostError(f"{doing}: no space left on the disk{where}; make room, and the same command goes on")
+        return HostError(f"{doing}: no space left on the disk{where}; make room, then run the same command to resume")
     if error.errno == errno.EFBIG:
-        return HostError(f"{doing}: file too large{where}; raise `ulimit -f`, and the same command goes on")
+        return HostError(f"{doing}: file too large{where}; raise `ulimit -f`, then run the same command to resume")
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return HostError(f"{doing}: not allowed to write{where}; make it writable or name another folder")
+        return HostError(f"{doing}: no permission to write{where}; make it writable or name another folder")
     if error.errno in (*SHORT, errno.EAGAIN, errno.EIO, errno.ESTALE):  # EAGAIN: no more processes
-        return HostError(f"{doing}: {os.strerror(error.errno)}{where}; when that is mended, the same command goes on")
+        return HostError(f"{doing}: {os.strerror(error.errno)}{where}; fix that, then run the same command to resume")
     return None
 
 

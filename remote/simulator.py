@@ -82,7 +82,7 @@ class Job(agent.Job):
         self.befall(self.fault)
         self._sleep(min(seconds, deadline_s) / 2)
         if late:
-            raise Refused("timed_out", f"not done after {deadline_s:g} s")
+            raise Refused("timed_out", f"not finished within {deadline_s:g} s")
 
     def _sleep(self, seconds: float) -> None:
         if self.cancelled.wait(seconds if self.machine.spec.real_time else 0):
@@ -214,7 +214,7 @@ def main() -> None:
         install(SimulatedMachine(spec, f"simulated-{spec.board.name}-{boots}"))
         serving = SimulatedAgent(wire, spec, folder, start)
     except agent.Gone:
-        sys.exit("simulated: the source did not arrive whole")
+        sys.exit("simulated: the source arrived incomplete")
     except (OSError, Refused) as error:
         sys.exit(f"simulated: {agent.one_line(error)}")
     threading.Thread(target=serving.watch, daemon=True).start()

@@ -46,7 +46,7 @@ NOT_RUN = r"not found|no such file|unknown command|permission denied|cannot exec
 FAILURES = (
     (
         r"REMOTE HOST IDENTIFICATION HAS CHANGED",
-        "its host key is another than before: if the board was set up anew, forget the old one by `ssh-keygen -R` "
+        "its host key is another than before: if the board was set up again, forget the old one by `ssh-keygen -R` "
         "and ssh to it once by hand",
     ),
     (
@@ -59,7 +59,7 @@ FAILURES = (
     ),
     (
         r"Permission denied \(",
-        "it takes none of the keys offered, and nobody can be asked for a password: put a key there by `ssh-copy-id`, "
+        "it accepts none of the offered keys, and a password can't be entered here: install a key by `ssh-copy-id`, "
         "unlock yours by `ssh-add`, or check the user's name",
     ),
     (
@@ -73,7 +73,7 @@ FAILURES = (
     ),
     (
         r"Can't open user config file|Bad configuration option|Bad owner or permissions|terminating, \d+ bad config",
-        "ssh refuses its own configuration file: mend what it names",
+        "ssh refuses its own configuration file: fix what it names",
     ),
     (
         r"Unable to negotiate with|no matching (?:host key|key exchange|cipher)",
@@ -100,7 +100,7 @@ def check_host(host: str) -> str:
     if found and (found["name"] or _is_ipv6(found["address"])):
         return host
     advice = "a port goes into ~/.ssh/config" if re.search(r":\d+$", host[:320]) else "a name of ~/.ssh/config will do"
-    raise DeviceConfigError(f"{host[:80]!r} is no host for ssh, which is NAME, USER@NAME or an address; {advice}")
+    raise DeviceConfigError(f"{host[:80]!r} is not a host for ssh; accepted: NAME, USER@NAME or an address; {advice}")
 
 
 def _is_ipv6(text: str) -> bool:
@@ -120,7 +120,7 @@ def check_python(python: str) -> str:
     if PYTHON.fullmatch(python):
         return python
     raise DeviceConfigError(
-        f"{python[:80]!r} is no path of a Python there: letters, digits and _ . / + - only, such as /usr/bin/python3 "
+        f"{python[:80]!r} is no accepted path of Python: letters, digits and _ . / + - only, such as /usr/bin/python3 "
         "or edgefront/bin/python below the home folder"
     )
 
@@ -140,7 +140,7 @@ def ssh_argv(device: Device, boot: str, size: int) -> list[str]:
         ValueError: `boot` holds a character that some shell may interpret.
     """
     if not BOOTSTRAP.fullmatch(boot):
-        raise ValueError("the bootstrap holds a character that some shell may heed")
+        raise ValueError("the bootstrap holds a character that some shell may interpret")
     return command_argv(device, f"exec {check_python(device.python or 'python3')} -u -c '{boot}' {size:d}")
 
 
@@ -200,16 +200,16 @@ def why_failed(status: int | None, stderr_text: str) -> str:
     if old := why_too_old(stderr_text):
         return old
     if status == 127:
-        return f'there is no such Python there: enter one, such as python = "/usr/bin/python3"{said}'
+        return f'that Python does not exist there: enter one, such as python = "/usr/bin/python3"{said}'
     if status == 126:
-        return f"what is entered as python can't be run there{said}"
+        return f"the configured python can't be run there{said}"
     if status == 1 and re.search(r"account is (?:currently )?not available", stderr_text):
         return f"the user may not log in there: name another one, as USER@HOST{said}"
     if status == 255:  # ssh's own status; with any other the text is the board's, and proves nothing
         for pattern, advice in FAILURES:
             if re.search(pattern, stderr_text):
                 return f"{advice}{said}"
-        return f"ssh could not connect, lost the link, or what it ran was killed{said}"
+        return f"ssh could not connect, lost the link, or its command was killed{said}"
     if status is not None and status < 0:
         return f"ssh was ended by signal {-status}{said}"
     return f"it ended with exit status {'unknown' if status is None else status}{said}"

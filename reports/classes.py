@@ -104,7 +104,7 @@ def class_warnings(result: Result) -> list[str]:
     middle = 100 * recalls[len(recalls) // 2]
     advice = " --metric balanced searches by the mean over classes." if accuracy.metric == TOP1 else ""
     return [
-        f"Classes that the choice misses ({accuracy.split} images; the median class is found at {middle:.0f} %): "
+        f"Classes that the choice rarely recognises ({accuracy.split} images; median recall {middle:.0f} %): "
         f"{', '.join(told)}{more}.{advice}"
     ]
 

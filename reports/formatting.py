@@ -162,8 +162,8 @@ def trust(result: Result) -> list[str]:
     if disturbed := [latency for latency in timed if latency.disturbed]:
         causes = ", ".join(cause for cause, _ in Counter(latency.disturbed for latency in disturbed).most_common(2))
         lines.append(
-            f"Disturbed: {len(disturbed)} of {len(timed)} timings were not calm even when repeated ({causes}). "
-            "Ranks rest on pairs timed side by side, which suffer least; the milliseconds may be too high."
+            f"Disturbed: {len(disturbed)} of {len(timed)} timings stayed disturbed when repeated ({causes}). "
+            "Ranks use pairs timed side by side, which are affected least; the milliseconds may be too high."
         )
     if result.choice is not None and not result.choice.confirmed:
         lines.append("The choice was not timed again with its trained weights.")
@@ -215,7 +215,7 @@ def incidents(result: Result) -> list[tuple[str, int]]:
 def early(result: Result) -> str:
     """Count in one line the candidates over the budget that ended before any training; empty without any."""
     before, over = result.early_stops
-    return f"{before} of {over} candidates over the budget ended before anything was trained for them" if over else ""
+    return f"{before} of {over} candidates over the budget were stopped before any training" if over else ""
 
 
 def _shape(reason: str) -> str:

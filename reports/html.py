@@ -100,7 +100,7 @@ def _describe_timing(result: Result) -> dict[str, str]:
     again = sum(1 for m in timed if m.confirmed)
     disturbed = sum(1 for latency in latencies if latency.disturbed)
     return {
-        "reference model": f"{formatting.ms(result.reference_ms)} on this device when calm",
+        "reference model": f"{formatting.ms(result.reference_ms)} on this device when undisturbed",
         "candidates timed": f"{len(latencies)}, {again} of them again with trained weights",
         "samples": f"{samples:,} in {blocks} fresh processes",
         "blocks repeated": f"{sum(latency.repeated for latency in latencies)}, because they were disturbed",

@@ -72,10 +72,12 @@ def write_chosen(result: Result, classes: Sequence[str], preprocessing: Preproce
     """
     choice = result.choice
     if choice is None:
-        raise ValueError(f"no choice to write: nothing keeps {result.budget.describe()}; see the report for the miss")
+        raise ValueError(
+            f"no choice to write: no candidate keeps {result.budget.describe()}; the report names the nearest miss"
+        )
     source = result.folder / choice.model_path
     if not choice.model_path or not source.is_file():
-        raise ValueError(f"the chosen model {source} is gone; run the same command again to make it anew")
+        raise ValueError(f"the chosen model {source} is gone; run the same command again to rebuild it")
     if missing := {"mean", "std", "image_px"} - preprocessing.keys():
         raise ValueError(f"preprocessing lacks {', '.join(sorted(missing))}; it has {', '.join(preprocessing)}")
     model = source.read_bytes()

@@ -98,17 +98,19 @@ def nearest(result: Result) -> str:
     pairs = f"on {lever.pairs} measured pair{'s' if lever.pairs != 1 else ''}"
     if limit == "latency":
         share, reached = lever.time_ratio.value, ms(prospect.latency_ms)
-        line += f"; {what} took {share:.2f} of the time {pairs}: would bring about {reached}"
+        line += f"; {what} took {share:.2f} of the time {pairs}; the predicted latency is about {reached}"
         if lever.accuracy_change is not None:
             line += f" for {points(lever.accuracy_change)} of validation accuracy"
     elif limit == "memory":
         line += (
-            f"; {what} took {lever.memory_ratio:.2f} of the memory {pairs}: would bring about {prospect.peak_mb:.0f} MB"
+            f"; {what} took {lever.memory_ratio:.2f} of the memory {pairs}; "
+            f"the predicted memory is about {prospect.peak_mb:.0f} MB"
         )
     else:
         gain = points(lever.accuracy_change or 0.0)
         line += (
-            f"; {what} brought {gain} of validation accuracy {pairs}, and would run at about {ms(prospect.latency_ms)}"
+            f"; {what} gained {gain} of validation accuracy {pairs}; "
+            f"the predicted latency is about {ms(prospect.latency_ms)}"
         )
     return line if prospect.closes else f"{line}, which alone is not enough"
 

@@ -265,7 +265,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
     if args.resume:
         recorded = Path(given.get("out", Settings.out)) / "config.toml"
         if not recorded.is_file():
-            raise SettingsError(f"nothing to resume: there is no {recorded}; run once without --resume")
+            raise SettingsError(f"nothing to resume: {recorded} does not exist; run once without --resume")
         wanted = {name: value for name, value in given.items() if name in (*EXTENDABLE, "time_limit")}
         if ignored := sorted(given.keys() - wanted.keys()):
             raise SettingsError(f"--resume keeps the recorded settings; leave out {', '.join(ignored)}")

@@ -77,7 +77,7 @@ class ProgressView:
         if measurements:
             self._outcomes.update(m.outcome for m in measurements)
             self._before, self._best = len(measurements), best
-            self.log(f"going on: {len(measurements)} trials were there before")
+            self.log(f"resuming: {len(measurements)} trials were recorded before")
 
     def doing(self, what: str, share: float | None = None) -> None:
         """Show the current activity.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from evaluators.data.resizing import Preprocessing
     from search.result import Result
 
-GOES_ON = "what was measured is kept, the same command goes on"
+GOES_ON = "all measurements are kept; run the same command to resume"
 
 
 def search(settings: Settings, console: Console | None = None) -> Result:
@@ -116,13 +116,13 @@ def _report_early_end(error: Exception, settings: Settings) -> int:
     from spaces.memory_errors import chain, is_out_of_memory
 
     if any(isinstance(cause, MemoryError) for cause in chain(error)):
-        return _print_failure("host", "out of memory: free some, and the same command goes on", HOST)
+        return _print_failure("host", "out of memory: free some, then run the same command to resume", HOST)
     if isinstance(error, UserError):
         return _print_failure("error", error, USER)
     if isinstance(error, DeviceError):
         return _print_failure("device", f"{error}; {GOES_ON}", DEVICE)
     if is_out_of_memory(error) and not isinstance(error, HostError):
-        error = HostError(f"out of memory ({str(error)[:200]}): free some, and the same command goes on")
+        error = HostError(f"out of memory ({str(error)[:200]}): free some, then run the same command to resume")
     if isinstance(error, OSError):
         error = host_error(error, f"searching in {settings.out}") or error
     if isinstance(error, HostError):

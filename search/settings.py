@@ -138,7 +138,7 @@ class Settings:
                 "must rise, such as 0, 1, 3",
             ),
         }
-        checks["resize"] = self.resize in RESIZES, f"is not known; there are {', '.join(RESIZES)}"
+        checks["resize"] = self.resize in RESIZES, f"must be one of {', '.join(RESIZES)}"
         try:
             switches(self.augment)
         except ValueError as error:
@@ -228,7 +228,7 @@ def from_table(table: dict[str, Any], source: str) -> Settings:
     known = {field.name: str(field.type) for field in fields(Settings)}
     for name, value in table.items():
         if name not in known:
-            raise SettingsError(f"{source}: no setting {name!r}; there are {', '.join(known)}")
+            raise SettingsError(f"{source}: unknown setting {name!r}; accepted: {', '.join(known)}")
         table[name] = _check_type(name, value, known[name], source)
     if "budget_ms" not in table:
         raise SettingsError(f"{source}: no budget; --budget-ms 30 (or budget_ms = 30) is needed")

@@ -43,7 +43,7 @@ def judge_family(family: str, wanted: Sequence[str], sizes: Sequence[int], class
     names = tuple(wanted or table)
     for name in names:
         if not isinstance(name, str) or not NAME.fullmatch(name):
-            raise SpaceError(f"family file {path}: {name!r} can't be a network's name; take letters, digits, _ . + -")
+            raise SpaceError(f"family file {path}: {name!r} is not a valid network name; use letters, digits, _ . + -")
         if table[name].file:
             raise SpaceError(f"family file {path}: {name} has file=...; name its weight file {name}.pth instead")
         _check_sizes(family, name, sizes, classes)
@@ -78,7 +78,7 @@ def _check(family: str, name: str, image_px: int, classes: int) -> Shapes:
     if not isinstance(out, torch.Tensor) or out.shape != (2, classes) or out.dtype != torch.float32:
         found = f"{out.dtype} {tuple(out.shape)}" if isinstance(out, torch.Tensor) else type(out).__name__
         raise SpaceError(
-            f"family file {path}: {where} turns 2 images into {found}; torch.float32 (2, {classes}) is needed, a logit "
+            f"family file {path}: {where} returns {found} for 2 images; needs torch.float32 (2, {classes}), a logit "
             "for each class"
         )
     layers = [layer for layer in net.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]

@@ -91,7 +91,7 @@ def read(path: Path) -> bytes:
         OSError: The path is not a file, the file is longer than `BYTES_MAX`, or it cannot be read.
     """
     if not path.is_file():
-        raise FileNotFoundError("there is no such file")
+        raise FileNotFoundError("no such file")
     with path.open("rb") as file:
         content = file.read(BYTES_MAX + 1)
     if len(content) > BYTES_MAX:

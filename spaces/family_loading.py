@@ -30,7 +30,7 @@ def load_family(family: str) -> ModuleType:
     except OSError as error:
         raise SpaceError(f"family file {path}: {error.strerror or error}; put it back, or name a new --out") from None
     if digest_of(source) != digest:
-        raise SpaceError(f"family file {path} was changed meanwhile: put it back as it was, or name a new --out")
+        raise SpaceError(f"family file {path} was changed during the run: restore it, or name a new --out")
     module = ModuleType(f"edgefront_family_{path.stem}_{digest}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module  # dataclasses need their module in sys.modules

@@ -176,7 +176,7 @@ def apply_steps(
     """
     for name, amount in steps:
         if name not in operations():
-            raise UnbuildableError(f"no operation {name!r}; there are {', '.join(operation_names())}")
+            raise UnbuildableError(f"unknown operation {name!r}; accepted: {', '.join(operation_names())}")
         if amount == 0:
             continue
         example = torch.zeros(1, 3, image_px, image_px, device=next(net.parameters()).device)
@@ -236,7 +236,7 @@ def family_module(family: str) -> ModuleType:
         return load_family(family)
     if family not in family_names():
         why = f" is left out: {LEFT_OUT[family]}" if family in LEFT_OUT else missing(family) or " is not known"
-        raise UnbuildableError(f"family {family!r}{why}; there are {', '.join(family_names())}")
+        raise UnbuildableError(f"family {family!r}{why}; accepted: {', '.join(family_names())}")
     return importlib.import_module(f"spaces.families.{family}")
 
 
@@ -293,7 +293,7 @@ def _resolve_options(operation: str, options: Options) -> dict[str, str]:
     for name, values in operations()[operation].options.items():
         chosen[name] = dict(options).get(f"{operation}_{name}", values[0])
         if chosen[name] not in values:
-            raise UnbuildableError(f"no {operation}_{name} {chosen[name]!r}; there are {', '.join(values)}")
+            raise UnbuildableError(f"unknown {operation}_{name} {chosen[name]!r}; accepted: {', '.join(values)}")
     measured = operations()[operation].measured
     return chosen | {name: dict(options).get(f"{operation}_{name}", value) for name, value in measured.items()}
 

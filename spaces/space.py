@@ -335,7 +335,7 @@ def cut(
     if not space.names_runtimes:
         space = replace(space, axes={**space.axes, "runtime": (runtime,)})
     offered: dict[str, Any] = {
-        "precision": lambda value: precisions.get(value, "the device does not know it"),
+        "precision": lambda value: precisions.get(value, "the device does not support it"),
         "runtime": lambda value: None if value in runtimes else "not installed on the device",
         "threads": lambda value: None if int(value) <= threads_max else f"the device has {threads_max} cores",
     } | {step: lambda value, why=why: why if value else None for step, why in refused.items()}
@@ -346,7 +346,7 @@ def cut(
         left_out.extend(f"{axis} {value}: {why}" for value, why in refusals.items() if why)
         keep = tuple(value for value in values if not refusals.get(value))
         if not keep:
-            raise SpaceError(f"space {space.name}: the device can do none of {axis} = {list(values)}")
+            raise SpaceError(f"space {space.name}: the device supports none of {axis} = {list(values)}")
         return keep
 
     axes = {axis: restrict(axis, values) for axis, values in space.axes.items()}
@@ -396,7 +396,7 @@ def _check_table(table: dict[str, Any], path: Path) -> None:
     """Raise SpaceError for an unknown table, or for an entry that is not a list of the right kind."""
     known = ("title", "variants", "axes", "families", "models")
     if unknown := [name for name in table if name not in known]:
-        raise SpaceError(f"{path}: no table {unknown[0]!r}; there are {', '.join(known)}")
+        raise SpaceError(f"{path}: unknown table {unknown[0]!r}; accepted: {', '.join(known)}")
     own = table.get("families", {})
     if isinstance(own, list):
         if not own or not all(isinstance(file, str) and file.endswith(SUFFIX) for file in own):
@@ -460,7 +460,7 @@ def _check_labels(space: Space) -> Space:
         path = split(family)[0]
         if (other := known.setdefault(label(family), path)) != path:
             what = f"the built-in family {other.stem}" if other.parent == FAMILIES else str(other)
-            raise SpaceError(f"family file {path} is named like {what}: rename it, since tables show that name")
+            raise SpaceError(f"family file {path} has the same name as {what}: rename it, as tables show it")
     return space
 
 
@@ -481,14 +481,14 @@ def _check(space: Space, path: Path) -> Space:
     for family in [*space.variants, *space.own_axes]:
         if family not in families and not is_file(family):
             known = f"{', '.join(families)}, and files that end in {SUFFIX}"
-            raise SpaceError(f"{path}: no family {family!r}; there are {known}")
+            raise SpaceError(f"{path}: unknown family {family!r}; accepted: {known}")
         if why := missing(family):
             raise SpaceError(f"{path}: family {family}{why}")
     _check_twice(_check_labels(space), str(path))
     there = [*PLAIN_AXES, *operations(), *options()]
     for axis in [*space.axes, *(a for own in space.own_axes.values() for a in own)]:
         if axis not in there:
-            raise SpaceError(f"{path}: no axis {axis!r}; there are {', '.join(there)}")
+            raise SpaceError(f"{path}: unknown axis {axis!r}; accepted: {', '.join(there)}")
         if axis in options() and options()[axis].operation not in space.axes:
             raise SpaceError(f"{path}: {axis} needs the axis {options()[axis].operation}")
     steps = [axis for axis in space.axes if axis in operations()]
@@ -506,13 +506,13 @@ def _check_values(axis: str, values: tuple[Value, ...], path: Path) -> None:
     if axis in options():
         known = options()[axis].values
         if not set(values) <= set(known):
-            raise SpaceError(f"{path}: {axis} = {list(values)}; there are {', '.join(known)}")
+            raise SpaceError(f"{path}: {axis} = {list(values)}; accepted: {', '.join(known)}")
         return
     if axis in operations() and any(not 0 <= float(value) < 1 for value in values):
         raise SpaceError(f"{path}: {axis} = {list(values)} must be fractions from 0 up to 1")
     plain = "fp32" if axis == "precision" else 0 if axis in operations() else None
     if plain is not None and plain not in values:
-        raise SpaceError(f"{path}: {axis} = {list(values)} lacks {plain}, which the plain networks need")
+        raise SpaceError(f"{path}: {axis} = {list(values)} lacks {plain}, which the uncompressed networks need")
 
 
 def _suggest(trial: SuggestsParameters, name: str, values: tuple[Value, ...]) -> Value:

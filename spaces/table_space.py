@@ -165,7 +165,7 @@ def load_table(name: str, folder: Path) -> TableSpace:
 def _space(path: Path, told: Mapping[str, Any], rows: pandas.DataFrame) -> TableSpace:
     wanted = [*told["axes"], *told["numbers"], told["macs"]["column"], told["parameters"]["column"]]
     if missing := [column for column in wanted if column not in rows]:
-        raise SpaceError(f"{path}: no column {missing[0]!r}; there are {', '.join(map(str, rows.columns))}")
+        raise SpaceError(f"{path}: unknown column {missing[0]!r}; accepted: {', '.join(map(str, rows.columns))}")
     return TableSpace(
         name=path.stem,
         title=str(told["title"]),

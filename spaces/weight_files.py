@@ -114,7 +114,7 @@ def read_entries(source: Path) -> tuple[StateDict, ...]:
         WeightsError: The file holds no weights. The one-line message names the file's type and what to do.
     """
     if kind := _foreign(source):
-        raise WeightsError(f"{source.name} is no weight file but {kind}")
+        raise WeightsError(f"{source.name} is not a weight file but {kind}")
     try:
         if _is_safetensors(source):
             return (StateDict((), OrderedDict(load_file(source))),)
@@ -204,4 +204,4 @@ def _without_tensors(held: object) -> str:
             kind = f"{type(value).__module__}.{type(value).__name__}"
             return f"holds a whole pickled network ({kind}), which would have to be run: {SAVE}"
     named = ", ".join(map(str, held)) if isinstance(held, Mapping) else type(held).__name__
-    return f"is not a plain state dict, there are no weights in it (it holds {named[:100] or 'nothing'}): {SAVE}"
+    return f"is not a state dict of weights (it holds {named[:100] or 'nothing'}): {SAVE}"

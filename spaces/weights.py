@@ -237,11 +237,11 @@ def _files(folder: Path) -> list[Path]:
 def _inside(path: Path) -> Path:
     """Return the weight file in a folder that is named like a network. Raises WeightsError if it holds none."""
     if not path.is_dir():
-        raise WeightsError(f"{path} is no file: it may be a link to one that is gone")
+        raise WeightsError(f"{path} is not a file: it may be a dangling link")
     for name in INSIDE:
         if (path / name).is_file():
             return path / name
-    raise WeightsError(f"{path} is a folder where a weight file is meant: put the file there as {path.name}.pth")
+    raise WeightsError(f"{path} is a folder, but a weight file is expected: put the file there as {path.name}.pth")
 
 
 def _sha256(path: Path) -> str:

@@ -65,8 +65,8 @@ def _read(kind: str, root: Path, train: bool) -> CIFAR10:
         return SETS[kind](root, train=train, download=False)
     except (RuntimeError, OSError) as error:
         base, url = SETS[kind].base_folder, SETS[kind].url
-        found = "its checksums do not agree" if (root / base).is_dir() else "it is not there"
+        found = "the checksums do not match" if (root / base).is_dir() else "not found"
         raise DataError(
-            f"{kind} was asked for from {root}, but {found}: unpack {url} there "
+            f"{kind} in {root}: {found}; unpack {url} there "
             f"so that {root / base}/ exists, or name another folder with --data {kind}:ROOT"
         ) from error

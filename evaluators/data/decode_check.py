@@ -93,7 +93,7 @@ def check(path: Path) -> DecodedImage:
                 dim = deep and 0 < int(np.asarray(seen).max()) <= DIM
     except Image.UnidentifiedImageError:
         tiff = start in ("II*\0", "MM\0*")
-        unread = "a TIFF of a kind that is not read; save it with 8 or 16 bits, grey or RGB" if tiff else "not an image"
+        unread = "an unsupported kind of TIFF; save it with 8 or 16 bits, grey or RGB" if tiff else "not an image"
         return DecodedImage((0, 0), digest, unread if start else "an empty file")
     except TooLargeError as error:
         return DecodedImage((0, 0), digest, str(error))

@@ -47,7 +47,7 @@ def _regular(found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise OSError(f"{KINDS.get(stat.S_IFMT(found.st_mode), 'something')}, not a file")
     if found.st_size > BYTES_MAX:
-        raise TooLargeError(f"larger than {BYTES_MAX // 10**6} MB, which is the most that is read")
+        raise TooLargeError(f"larger than {BYTES_MAX // 10**6} MB, the limit")
 
 
 def sha256(file: BinaryIO) -> str:
@@ -57,7 +57,7 @@ def sha256(file: BinaryIO) -> str:
         digest.update(block)
         left -= len(block)
         if left < 0:
-            raise TooLargeError(f"larger than {BYTES_MAX // 10**6} MB, which is the most that is read")
+            raise TooLargeError(f"larger than {BYTES_MAX // 10**6} MB, the limit")
     return digest.hexdigest()
 
 
@@ -90,7 +90,7 @@ def decoding(file: BinaryIO) -> Iterator[Image.Image]:
 
 
 def _too_many() -> TooLargeError:
-    return TooLargeError(f"more than {PIXELS_MAX // 10**6} megapixels, which is the most that is read; scale it down")
+    return TooLargeError(f"more than {PIXELS_MAX // 10**6} megapixels, the limit; scale it down")
 
 
 class _MemoryShare:

@@ -120,7 +120,7 @@ def _pool(root: Path, folder: Path) -> tuple[ClassFolders, UnreadFiles]:
     ]
     if not labelled:
         raise DataError(
-            f"no images in {folder} (folders: {', '.join(names[:5])}); known are {' '.join(sorted(EXTENSIONS))}"
+            f"no images in {folder} (folders: {', '.join(names[:5])}); accepted: {' '.join(sorted(EXTENSIONS))}"
             + "".join(f"; {line}" for line in passed.lines()[:3])
         )
     sources, labels = zip(*labelled, strict=True)
@@ -138,7 +138,7 @@ def _dim(images: list[DecodedImage]) -> str:
     """Return a remark if images with deep pixels use only the darkest part of their range."""
     count = sum(1 for image in images if image.dim)
     return (
-        f"; {count} images of 16 bits a pixel are nearly black: 65535 is taken for white, and they stay below 4200 "
+        f"; {count} images of 16 bits a pixel are nearly black: 65535 is white, and their values stay below 4200 "
         "(12-bit data?); scale them to the full range"
         if count
         else ""

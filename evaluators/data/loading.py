@@ -70,7 +70,7 @@ def _open_kind(spec: str | None, seed: int, cache: Path | None, progress: Progre
     except PermissionError as error:
         if not str(error.filename).startswith(str(root)):
             raise  # the error concerns the cache
-        raise DataError(f"{spec} cannot be read ({error}); ask for the right to, or copy it") from error
+        raise DataError(f"{spec} cannot be read ({error}); get permission to read it, or copy it") from error
 
 
 def arrays(
@@ -109,7 +109,7 @@ def arrays(
                 _decode(dataset, split, file, shape, progress)
                 images = _map_cached(file, shape)
     if images is None:
-        raise DataError(f"{file} can't be read back as it was written; name another --cache")
+        raise DataError(f"{file} is not as it was written; name another --cache")
     return images, labels
 
 

@@ -71,7 +71,7 @@ def rgb(image: Image.Image) -> Image.Image:
     planar = len(bits) > 1 and tags.get(284) == 2 and tags.get(259) == 1
     swapped = image.mode == "I" and getattr(tags, "prefix", b"") == b"MM" and tags.get(259) != 1
     if max(bits) > 8 and (planar or swapped):
-        raise OSError("a TIFF whose deep pixels are stored in a way that can't be read; save it as PNG")
+        raise OSError("a TIFF whose pixels of more than 8 bits are stored in an unsupported way; save it as PNG")
     if image.getexif().get(0x0112, 1) != 1:
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
@@ -101,7 +101,7 @@ def resize_image(image: Image.Image, image_px: int, resize: str) -> Image.Image:
         ValueError: The method is unknown.
     """
     if resize not in ("squash", "crop", "pad"):
-        raise ValueError(f"resize {resize!r} is not known; there are squash, crop, pad")
+        raise ValueError(f"unknown resize {resize!r}; accepted: squash, crop, pad")
     width, height = image.size
     box: tuple[float, float, float, float] = (0, 0, width, height)
     if resize == "crop":

@@ -92,7 +92,7 @@ def no_pictures(passed: Iterable[UnreadFiles]) -> str:
     if not counted:
         return ""
     few = ", ".join(sorted(counted, key=lambda name: (-counted[name], name))[:ENDINGS_MAX])
-    return f"; passed over as no pictures: {_files(counted.total())} ({few})"
+    return f"; ignored because they are not images: {_files(counted.total())} ({few})"
 
 
 def beside(root: Path, given: Mapping[str, Path]) -> list[str]:

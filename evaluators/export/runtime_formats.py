@@ -47,7 +47,7 @@ def needs(runtime: str) -> str:
     name = runtime.partition(":")[0]
     known = {path.stem: path for path in sorted(RUNTIMES.glob("[a-z]*.py"))}
     if name not in known:
-        raise ValueError(f"no runtime {runtime!r}; there are {', '.join(known)}")
+        raise ValueError(f"unknown runtime {runtime!r}; accepted: {', '.join(known)}")
     for node in ast.parse(known[name].read_text("utf-8")).body:
         if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["NEEDS"]:
             return str(ast.literal_eval(node.value))
@@ -74,7 +74,7 @@ def for_runtime(graph: Path, needs: str, image_px: int, folder: Path) -> Path:
         return graph
     if needs == "ncnn":
         return _to_ncnn(graph, image_px, folder)
-    raise ValueError(f"no format {needs!r}; there are onnx, ncnn")
+    raise ValueError(f"unknown format {needs!r}; accepted: onnx, ncnn")
 
 
 def _to_ncnn(graph: Path, image_px: int, folder: Path) -> Path:
@@ -149,7 +149,7 @@ def _try_pnnx(work: Path, image_px: int, half: bool) -> None:
             timeout=PNNX_S_MAX,
         )
     except subprocess.TimeoutExpired:
-        raise WorkerTimeoutError(f"pnnx was not done after {PNNX_S_MAX:g} s") from None
+        raise WorkerTimeoutError(f"pnnx did not finish within {PNNX_S_MAX:g} s") from None
     files = [work / "model.ncnn.param", work / "model.ncnn.bin"]
     if done.returncode or not all(file.exists() for file in files):
         said = re.sub(r"\x1b\[[\d;]*m", "", done.stdout.decode(errors="replace")).split("\n")
@@ -157,8 +157,8 @@ def _try_pnnx(work: Path, image_px: int, half: bool) -> None:
         if is_lack_of_memory(RuntimeError("\n".join(said))):
             raise HostMemoryError(f"pnnx: {last}"[:500])
         if done.returncode < 0:
-            raise WorkerCrashedError(f"pnnx {death(done.returncode)}; last words: {last}"[:500], done.returncode)
-        raise UnbuildableError(f"pnnx ended with {done.returncode}; last words: {last}"[:500])
+            raise WorkerCrashedError(f"pnnx {death(done.returncode)}; last output: {last}"[:500], done.returncode)
+        raise UnbuildableError(f"pnnx ended with {done.returncode}; last output: {last}"[:500])
 
 
 def _pnnx() -> str:
@@ -172,7 +172,7 @@ def _pnnx() -> str:
             return str(place)
     found = shutil.which("pnnx")
     if found is None:
-        raise UnbuildableError("a graph becomes an ncnn net by pnnx, which is not here: pip install pnnx")
+        raise UnbuildableError("the conversion to ncnn needs pnnx, which is not installed: pip install pnnx")
     return found
 
 

@@ -95,7 +95,7 @@ def ranges(found: dict[str, Histogram], method: str, symmetric: bool) -> Ranges:
             one_sign = not symmetric and (histogram.low >= 0 or histogram.high <= 0)
             top = _least_divergent(histogram, 2 * LEVELS if one_sign else LEVELS)
         else:
-            raise ValueError(f"no calibration method {method!r}; there are {', '.join(CALIBRATIONS)}")
+            raise ValueError(f"unknown calibration method {method!r}; accepted: {', '.join(CALIBRATIONS)}")
         cut[name] = (max(histogram.low, -top), min(histogram.high, top))
     return cut
 

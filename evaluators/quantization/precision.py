@@ -46,11 +46,11 @@ def to_precision(
         _halve(fp32_path, out_path, calibration)
     elif precision == "int8":
         if int8 is None or calibration is None or not len(calibration):
-            raise ValueError("int8 needs a recipe (the device's) and calibration images: give both")
+            raise ValueError("int8 needs the device's recipe and calibration images: pass both")
         plain = prepare(fp32_path)
         save(QuantizationPlan(plain, int8, extremes(plain, calibration)).graph(), out_path)
     else:
-        raise ValueError(f"no precision {precision!r}; there are fp32, fp16, int8")
+        raise ValueError(f"unknown precision {precision!r}; accepted: fp32, fp16, int8")
 
 
 def layout(path: Path) -> tuple[tuple[str, tuple[int, ...]], ...]:

@@ -77,7 +77,7 @@ class TorchGraph:
         self.nodes = list(model.graph.node)
         for node in self.nodes:
             if node.op_type not in OPERATORS and node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
-                raise UnknownOperatorError(f"{node.op_type} is not known to the replay of graphs")
+                raise UnknownOperatorError(f"{node.op_type} is not supported by the replay of graphs")
         self.attributes = [
             cast("Attributes", {a.name: helper.get_attribute_value(a) for a in node.attribute}) for node in self.nodes
         ]

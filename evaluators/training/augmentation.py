@@ -43,7 +43,7 @@ def switches(text: str) -> tuple[str, ...]:
     for word in words:
         if word not in SWITCHES and word not in PRESETS:
             known = f"{', '.join(SWITCHES)}, the presets {', '.join(PRESETS)}, and {NONE} alone"
-            raise ValueError(f"knows no {word!r}; it takes a comma-separated list of {known}")
+            raise ValueError(f"has an unknown word, {word!r}; it accepts a comma-separated list of {known}")
         wanted |= set(PRESETS.get(word, (word,)))
     return tuple(name for name in SWITCHES if name in wanted)
 

@@ -100,7 +100,7 @@ def open_teacher(name: str, classes: Sequence[str], what: str = TEACHER) -> Onnx
     file = path if path.suffix == ".onnx" else path / "model.onnx"
     if not file.is_file():
         others = ", a network, parent or best" if what == TEACHER else ""
-        raise DataError(f"{what} {name}: there is no such file; name an ONNX classifier{others}")
+        raise DataError(f"{what} {name}: no such file; name an ONNX classifier{others}")
     beside = [file.with_suffix(".json"), file.with_name("config.json")]
     note = next((place for place in beside if place.is_file()), None)
     wanted = (
@@ -108,7 +108,7 @@ def open_teacher(name: str, classes: Sequence[str], what: str = TEACHER) -> Onnx
         '"resize" may be crop or pad'
     )
     if note is None:
-        raise DataError(f"{what} {file}: how its input is made is not known; write {beside[0].name} with {wanted}")
+        raise DataError(f"{what} {file}: its preprocessing is unknown; write {beside[0].name} with {wanted}")
     try:
         words: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
         made = words["preprocessing"]
@@ -118,7 +118,7 @@ def open_teacher(name: str, classes: Sequence[str], what: str = TEACHER) -> Onnx
         if resize not in RESIZES:
             raise ValueError(f"resize {resize!r}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{what} {file}: {note.name} lacks what is needed ({error!r}): {wanted}") from None
+        raise DataError(f"{what} {file}: {note.name} is invalid ({error!r}); it must contain {wanted}") from None
     theirs = words.get("classes")
     if theirs is not None and list(theirs) != list(classes):
         raise DataError(f"{what} {file}: its classes are {', '.join(theirs)}; the data have {', '.join(classes)}")
@@ -148,6 +148,6 @@ def open_models(names: Iterable[str], classes: Sequence[str]) -> dict[str, OnnxC
         family = f"{model.file}@{hashlib.sha256(json.dumps(made).encode()).hexdigest()[:12]}"
         twin = next((other for other in found.values() if other.file.stem == model.file.stem), model)
         if twin.file != model.file:
-            raise DataError(f"model {model.file} is named like {twin.file}: rename it, since tables show that name")
+            raise DataError(f"model {model.file} has the same name as {twin.file}: rename it, as tables show it")
         found[family] = model
     return found

@@ -125,8 +125,8 @@ class ParentNetworks:
             open_teacher(name, self._school.dataset.classes)
         elif name not in (PARENT, BEST) and self._family_of(name) is None:
             raise DataError(
-                f"no teacher {name!r}: there are parent (a candidate's own), best (the most accurate parent), the name "
-                "of a network, and an ONNX classifier's file"
+                f"unknown teacher {name!r}; accepted: parent (a candidate's own), best (the most accurate parent), a "
+                "network's name, and an ONNX classifier's file"
             )
 
     def of(self, family: str, variant: str, px: int | None = None) -> ParentNetwork:

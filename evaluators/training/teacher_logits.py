@@ -95,6 +95,6 @@ def _logits(session: onnxruntime.InferenceSession, images: np.ndarray, job: Teac
     found = np.concatenate(parts)
     classes = len(job.dataset.classes)
     if found.shape[1] != classes:
-        raise DataError(f"teacher {job.file.name} tells {found.shape[1]} classes apart, the data have {classes}")
+        raise DataError(f"teacher {job.file.name} distinguishes {found.shape[1]} classes, the data have {classes}")
     probabilities = found.min() >= 0 and np.allclose(found.sum(axis=1), 1.0, atol=1e-2)
     return np.log(np.maximum(found, 1e-7)) if probabilities else found

@@ -330,10 +330,10 @@ class Deadline:
             left_s = (steps - step + self._after) * (now_s - self._from_s) / (step - self.UNTIMED)
             if now_s + left_s > self._end_s:
                 raise OutOfTimeError(
-                    f"training it would take {left_s:.0f} s more, {max(self._end_s - now_s, 0):.0f} s are left"
+                    f"its training needs {left_s:.0f} s more, {max(self._end_s - now_s, 0):.0f} s are left"
                 )
         if now_s > self._end_s:
-            raise OutOfTimeError(f"the time for its training was over after {step} of {steps} steps")
+            raise OutOfTimeError(f"its training time ended after {step} of {steps} steps")
 
 
 class _Progress:

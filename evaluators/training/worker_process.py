@@ -154,7 +154,7 @@ class Worker:
             return attempt(False)
         except SUSPECTS as error:
             self.close()  # the process may still hold the memory that ran out
-            self._on_retry(f"{error}; tried once more in a new process")
+            self._on_retry(f"{error}; retried in a new process")
         try:
             return attempt(True)
         except SUSPECTS as error:

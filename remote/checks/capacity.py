@@ -59,7 +59,7 @@ def _swap(shown: UntrustedReply, builds: bool) -> Check:
         return Check("swap", "ok", NOT_SHOWN)
     found = f"{swap_mb:,.0f} MB"
     if zram_mb:
-        found += f", of it {zram_mb:,.0f} MB zram, which takes from memory what it gives"
+        found += f", {zram_mb:,.0f} MB of it zram, which itself occupies memory"
     if not builds or all_mb is None or all_mb > SMALL_MB or swap_mb - (zram_mb or 0) >= SWAP_MB:
         return Check("swap", "ok", found)
     no_zram = "sudo systemctl disable --now nvzramconfig; " if zram_mb else ""

@@ -171,7 +171,7 @@ def _card(index: int, card: UntrustedReply) -> Check:
     if temperature_c is not None and temperature_c >= HOT_C:
         return Check(f"card {index}", "bad", found, COOL)
     if reasons >> POWER_CAP & 1:
-        return Check(f"card {index}", "warn", f"{found}; held down by its power cap", "nvidia-smi -q -d POWER")
+        return Check(f"card {index}", "warn", f"{found}; limited by its power cap", "nvidia-smi -q -d POWER")
     if card.flag("persistence") is False:
-        return Check(f"card {index}", "warn", f"{found}; wakes up anew for each process", "sudo nvidia-smi -pm 1")
+        return Check(f"card {index}", "warn", f"{found}; starts again for each process", "sudo nvidia-smi -pm 1")
     return Check(f"card {index}", "ok", found)

@@ -30,9 +30,9 @@ def _load(facts: Facts, shown: UntrustedReply) -> Check:
     parts += [f"load average {average[0]:.1f}"] if average else []
     if busy is not None and busy > BUSY_CORES_MAX:
         pids = [pid for row in shown.rows("busiest") if (pid := row.number("pid", 2, 1e9)) is not None]
-        return Check("load", "bad", ", ".join(parts), _stop(pids) if pids else "top  # shows what it is")
+        return Check("load", "bad", ", ".join(parts), _stop(pids) if pids else "top  # shows the processes")
     if average and average[0] > 0.5 * facts.cores:
-        return Check("load", "warn", ", ".join(parts), "wait a minute until it has calmed down; top shows what it is")
+        return Check("load", "warn", ", ".join(parts), "wait a minute until the load falls; top shows the processes")
     return Check("load", "ok", ", ".join(parts) or NOT_SHOWN)
 
 
@@ -69,7 +69,7 @@ def _desktop(shown: UntrustedReply) -> list[Check]:
 def _turn(shown: UntrustedReply) -> Check:
     holder = shown.text("holder")
     if holder:
-        return Check("lock", "warn", f"in use by {holder}", "wait: timings take turns")
+        return Check("lock", "warn", f"in use by {holder}", "wait: one session at a time has the device")
     return Check("lock", "ok", "free")
 
 
@@ -78,13 +78,13 @@ def _power(shown: UntrustedReply) -> Check:
     if sensor or not shown.flag("rapl_is_roots"):
         return Check("energy", "ok", sensor or NOT_SHOWN)
     mend = "optional: sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj  # until the next start"
-    return Check("energy", "ok", "RAPL is there, but only root may read it", mend)
+    return Check("energy", "ok", "RAPL is available, but only root may read it", mend)
 
 
 def _login(shown: UntrustedReply) -> list[Check]:
     checks = []
     if shown.flag("is_root"):
-        checks.append(Check("login", "warn", "root", "log in as an ordinary user: nothing here needs more"))
+        checks.append(Check("login", "warn", "root", "log in as an ordinary user: root is not needed"))
     uptime_s = shown.number("uptime_s")
     if uptime_s is not None and uptime_s < START_S:
         checks.append(Check("uptime", "warn", f"started {uptime_s:.0f} s ago", f"wait until it is {START_S:.0f} s"))

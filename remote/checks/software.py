@@ -66,9 +66,11 @@ def _runtime(facts: Facts, name: str, tried: RuntimeTrial, is_used: bool) -> Che
         return Check(title, "warn", f"{found}; not tried: {tried.skipped or NOT_TRIED.skipped}", "run the doctor again")
     found += f"; the reference model ran, {tried.ms:.3g} ms"
     if tried.difference > DIFFERENCE_MAX:
-        found += f"; answers differ from this machine's by {100 * tried.difference:.2g} %"
+        found += f"; its outputs differ from this machine's by {100 * tried.difference:.2g} %"
         return Check(title, "bad" if is_used else "warn", found, "install another version of the runtime")
-    return Check(title, "ok", f"{found} and answers as this machine's{'; a search uses it' if is_used else ''}")
+    return Check(
+        title, "ok", f"{found}; its outputs agree with this machine's{'; a search uses it' if is_used else ''}"
+    )
 
 
 def _gpu(facts: Facts) -> list[Check]:
@@ -76,7 +78,7 @@ def _gpu(facts: Facts) -> list[Check]:
     if facts.gpu is None and not _jetson(facts):
         return []
     if any(name in ON_GPU for name in facts.runtimes):
-        gpu = f"{facts.gpu.name}, sm {facts.gpu.sm}, {facts.gpu.memory_mb} MB" if facts.gpu else "no CUDA answers"
+        gpu = f"{facts.gpu.name}, sm {facts.gpu.sm}, {facts.gpu.memory_mb} MB" if facts.gpu else "CUDA is not usable"
         shared = " shared with the CPU" if facts.gpu and facts.gpu.unified else ""
         return [Check("gpu", "ok" if facts.gpu else "warn", gpu + shared)]
     mend = BINDINGS if _jetson(facts) else "python3 -m pip install --user tensorrt, or onnxruntime-gpu"

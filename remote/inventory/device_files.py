@@ -160,7 +160,7 @@ def _check_table(entry: DeviceTable, keys: dict[str, type]) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise entry.wrong(f"must be a table with the keys {', '.join(keys)}")
     if unknown := [key for key in table if key not in keys]:
-        raise entry.wrong(f"has no key {unknown[0]!r}; there are {', '.join(keys)}")
+        raise entry.wrong(f"has no key {unknown[0]!r}; accepted: {', '.join(keys)}")
     for key, value in table.items():
         if problem := _problem(value, keys[key]):
             raise entry.wrong(f"{key} {problem}")
@@ -188,7 +188,7 @@ def _check_runtime(entry: DeviceTable, runtime: str) -> None:
     there = sorted(path.stem for path in RUNTIMES.glob("[a-z]*.py"))
     found = RUNTIME.fullmatch(runtime)
     if not found or found[1] not in there:
-        raise entry.wrong(f"runtime {runtime!r} is not known; there are {', '.join(there)}, some with a :provider")
+        raise entry.wrong(f"unknown runtime {runtime!r}; accepted: {', '.join(there)}, some with a :provider")
 
 
 def read_text(file: Path) -> str:

@@ -40,7 +40,7 @@ def add(name: str, table: dict[str, object], file: Path | None = None, *, replac
     file = device_files()[1] if file is None else file
     to_device(DeviceTable(check_name(name), file, table))
     if file.is_relative_to(NOWHERE):
-        raise DeviceConfigError("no home folder is known to write to: set HOME or XDG_CONFIG_HOME, or give --file")
+        raise DeviceConfigError("the home folder is unknown: set HOME or XDG_CONFIG_HOME, or give --file")
     text = read_text(file)
     mark = BYTE_ORDER_MARK if text.startswith(BYTE_ORDER_MARK) else ""
     text = text.removeprefix(mark)

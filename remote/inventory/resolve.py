@@ -35,9 +35,7 @@ def load_device(name: str, files: Sequence[Path] | None = None) -> Device:
     try:
         return Device(name=name, profile=None, host=check_host(name), python=None, runtime=None)
     except DeviceConfigError as error:
-        raise DeviceConfigError(
-            f"no device called {name[:80]!r} is entered; {_there_are(known)}; and {error}"
-        ) from None
+        raise DeviceConfigError(f"unknown device {name[:80]!r}; {_list_known(known)}; and {error}") from None
 
 
 def profiles(files: Sequence[Path] | None = None) -> tuple[Profile, ...]:
@@ -109,9 +107,9 @@ def unreachable(device: Device, reason: str, files: Sequence[Path] | None = None
     known, _ = entries(files)
     if device.name in known:
         return f"{device.name}, by ssh {device.host}: {reason}"
-    there = _there_are(known)
+    there = _list_known(known)
     ways = f"; {_ways(device.name)}" if NO_SUCH_HOST in reason else ""
-    return f"no device called {device.name} is entered ({there}), and ssh {device.host} fails: {reason}{ways}"
+    return f"unknown device {device.name} ({there}), and ssh {device.host} fails: {reason}{ways}"
 
 
 def _ways(name: str) -> str:
@@ -162,15 +160,15 @@ def with_python(device: Device, files: Sequence[Path] | None = None) -> Device:
     if not meant:
         names = sorted({name for profile in known for name in (profile.name, *profile.aliases)})
         raise DeviceConfigError(
-            f"{format_path(place(device, files))}: [{device.name}] profile {device.profile!r} is not known; "
-            f"there are {', '.join(names)}"
+            f"{format_path(place(device, files))}: [{device.name}] profile {device.profile!r} is unknown; "
+            f"accepted: {', '.join(names)}"
         )
     pythons = {profile.python for profile in meant}
     return device if device.python or len(pythons) > 1 else replace(device, python=pythons.pop())
 
 
-def _there_are(known: Iterable[str]) -> str:
-    return f"there are {', '.join(sorted(known)) or 'none'}"
+def _list_known(known: Iterable[str]) -> str:
+    return f"known: {', '.join(sorted(known)) or 'none'}"
 
 
 def _detect(facts: Facts, known: Sequence[Profile]) -> Profile | None:
@@ -214,7 +212,7 @@ def _agree_on_profile(device: Device, facts: Facts, files: Sequence[Path] | None
     kind = f" ({detected.name})" if detected else ", which is no profile"
     here = "" if device.host or device.simulated else "; no host is entered, which means this machine"
     raise DeviceConfigError(
-        f"{device.name} is entered as {device.profile}, but it says it is {says}{kind}{here}: correct profile in "
+        f"{device.name} is entered as {device.profile}, but it reports {says}{kind}{here}: correct profile in "
         f"{format_path(place(device, files))} or leave it out"
     )
 

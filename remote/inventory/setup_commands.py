@@ -145,7 +145,7 @@ class _RestoreNote:
                 note._write(device)
             return note
         except OSError as error:
-            say(f"{device.name}: its preparation can't be noted ({error}): if this run is killed, undo it by hand")
+            say(f"{device.name}: its preparation can't be recorded ({error}): if this run is killed, undo it by hand")
             return cls(None, board)
 
     def _write(self, device: Device) -> None:
@@ -182,8 +182,8 @@ def _restore(device: Device, commands: Sequence[str], say: Say) -> bool:
         try:
             _run(device, command)
         except DeviceError as error:
-            undone_by = "the next connection to it tries again" if error.kind == "link" else "look at it by hand"
-            say(f"{error}; what it was to undo may stay as it is: {undone_by}")
+            undone_by = "the next connection to it tries again" if error.kind == "link" else "check it by hand"
+            say(f"{error}; its preparation may remain in effect: {undone_by}")
             reached = reached and error.kind != "link"
     return reached
 
@@ -210,7 +210,7 @@ def _run(device: Device, command: str) -> None:
         said = "".join(letter for letter in said if letter.isprintable())
         raise DeviceError(
             f"{device.name}: `{command}` ended with status {done.returncode}{said and ': '}{said}; "
-            "it stands in devices.toml (a command with sudo needs `sudo -n` and a rule without password)",
+            "it is set in devices.toml (a command with sudo needs `sudo -n` and a rule without password)",
             "link" if lost else "bad_request",
         )
 

@@ -25,7 +25,7 @@ def all_devices() -> tuple[Table, int]:
     for name, entry in sorted(entries()[0].items()):
         try:
             device = with_python(to_device(entry))
-            cells = (_where(device), device.profile or "as it says", _python(device), device.runtime or "by profile")
+            cells = (_where(device), device.profile or "as reported", _python(device), device.runtime or "by profile")
         except DeviceConfigError as error:
             cells = (f"wrong: {error}", "", "", "")
             wrong += 1
@@ -55,7 +55,7 @@ def one_device(
     """
     entry = entries()[0].get(name)
     table = _table(name, "", "")
-    rows = {"from": _from(entry.file) if entry else "entered nowhere"} | _rows_of_entry(settled or load_device(name))
+    rows = {"from": _from(entry.file) if entry else "no entry"} | _rows_of_entry(settled or load_device(name))
     if facts and settled:
         rows |= _rows_of_facts(
             settled, facts, able or capabilities(facts, [settled.runtime] if settled.runtime else [])
@@ -79,7 +79,7 @@ def board_of(facts: Facts, profile: str | None) -> str:
         facts: Facts that the device reported.
         profile: Name of its profile, or None.
     """
-    kind = profile or "no profile of ours"
+    kind = profile or "no profile"
     return f"{'simulated, ' if facts.simulated else ''}{facts.board or facts.cpu} ({kind})"
 
 
@@ -87,17 +87,17 @@ def _rows_of_entry(device: Device) -> dict[str, str]:
     """Return the values of the entry, and the defaults of those that are open."""
     known: tuple[Profile, ...] = find_profiles(device.profile, profiles()) if device.profile else ()
     orders = {kind.runtimes for kind in known}
-    first_of = f"the first it has of {', '.join(orders.pop())}" if len(orders) == 1 else "by what it is"
+    first_of = f"the first installed one of {', '.join(orders.pop())}" if len(orders) == 1 else "by profile"
     workspaces = {device.workspace_mb} if device.workspace_mb else {kind.workspace_mb for kind in known}
     return {
         "where": _where(device),
-        "profile": " or ".join(kind.name for kind in known) or "what it says it is",
+        "profile": " or ".join(kind.name for kind in known) or "as reported",
         "python": _python(device),
         "runtime": device.runtime or first_of,
         "ssh config": device.ssh_config or "ssh's own",
-        "workspace": f"{workspaces.pop()} MB" if len(workspaces) == 1 else "by what it is",
-        "prepare": "\n".join(device.prepare) or "nothing is run",
-        "restore": "\n".join(device.restore) or "nothing is run",
+        "workspace": f"{workspaces.pop()} MB" if len(workspaces) == 1 else "by profile",
+        "prepare": "\n".join(device.prepare) or "no commands",
+        "restore": "\n".join(device.restore) or "no commands",
     }
 
 

@@ -17,13 +17,13 @@ LAYERS_MAX = 20_000
 # Kind of a device's failure -> what it means and what to do, since a device only sends the kind and a reason.
 PLAIN = {
     "no_space": "the device's disk is full: {}; make room there, or remove ~/.cache/edgefront on it",
-    "memory_taken": "others have the device's memory: {}; `python -m remote.doctor` shows what takes it",
-    "wrong_hash": "a file was damaged on its way to the device: {}",
-    "moved": "an upload can't be gone on with: {}",
+    "memory_taken": "other processes use the device's memory: {}; `python -m remote.doctor` shows what takes it",
+    "wrong_hash": "a file was damaged in transfer to the device: {}",
+    "moved": "an upload can't be resumed: {}",
     "reference": "the device can't run the reference model now: {}",
-    "no_lock": "the device's lock can't be had: {}",
+    "no_lock": "the device's lock can't be taken: {}",
     "bad_cache": "the device's cache can't be used: {}",
-    "busy": "the device has too much to do for us already: {}",
+    "busy": "the device has too many pending requests: {}",
     "failed": "the device failed: {}",
 }
 
@@ -101,7 +101,7 @@ def block(reply: dict[str, object], pairs: int) -> BlockFields:
     if len(lengths) != 1 or not 1 <= lengths.pop() <= pairs:
         raise DeviceError("the device sent a timing whose lists do not match")
     if min(min(row) for name, row in rows.items() if "cpu" not in name) <= 0:
-        raise DeviceError("the device sent a timing that took no time")
+        raise DeviceError("the device sent a timing of no duration")
     return cast(
         "BlockFields",
         rows
@@ -127,12 +127,12 @@ def layers(reply: dict[str, object]) -> tuple[tuple[Layer, ...], str]:
     """
     rows = _field(reply, "layers", list)
     if len(rows) > LAYERS_MAX or not all(isinstance(row, dict) for row in rows):
-        raise DeviceError(f"the device sent {len(rows)} layers, or some that are none")
+        raise DeviceError(f"the device reported {len(rows)} layers; expected are at most {LAYERS_MAX} valid entries")
     found = [
         Layer(text(row, "name"), text(row, "type", 60), text(row, "precision", 10), number(row, "ms", 0, 1e8))
         for row in rows
     ]
-    return tuple(found), text(reply, "why") or ("" if found else "the device tells of no layers")
+    return tuple(found), text(reply, "why") or ("" if found else "the device reported no layers")
 
 
 def parse_sensors(value: object) -> dict[str, float]:
@@ -178,7 +178,7 @@ def clean(value: object, length: int = 300) -> str:
         DeviceError: The value is not text.
     """
     if not isinstance(value, str):
-        raise DeviceError("the device sent something that is not text where text is due")
+        raise DeviceError("the device sent a value that is not text where text is expected")
     return "".join(letter for letter in value[:length] if letter.isprintable())
 
 

@@ -157,7 +157,7 @@ class Session:
             return reply, blob
         if reply.get("kind") == "missing":  # it was removed from the full cache since; the next put sends it again
             self._known.discard(str(reply.get("reason")))
-            raise DeviceError(f"the device no longer has {str(reply.get('reason'))[:64]}: put it again", "missing")
+            raise DeviceError(f"the device no longer has {str(reply.get('reason'))[:64]}: send it again", "missing")
         raise reply_parsing.error(reply)
 
     def put(self, data: bytes | Path) -> str:

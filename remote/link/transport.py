@@ -140,7 +140,7 @@ def read_frame(stream: ReadsBytes, blob_max: Callable[[int], int]) -> Frame:
         raise DeviceError(f"the device sent a frame of unknown type {kind}; it is not running our agent")
     limit = blob_max(request) if kind == BLOB else JSON_MAX
     if length > limit:
-        raise DeviceError(f"the device announced {length} bytes where at most {limit} are due")
+        raise DeviceError(f"the device announced {length} bytes where at most {limit} are accepted")
     data = read_exactly(stream, length)
     return Frame(kind, request, data if kind == BLOB else parse_json(data))
 
@@ -424,7 +424,7 @@ class Transport:
                     view = view[os.write(stdin.fileno(), view[:CHUNK]) :]
                     stalled_s = time.monotonic() + SENDING_S
             if time.monotonic() > min(stalled_s, end_s):
-                raise DeviceError("the device does not take what is sent", "silent")
+                raise DeviceError("the device does not accept the data sent", "silent")
 
     def _read(self, ready: queue.SimpleQueue[bool]) -> None:
         stdout = self._process.stdout

@@ -120,7 +120,7 @@ class Store(object):
         try:
             ours = part("device_lock").try_lock(fd, True)
             if ours and os.fstat(fd).st_size < offset:
-                raise Refused("moved", "the first %d bytes of %s are not here any more" % (offset, name))
+                raise Refused("moved", "the first %d bytes of %s are no longer stored" % (offset, name))
             if ours:
                 os.ftruncate(fd, offset)
                 return fd, path

@@ -98,9 +98,10 @@ class Turn(object):
                 return self.wait_here(alone, waiting, cancelled)
             except NoLocks as error:
                 if self.folder == self.own:
-                    self.once(warn, "%s has no locks (%s): nothing keeps another timing away" % (self.own, error))
+                    text = "%s supports no locks (%s): another timing may run at the same time"
+                    self.once(warn, text % (self.own, error))
                     return self.open()
-                self.once(warn, "%s has no lock for us (%s): turns are taken in %s" % (self.folder, error, self.own))
+                self.once(warn, "%s can't be locked (%s): the lock is in %s instead" % (self.folder, error, self.own))
                 self.folder = self.own
 
     def once(self, warn, text):

@@ -219,5 +219,5 @@ def predict(runtime, job):
     lengths = sorted(set(len(output) // 4 for output in outputs))
     if len(lengths) != 1:
         wording = " and ".join(map(str, lengths))
-        raise Unfit("unbuildable", "the model's outputs are of unlike lengths: %s values" % wording)
+        raise Unfit("unbuildable", "the model's outputs have different lengths: %s values" % wording)
     return {"shape": [rows, lengths[0]]}, b"".join(outputs)

@@ -84,7 +84,7 @@ def input_shape(param):
             if all(key in sizes for key in "012"):
                 return [int(sizes[key]) for key in "210"]
     raise part("timing").Unfit(
-        "unbuildable", "model.param does not tell the input's size (0=width 1=height 2=channels)"
+        "unbuildable", "model.param does not contain the input's size (0=width 1=height 2=channels)"
     )
 
 

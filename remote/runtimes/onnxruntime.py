@@ -160,7 +160,7 @@ def provider(ort, option):
     """Return the full name of the provider an option stands for."""
     if option not in PROVIDERS:
         known = ", ".join(filter(None, sorted(PROVIDERS)))
-        raise part("timing").Unfit("bad_request", "onnxruntime has no option %r; there are %s" % (option, known))
+        raise part("timing").Unfit("bad_request", "onnxruntime has no option %r; accepted: %s" % (option, known))
     there = ort.get_available_providers()
     if PROVIDERS[option] not in there:
         reason = "onnxruntime %s has no %s; it has %s" % (ort.__version__, PROVIDERS[option], ", ".join(there))

@@ -114,7 +114,7 @@ def fault(error):
 def find_device(core, option):
     """Return OpenVINO's name of the device an option stands for."""
     if option not in DEVICES:
-        raise part("timing").Unfit("bad_request", "openvino has no option %r; there is gpu" % option)
+        raise part("timing").Unfit("bad_request", "openvino has no option %r; accepted: gpu" % option)
     there = core.available_devices
     if not any(name.split(".")[0] == DEVICES[option] for name in there):
         raise part("timing").Unfit("no_runtime", "openvino finds no %s here; it finds %s" % (DEVICES[option], there))

@@ -283,7 +283,7 @@ def tensor(name, is_input, shape, kind):
     """Return a Tensor with its device and its pinned host memory, all zeros."""
     if kind not in CODES:
         raise part("timing").Unfit(
-            "unsupported", "%s has type %s; there are %s" % (name, kind, ", ".join(sorted(CODES)))
+            "unsupported", "%s has type %s; accepted: %s" % (name, kind, ", ".join(sorted(CODES)))
         )
     count = 1
     for size in shape:

@@ -77,7 +77,7 @@ def tool():
     version = banner(text)
     if version is None:
         last = (text.strip().splitlines() or ["nothing"])[-1][:200]
-        raise part("timing").Unfit("no_runtime", "%s does not say its version; it said: %s" % (path, last))
+        raise part("timing").Unfit("no_runtime", "%s does not print its version; it printed: %s" % (path, last))
     return Tool(path, version)
 
 
@@ -179,7 +179,9 @@ def check(tool, ran):
     timing, errors = part("timing"), messages(ran.lines, "E")
     last = next((line for line in reversed(ran.lines) if line.strip()), "none")[:300]
     if ran.status == -signal.SIGKILL:  # not by the agent, which would kill this process too
-        raise timing.Unfit("out_of_memory", "trtexec was killed, as by a kernel short of memory; last words: %s" % last)
+        raise timing.Unfit(
+            "out_of_memory", "trtexec was killed, perhaps by the kernel for memory; last output: %s" % last
+        )
     unknown = [line for line in errors if line.startswith("Unknown option")]
     if unknown:
         raise timing.Unfit("bad_request", "trtexec %d.%d.%d: %s" % (tool.version + ("; ".join(unknown)[:300],)))
@@ -227,7 +229,7 @@ def build_in(folder, tool, job, path, out):
         ran = execute(tool, build_arguments(tool.version, job, path, out, file))
     check(tool, ran)
     if not os.path.exists(out):
-        raise part("timing").Unfit("crashed", "trtexec %d.%d.%d said PASSED and left no engine" % tool.version)
+        raise part("timing").Unfit("crashed", "trtexec %d.%d.%d printed PASSED and wrote no engine" % tool.version)
     if file and os.path.exists(file):
         with open(file, "rb") as source:
             plans.keep(kept_file, source.read())
@@ -406,7 +408,7 @@ def predict(job):
         shutil.rmtree(folder, ignore_errors=True)
     lengths = sorted(set(len(output) for output in outputs))
     if len(lengths) != 1:
-        raise part("timing").Unfit("unbuildable", "the model's outputs are of unlike lengths: %s" % lengths)
+        raise part("timing").Unfit("unbuildable", "the model's outputs have different lengths: %s" % lengths)
     return {"shape": [rows, lengths[0] // 4]}, b"".join(outputs)
 
 
@@ -427,7 +429,7 @@ def input_and_output(tool, engine, row_bytes):
     check(tool, ran)
     inputs, outputs = bindings(ran, "input"), bindings(ran, "output")
     if not inputs or not outputs:
-        raise part("timing").Unfit("crashed", "trtexec did not say what the model's input and output are")
+        raise part("timing").Unfit("crashed", "trtexec did not print the model's input and output")
     name, shape, kind = inputs[0]
     values = 1
     for size in shape.split("x"):
@@ -436,7 +438,7 @@ def input_and_output(tool, engine, row_bytes):
         reason = "an input has %d values, the model takes %s" % (row_bytes // 4, shape)
         raise part("timing").Unfit("unbuildable", reason)
     if len(inputs) > 1 or "," in name or kind not in (None, "fp32"):
-        reason = "trtexec can be given one float32 input without a comma in its name, not %s" % (inputs,)
+        reason = "trtexec accepts one float32 input without a comma in its name, not %s" % (inputs,)
         raise part("timing").Unfit("unsupported", reason)
     return name, outputs[0][0]
 

@@ -90,7 +90,7 @@ def parse(text: str) -> SimulationSpec:
         given[key] = value
     known = [*FAULTS, "noise", "drift", "seed", "time"]
     if unknown := [key for key in given if key not in known]:
-        raise SimulationSpecError(f"no key {unknown[0][:40]!r} for a simulated board; there are {', '.join(known)}")
+        raise SimulationSpecError(f"no key {unknown[0][:40]!r} for a simulated board; accepted: {', '.join(known)}")
     faults = {kind: _share(kind, given[kind]) for kind in FAULTS if kind in given}
     if sum(faults.values()) > 1:
         raise SimulationSpecError(f"{', '.join(faults)} of a simulated board add up to more than 1: lower them")
@@ -116,7 +116,7 @@ def find_board(name: str) -> SimulatedBoard:
         if name in (board.name, *board.aliases):
             return board
     there = ", ".join(" or ".join((*board.aliases, board.name)) for board in BOARDS)
-    raise SimulationSpecError(f"no simulated board {name[:40]!r}; there are {there}")
+    raise SimulationSpecError(f"no simulated board {name[:40]!r}; accepted: {there}")
 
 
 def _share(key: str, text: str) -> float:

@@ -112,9 +112,7 @@ class ChannelStepProbe:
             return Staircase((), plain.image_px, structure.reason)
         step, rungs = structure.granularity, []
         for place in range(1, RUNGS + 1):
-            self._tell(
-                f"where {plain.variant} {plain.precision} gets slower as channels are added: network {place} of {RUNGS}"
-            )
+            self._tell(f"latency steps of {plain.variant} {plain.precision}: network {place} of {RUNGS}")
             one = round_candidate(replace(plain, steps=((PRUNE, ANY),)), f"{RUNGS * step}-{(RUNGS - place) * step}")
             if isinstance(built := self._evaluator.structure(one), Failure):
                 return Staircase((), plain.image_px, built.reason)
@@ -133,8 +131,8 @@ class ChannelStepProbe:
 def _line(found: Staircase) -> str:
     to = found.to(DECLARED)
     if found.why_not:
-        return f"not looked for, {found.why_not}"
+        return f"not measured, {found.why_not}"
     if to == DECLARED:
         unsure = next((f" ({rung.disturbed})" for rung in found.rungs if rung.disturbed), "")
-        return f"no steps seen over {len(found.rungs)} networks of {found.image_px} px{unsure}"
+        return f"no steps found over {len(found.rungs)} networks of {found.image_px} px{unsure}"
     return f"pruned to multiples of {to}" if "+" not in to else f"pruned to {to.replace('+', ', ')} and so on"

@@ -161,8 +161,8 @@ def promising(accuracy: Accuracy, latency: Latency, gates: StageLimits, rivals: 
         noise = gates.patience_se * (best.score_error() ** 2 + accuracy.score_error() ** 2) ** 0.5
         if best.score - accuracy.score > noise:
             return (
-                f"{100 * accuracy.score:.1f} % after {accuracy.epochs} epochs where trial {rival.trial}, "
-                f"no slower, had {100 * best.score:.1f} % after {best.epochs}"
+                f"{100 * accuracy.score:.1f} % after {accuracy.epochs} epochs; trial {rival.trial}, "
+                f"which is no slower, had {100 * best.score:.1f} % after {best.epochs}"
             )
     return ""
 
@@ -225,7 +225,7 @@ def _no_slower(
     be measured, would never add up.
     """
     for less in gates.less_cut(candidate):
-        tell(f"timing {less.describe()}, which {'less' if less.steps else 'nothing'} was cut from")
+        tell(f"timing {less.describe()}, which is {'less compressed' if less.steps else 'uncompressed'}")
         before: Latency | Failure | None = None
         if not isinstance(evaluator.structure(less), Failure):
             before = evaluator.latency(less, gates.budget.latency_ms)
@@ -254,10 +254,10 @@ def surely_faster(latency: Latency, before: Latency) -> bool:
 def _no_faster(latency: Latency, rival: Candidate, before: Latency) -> str:
     ours, theirs = latency.rank_ms, before.rank_ms
     sure = "no" if ours.value >= theirs.value else "not surely"
-    cut = "less was cut from" if rival.steps else "it was cut from"
+    amount = "less compressed" if rival.steps else "uncompressed"
     return (
         f"{ours.value:.3g} ms [{ours.low:.3g}, {ours.high:.3g}], {sure} faster than the {theirs.value:.3g} ms "
-        f"[{theirs.low:.3g}, {theirs.high:.3g}] of {rival.describe()}, which {cut}"
+        f"[{theirs.low:.3g}, {theirs.high:.3g}] of {rival.describe()}, which is {amount}"
     )
 
 

@@ -123,7 +123,7 @@ def describe_origin(
         "runtime": ", ".join(f"{name} {number}" for name, number in runtimes.items()),
         "precisions": ", ".join(able.precisions),
         **{f"no {precision}": why for precision, why in able.why_not.items()},
-        **{f"{name} known by": how for name, how in able.basis.items() if name in able.precisions},
+        **{f"evidence for {name}": how for name, how in able.basis.items() if name in able.precisions},
     }
     data = {
         "set": printable(settings.data),

@@ -126,7 +126,7 @@ def open_resources(settings: Settings, console: Console) -> Iterator[RunResource
         view = stack.enter_context(_open_view(settings, console))
         views.append(view)
         if not is_known:
-            view.log("begun by a version that did not record data and device: they are taken to be the same")
+            view.log("this run has no record of its data and device (older version); they are assumed to be the same")
         worker.keep_log(folder / "worker.log")
         yield RunResources(
             settings=settings,
@@ -150,7 +150,7 @@ def open_resources(settings: Settings, console: Console) -> Iterator[RunResource
 def _check_names(settings: Settings) -> None:
     """Refuse a wrong sampler, device name or folder of weights before anything takes time."""
     if settings.sampler not in samplers():
-        raise SettingsError(f"no sampler {settings.sampler!r}; there are {', '.join(samplers())}")
+        raise SettingsError(f"unknown sampler {settings.sampler!r}; accepted: {', '.join(samplers())}")
     load_device(settings.device)
     if settings.weights not in (None, "none") and not Path(settings.weights).is_dir():
         raise SettingsError(
@@ -233,7 +233,7 @@ def _log(views: list[ProgressView], console: Console, line: str) -> None:
 
 def _note(incident: Incident, ledger: Ledger, watch: Stopwatch, view: ProgressView) -> None:
     """Record a survived device failure for the report."""
-    view.log(f"device: {incident.reason}; tried again")
+    view.log(f"device: {incident.reason}; retried")
     number = sum(1 for _ in ledger.entries("incident"))
     ledger.put("incident", str(number), asdict(incident), {}, watch.wall_s())
 

@@ -65,8 +65,8 @@ def hold_to_state(ledger: Ledger, state: Mapping[str, object], now_s: float) -> 
     before = {name: known.value for name in state if (known := ledger.get(STAGE, name)) is not None}
     if changed := _changes(before, {name: state[name] for name in before}):
         raise SettingsError(
-            f"this run was measured with something else: {'; '.join(changed)}. Numbers of both are never mixed: name a "
-            "new --out, and --warm-start this folder to start from what it knows"
+            f"this run was measured under other conditions: {'; '.join(changed)}. Measurements are never mixed: name a "
+            "new --out, and --warm-start this folder to use its measurements"
         )
     for name in state.keys() - before.keys():
         ledger.put(STAGE, name, state[name], {}, now_s)

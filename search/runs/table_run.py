@@ -38,7 +38,7 @@ PREFIX = "table:"
 def run(settings: Settings, console: Console, publish: Callable[[Result], None]) -> Result:
     """Search over a table, publish the result and return it; raise SettingsError or SpaceError for invalid input."""
     if settings.sampler not in samplers():
-        raise SettingsError(f"no sampler {settings.sampler!r}; there are {', '.join(samplers())}")
+        raise SettingsError(f"unknown sampler {settings.sampler!r}; accepted: {', '.join(samplers())}")
     started = datetime.now(UTC).isoformat(timespec="seconds")
     space, table = _open_table(settings)
     earlier = None
@@ -135,13 +135,11 @@ def _open_table(settings: Settings) -> tuple[TableSpace, TableEvaluator]:
     if not settings.device.startswith(PREFIX):
         raise SettingsError(f"--table needs --device {PREFIX}COLUMN, not {settings.device!r}")
     if settings.metric != TOP1:
-        raise SettingsError(
-            f"--metric {settings.metric} needs to know which images were wrong: a table gives top1 only"
-        )
+        raise SettingsError(f"--metric {settings.metric} needs the answer to each image: a table has top1 only")
     if settings.family or settings.model:
-        raise SettingsError("a table knows no networks but its own: leave out --family and --model")
+        raise SettingsError("a table run has no networks beside those of the table: leave out --family and --model")
     if settings.budget_mb is not None:
-        raise SettingsError("a table gives no memory: leave out --budget-mb")
+        raise SettingsError("a table has no memory values: leave out --budget-mb")
     space = load_table(settings.space, Path(settings.table or ""))
     try:
         return space, TableEvaluator(space, settings.device.removeprefix(PREFIX), settings.data, settings.percentile)

@@ -76,7 +76,7 @@ def replay_journal(path: Path, work: Callable[[], Answer]) -> Answer:
         if where is None:
             raise
         raise SettingsError(
-            f"{path} is damaged{where}: remove the file (what was measured is in ledger.jsonl and stays), or name "
+            f"{path} is damaged{where}: remove the file (the measurements are in ledger.jsonl and stay), or name "
             "another --out"
         ) from None
 

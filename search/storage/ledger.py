@@ -140,7 +140,7 @@ def _entry(line: bytes, path: Path, number: int) -> LedgerEntry:
             raise ValueError("a field has another type")
     except (ValueError, TypeError, RecursionError):
         raise SettingsError(
-            f"{path} is damaged in line {number}: remove that line, and what it held is measured again; or name "
+            f"{path} is damaged in line {number}: remove that line, and its measurement is repeated; or name "
             "another --out"
         ) from None
     return entry

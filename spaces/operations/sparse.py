@@ -47,10 +47,10 @@ def apply(
         UnbuildableError: The amount is not 0.5.
     """
     if amount != AMOUNT:
-        raise UnbuildableError(f"sparse {amount:g} is not what the hardware skips: name 0 or {AMOUNT:g}")
+        raise UnbuildableError(f"sparse {amount:g} is not supported by the hardware: name 0 or {AMOUNT:g}")
     found = eligible(net)
     if not found:
-        raise NoGainError(f"sparse {amount:g}: no layer of the net has its inputs in fours")
+        raise NoGainError(f"sparse {amount:g}: no layer of the network has inputs in groups of four")
     for layer in found:
         with torch.no_grad():
             layer.weight.mul_(largest_two(layer.weight))

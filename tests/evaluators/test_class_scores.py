@@ -121,7 +121,7 @@ def test_entries_of_earlier_versions_are_read():
     old = {"top1": 0.9, "correct": 9, "count": 10, "epochs": 1, "split": "test", "model_sha256": ""}
     found = accuracy_from_dict(old)
     assert found.score == 0.9 and found.confusion is None and found.metric == "top1"
-    with pytest.raises(ValueError, match="which classes were wrong was not recorded"):
+    with pytest.raises(ValueError, match="the confused classes were not recorded"):
         found.value_of("balanced")
 
 

@@ -117,8 +117,8 @@ PI = replace(recorded(PI_5, "aarch64")[0], runtimes={"onnxruntime": "1.31.1", "n
         (ran("fp16", "fp16", "fp32"), True, "2 of 3 layers"),
         (ran("fp16", "fp32", "fp32"), False, "1 of 3 layers"),
         (ran("fp32", "fp32", "bf16"), False, "0 of 3 layers"),
-        ((ran("", "")[0], ""), True, "by what the processor has"),
-        (((), "it does not tell"), True, "by what the processor has: it does not tell"),
+        ((ran("", "")[0], ""), True, "from the processor's features"),
+        (((), "it does not tell"), True, "from the processor's features: it does not tell"),
         (CandidateError("unsupported", "no such type"), False, "no such type"),
         (CandidateError("crashed", "signal 4"), False, "signal 4"),
     ],
@@ -153,7 +153,7 @@ def test_verdict_that_is_damaged_or_cannot_be_kept_is_asked_for_anew(tmp_path):
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_every_runtime_tells_its_layers_or_is_taken_by_its_facts_and_says_so(runtime):
     facts = replace(FACTS, runtimes={runtime: "1"})
-    assert untold(facts, runtime) == ("" if runtime != "ncnn" else "ncnn does not tell what it runs")
+    assert untold(facts, runtime) == ("" if runtime != "ncnn" else "ncnn does not report its layers")
     assert "simulated" in untold(replace(facts, simulated=True), runtime)
 
 
@@ -241,4 +241,4 @@ def test_device_of_another_kind_is_not_asked_for_what_its_facts_rule_out():
     session = Told(ran("int8"))
     device = Device(name="pi", profile=None, host=None, python=None, runtime="ncnn")
     able = able_to(PI, [device.runtime or ""], ("fp32", "fp16", "int8"), DeviceProbes(session, PI, None))
-    assert not session.asked and "ncnn does not tell" in able.basis["fp16"] and "int8" not in able.precisions
+    assert not session.asked and "ncnn does not report" in able.basis["fp16"] and "int8" not in able.precisions

@@ -68,7 +68,7 @@ def test_open_models_family_is_of_graph_and_preprocessing(tmp_path):
     cropped = key(there)
     net(there, seed=1)
     assert len({key(here), cropped, key(there)}) == 3
-    with pytest.raises(DataError, match=r"elsewhere/net.onnx is named like .*net.onnx: rename it"):
+    with pytest.raises(DataError, match=r"elsewhere/net.onnx has the same name as .*net.onnx: rename it"):
         open_models([str(here), str(there)], CLASSES)
     candidate = Candidate(
         family=next(iter(open_models([str(here)], CLASSES))), variant="net", image_px=PX, precision="int8"
@@ -99,11 +99,11 @@ def test_write_plain_meets_the_opset(tmp_path, opset, opset_max):
 
 
 BAD = {
-    "inputs": ({"inputs": [value("other", 1)]}, "has 2 inputs; a classifier of one is needed"),
+    "inputs": ({"inputs": [value("other", 1)]}, "has 2 inputs; a classifier must have one"),
     "outputs": ({"outputs": [value("m", 1, 10)]}, "has 2 outputs"),
-    "half": ({"kind": TensorProto.FLOAT16}, "its input is no float32"),
-    "size": ({"px": 32}, "takes 1 x 3 x 32 x 32; its preprocessing makes 1 x 3 x 16 x 16"),
-    "classes": ({"classes": 7}, r"gives float32 \(1, 7\) for one image; float32 \(1, 10\) is needed"),
+    "half": ({"kind": TensorProto.FLOAT16}, "its input is not float32"),
+    "size": ({"px": 32}, "takes 1 x 3 x 32 x 32; its preprocessing yields 1 x 3 x 16 x 16"),
+    "classes": ({"classes": 7}, r"returns float32 \(1, 7\) for one image; it must return float32 \(1, 10\)"),
     "quantized": ({"more": [helper.make_node("DynamicQuantizeLinear", ["f"], ["q", "s", "z"])]}, "is quantized"),
     "foreign": ({"more": [helper.make_node("Gelu", ["f"], ["g"], domain="com.microsoft")]}, "operators of com.micro"),
     "opset": ({"opset": 20, "more": [helper.make_node("Gelu", ["f"], ["g"])]}, "opset 13 is needed here, and it can't"),
@@ -120,19 +120,19 @@ def test_judge_model_tells_what_is_wrong_in_one_line(tmp_path, name):
 
 def test_open_models_wrong_file_is_one_line(tmp_path):
     path = net(tmp_path / "net.onnx")
-    with pytest.raises(DataError, match=r"model nowhere.onnx: there is no such file; name an ONNX classifier$"):
+    with pytest.raises(DataError, match=r"model nowhere.onnx: no such file; name an ONNX classifier$"):
         open_models(["nowhere.onnx"], CLASSES)
     with pytest.raises(DataError, match="its classes are 0, 1"):
         open_models([str(path)], ("a", "b"))
     path.with_suffix(".json").unlink()
-    with pytest.raises(DataError, match=r"how its input is made is not known; write net.json"):
+    with pytest.raises(DataError, match=r"its preprocessing is unknown; write net.json"):
         open_models([str(path)], CLASSES)
 
 
 def test_write_plain_changed_file_is_told(tmp_path):
     model = only(net(tmp_path / "net.onnx"))
     net(tmp_path / "net.onnx", seed=1)
-    with pytest.raises(DataError, match="was changed meanwhile"):
+    with pytest.raises(DataError, match="was changed during the run"):
         write_plain(model, tmp_path / "plain.onnx", 13)
 
 

@@ -28,8 +28,8 @@ def test_what_computes_is_told_from_what_changes_formats():
 @pytest.mark.parametrize(
     "ratio, begins",
     [
-        (0.71, "int8 pays, taking 0.71 of fp32's time: 2 of 3 layers ran in int8"),
-        (1.4, "int8 does not pay, taking 1.40 times as long as fp32: 2 of 3"),
+        (0.71, "int8 is faster than fp32 here, taking 0.71 of its time: 2 of 3 layers ran in int8"),
+        (1.4, "int8 is slower than fp32 here, taking 1.40 times as long: 2 of 3"),
         (1.01, "int8 is as fast as fp32 here: 2 of 3"),
         (None, "2 of 3 layers ran in int8; the others, 1 HardSigmoid, took 10 % of the time; 2 nodes take 12 %"),
     ],
@@ -42,14 +42,14 @@ def test_the_sentence_says_whether_it_pays_and_why(ratio, begins):
 def test_a_runtime_without_times_has_no_shares():
     found = summarise("int8", [replace(layer, ms=0.0) for layer in INT8], "")
     assert found.reformat_share is None and found.asked == 2
-    assert "took time that is not told" in sentence(found)
+    assert "took an unreported time" in sentence(found)
 
 
 def test_what_is_not_told_is_not_guessed():
-    silent = summarise("int8", [], "ncnn does not tell what it runs")
-    assert not silent.known and sentence(silent).endswith("is not known: ncnn does not tell what it runs")
+    silent = summarise("int8", [], "ncnn does not report its layers")
+    assert not silent.known and sentence(silent).endswith("are unknown: ncnn does not report its layers")
     fused = summarise("int8", [Layer("TRTKernel_0", "TRTKernel", "", 1.0)], "")
-    assert not fused.known and "does not tell the precision" in sentence(fused)
+    assert not fused.known and "does not report the precision" in sentence(fused)
 
 
 def test_everything_in_the_precision_asked_for_needs_no_others():

@@ -54,5 +54,5 @@ def test_look_ups_are_counted(space):
 
 @pytest.mark.parametrize(("device", "data", "says"), [("moon", "pets", "'moon'"), ("pi", "cars", "'cars_test'")])
 def test_columns_that_are_not_there(space, device, data, says):
-    with pytest.raises(SpaceError, match=f"no (device|data) column {says}; there are"):
+    with pytest.raises(SpaceError, match=f"no (device|data) column {says}; accepted"):
         TableEvaluator(space, device, data)

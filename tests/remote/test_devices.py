@@ -61,7 +61,7 @@ def test_list_shows_what_is_wrong_and_the_rest(capsys):
     assert main(["list"]) == 2
     out = capsys.readouterr().out
     assert "wrong: ./devices.toml: [a] has no key 'hots'" in out and "ssh b" in out
-    assert "profile '[red]x' is not known" in out  # shown, not obeyed
+    assert "profile '[red]x' is unknown" in out  # shown, not obeyed
 
 
 def test_add_writes_what_was_given(own_files, capsys):
@@ -107,12 +107,12 @@ def test_add_check_finds_out_what_board_it_is(board, own_files, capsys):
         (["--", "-x"], "can't name a device"),
         (["sim:nano"], "can't name a device"),
         (["nano", "--host", "-oProxyCommand=id"], None),
-        (["nano", "--host=-oProxyCommand=id"], "no host for ssh"),
+        (["nano", "--host=-oProxyCommand=id"], "not a host for ssh"),
         (["nano", "--host", "h", "--here"], None),
-        (["nano", "--profile", "nana"], "profile 'nana' is not known; there are jetson"),
-        (["nano", "--python", "python3; id"], "no path of a Python"),
-        (["nano", "--runtime", "abacus"], "there are"),
-        (["nano", "--ssh-config", "nowhere"], "there is no such file"),
+        (["nano", "--profile", "nana"], "profile 'nana' is unknown; accepted: jetson"),
+        (["nano", "--python", "python3; id"], "no accepted path of Python"),
+        (["nano", "--runtime", "abacus"], "accepted"),
+        (["nano", "--ssh-config", "nowhere"], "no such file"),
         (["nano", "--workspace-mb", "1"], "whole number from 16"),
         (["nano", "--prepare"], "name its profile exactly, or add --check"),
         (["nano", "--prepare", "--profile", "nano"], "name its profile exactly, or add --check"),
@@ -141,7 +141,7 @@ def test_an_entry_that_will_not_be_read_is_noted(own_files, capsys):
     assert main(["add", "nano", "--host", "second"]) == 0
     assert "./devices.toml is read before it and has [nano] too" in capsys.readouterr().err
     assert main(["add", "nano", "--file", "other.toml"]) == 0
-    assert "nothing looks there" in capsys.readouterr().err
+    assert "this file is not read" in capsys.readouterr().err
     assert main(["add", "pi", "--file", "devices.toml"]) == 0 and capsys.readouterr().err == ""
 
 
@@ -157,7 +157,7 @@ def test_show_says_what_a_name_stands_for(own_files, capsys):
     assert "sudo -n nvpmodel -m 0" in out and "1024 MB" in out
     assert main(["show", "me@10.0.0.5"]) == 0
     out = capsys.readouterr().out
-    assert "entered nowhere" in out and "ssh me@10.0.0.5" in out and "what it says it is" in out
+    assert "no entry" in out and "ssh me@10.0.0.5" in out and "as reported" in out
     assert main(["show", "a b"]) == 2
 
 

@@ -250,4 +250,4 @@ def test_a_board_that_does_not_answer(tmp_path):
 def test_a_name_that_is_nobodys(tmp_path):
     done = run("nobody.invalid", home=tmp_path)
     assert done.returncode == 2, done.stderr
-    assert done.stdout == "" and "no device called nobody.invalid" in done.stderr and done.stderr.count("\n") == 1
+    assert done.stdout == "" and "unknown device nobody.invalid" in done.stderr and done.stderr.count("\n") == 1

@@ -96,7 +96,7 @@ def test_reserve_takes_the_room(tmp_path):
 @pytest.mark.parametrize("number", FULL)
 def test_host_error_full_disk_says_what_to_do(number):
     error = host_error(OSError(number, "", "runs/x"), "writing runs/x")
-    assert "no space left" in str(error) and "the same command goes on" in str(error)
+    assert "no space left" in str(error) and "run the same command to resume" in str(error)
 
 
 def test_host_error_other_errors_say_nothing_of_the_machine():

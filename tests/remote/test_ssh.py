@@ -109,7 +109,7 @@ def test_hosts(host):
     ],
 )  # fmt: skip
 def test_no_hosts(host):
-    with pytest.raises(DeviceConfigError, match="no host for ssh") as caught:
+    with pytest.raises(DeviceConfigError, match="not a host for ssh") as caught:
         check_host(host)
     assert len(str(caught.value)) < 300 and str(caught.value).isprintable()
 
@@ -138,7 +138,7 @@ def test_a_python_is_one_word_to_a_shell(python):
     "python", ["-c", "python3 -c", "a;b", "$HOME/python", "~/python", "a=b", "", "a\nb", "(a)", "a,b"]
 )
 def test_no_pythons(python):
-    with pytest.raises(DeviceConfigError, match="no path of a Python"):
+    with pytest.raises(DeviceConfigError, match="no accepted path of Python"):
         check_python(python)
 
 
@@ -200,7 +200,7 @@ def test_a_missing_python_is_told_by_its_status(shell):
     words = ["busybox", "sh"] if shell == "busybox" else [shell]
     done = subprocess.run([*words, "-c", command], capture_output=True, text=True)
     if done.returncode == 127:  # what POSIX shells end with
-        assert "no such Python there" in why_failed(done.returncode, done.stderr)
+        assert "that Python does not exist there" in why_failed(done.returncode, done.stderr)
     assert done.returncode in (127, 126, 1) and "/no/such/python3" in why_failed(done.returncode, done.stderr)
 
 
@@ -240,8 +240,8 @@ Host key verification failed.
         (255, "kex_exchange_identification: Connection closed by remote host\n", "hangs up at once"),
         (255, "Timeout, server nano not responding.\n", "silent for too long"),
         (255, "", "could not connect, lost the link"),
-        (127, "sh: 1: exec: python3: not found\n", "no such Python there"),
-        (127, "", "no such Python there"),
+        (127, "sh: 1: exec: python3: not found\n", "that Python does not exist there"),
+        (127, "", "that Python does not exist there"),
         (126, "sh: 1: exec: /tmp: Permission denied\n", "can't be run"),
         (1, "This account is currently not available.\n", "USER@HOST"),
         (1, "edgefront: no cache\n", "exit status 1 (edgefront: no cache)"),
@@ -272,11 +272,11 @@ def test_the_words_of_the_ssh_that_is_here(tmp_path):
 
     assert "check the spelling" in said("no-such-host.invalid", "")
     assert "start sshd" in said("127.0.0.1", "Port 1\n")
-    assert "mend what it names" in said("nano", "Blub yes\n")
+    assert "fix what it names" in said("nano", "Blub yes\n")
     Path(tmp_path / "config").unlink()
     argv = ssh_argv(device("nano", ssh_config=str(tmp_path / "config")), BOOT, 1)
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
-    assert "mend what it names" in why_failed(done.returncode, done.stderr)
+    assert "fix what it names" in why_failed(done.returncode, done.stderr)
 
 
 @given(st.text(max_size=400), st.sampled_from([None, 255, 1, 127, -15]))

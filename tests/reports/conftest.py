@@ -256,12 +256,12 @@ def usual(folder: Path, budget: Budget | None = None, count: int = 40, seed: int
     compressed = [i for i, m in enumerate(measurements) if m.outcome == KEPT and m.candidate.compressed]
     for order, i in enumerate(compressed):
         if order % 6 == 1:
-            why = "87.1 % after 1 epochs where trial 3, no slower, had 94.0 % after 1"
+            why = "87.1 % after 1 epochs; trial 3, which is no slower, had 94.0 % after 1"
             measurements[i] = replace(
                 measurements[i], outcome=UNPROMISING, reason=why, accuracies=measurements[i].accuracies[:2]
             )
         elif order % 6 == 3:
-            why = "2.31 ms, no faster than the 2.29 ms of mobilenet_v2 64px int8 it was cut from"
+            why = "2.31 ms, no faster than the 2.29 ms of mobilenet_v2 64px int8, which is uncompressed"
             measurements[i] = replace(measurements[i], outcome=NO_GAIN, reason=why, accuracies=(), model_path="")
         elif order % 6 == 5:
             why = "structure, parity: 0.031 between torch and the exported graph, 0.0001 allowed"

@@ -130,4 +130,4 @@ def test_config_counts_by_class():
 
 def test_hostile_class_names_are_text(tmp_path):
     text = page(missed(KINDS["evil"](tmp_path), 0))
-    assert "<script>document" not in text and "Classes that the choice misses" in text
+    assert "<script>document" not in text and "Classes that the choice rarely recognises" in text

@@ -156,7 +156,7 @@ def test_the_nearest_miss_names_the_lever_that_closes_the_gap(tmp_path):
     assert prospect.latency_ms == pytest.approx(1.12 * law(replace(near, image_px=64))[0]), "the law is a product"
     line = nearest(result)
     assert "mobilenet_v2 96px int8: p95 1.76 ms, 0.657 ms over" in line
-    assert "image 96 -> 64 px took 0.58 of the time on 1 measured pair: would bring about 1.02 ms" in line
+    assert "image 96 -> 64 px took 0.58 of the time on 1 measured pair; the predicted latency is about 1.02 ms" in line
 
 
 def test_a_lever_that_is_not_enough_says_so(tmp_path):

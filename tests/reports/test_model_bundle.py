@@ -142,7 +142,7 @@ def test_an_unconfirmed_timing_is_of_other_weights_and_said_to_be(chosen):
 
 
 def test_errors_say_what_to_do(chosen, tmp_path):
-    with pytest.raises(ValueError, match=r"nothing keeps p95 <= 0\.3 ms"):
+    with pytest.raises(ValueError, match=r"no candidate keeps p95 <= 0\.3 ms"):
         write_chosen(KINDS["no fit"](tmp_path / "none"), CLASSES, preprocessing())
     with pytest.raises(ValueError, match="preprocessing lacks mean, std"):
         write_chosen(chosen, CLASSES, {"image_px": PX})

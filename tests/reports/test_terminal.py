@@ -29,7 +29,7 @@ def test_the_front_marks_choice_and_baseline(tmp_path):
 
 def test_the_numbers_are_there(tmp_path):
     text = " ".join(printed(usual(tmp_path)).split())
-    assert "6 of 13 candidates over the budget ended before anything was trained for them" in text
+    assert "6 of 13 candidates over the budget were stopped before any training" in text
     assert "20 min 40 s: structure 5%, timing 25%, training 57%" in text
     assert "warning: 2 broken images left out" in text
 

@@ -120,4 +120,4 @@ def test_view_of_a_run_gone_on_with_counts_all_trials():
         view.earlier(trials, None)
         view.outcome(Measurement(candidate=candidate, outcome=KEPT, trial=2), None)
     said = console.file._file.getvalue()
-    assert "3 of 5 (2 before)" in said and "2 kept, 1 over budget" in said and "2 trials were there before" in said
+    assert "3 of 5 (2 before)" in said and "2 kept, 1 over budget" in said and "2 trials were recorded before" in said

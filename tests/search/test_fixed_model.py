@@ -130,7 +130,7 @@ def fitted(path, folder):
 
 @pytest.mark.parametrize(
     ("traits", "says"),
-    [({"classes": 7}, "gives float32 (1, 7) for one image"), (None, "there is no such file")],
+    [({"classes": 7}, "returns float32 (1, 7) for one image"), (None, "no such file")],
     ids=["classes", "gone"],
 )
 def test_a_model_that_cannot_be_used_is_one_line(tmp_path, capsys, traits, says):

@@ -139,7 +139,7 @@ def test_limits_and_gates_go_by_the_metric():
         better, worse = (blind, even) if ahead else (even, blind)
         assert baseline([blind, even], frozenset([blind.candidate])) == better
         assert promising(better.accuracy, better.latency, StageLimits(budget=Budget(latency_ms=9)), [worse]) == ""
-    assert "where trial 1" in promising(
+    assert "epochs; trial 1" in promising(
         accuracy((0.99, 0.3), "balanced"),
         searched_one().latency,
         StageLimits(budget=Budget(latency_ms=9)),
@@ -160,4 +160,4 @@ def test_the_metric_is_recorded_and_may_not_change(tmp_path):
 def test_a_table_has_top1_only(small, capsys):
     assert main(command(small, "--budget-ms", "2", "--metric", "balanced")) == USER
     said = capsys.readouterr().err
-    assert "a table gives top1 only" in said and said.count("\n") == 1 and not (small / "run").exists()
+    assert "a table has top1 only" in said and said.count("\n") == 1 and not (small / "run").exists()

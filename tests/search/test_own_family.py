@@ -74,14 +74,14 @@ def test_a_search_over_ones_own_family_is_only_gone_on_with_as_it_was(tmp_path, 
     nets.write_text(NETS.replace("SiLU", "ReLU"))
     refused("the family file changed, nets was ")
     nets.unlink()
-    refused(f"family file {nets}: there is no such file")
+    refused(f"family file {nets}: no such file")
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
         ("raise ValueError('no')", "nets.py can't be imported: line 1: ValueError: no"),
-        (NETS.replace("4 * width, classes", "4 * width, 3"), "turns 2 images into torch.float32 (2, 3)"),
+        (NETS.replace("4 * width, classes", "4 * width, 3"), "returns torch.float32 (2, 3) for 2 images"),
         ("import os; os._exit(3)", "nets.py can't be used: trying it ended its process with exit code 3"),
     ],
     ids=["import", "outputs", "process"],

@@ -94,12 +94,12 @@ def test_own_families_do_not_import_torchvision():
 
 
 def test_unknown_names_say_what_there_is():
-    with pytest.raises(UnbuildableError, match="not known; there are cifar_resnet, densenet") as caught:
+    with pytest.raises(UnbuildableError, match="not known; accepted: cifar_resnet, densenet") as caught:
         build("vgg", "vgg16", CLASSES, 32)
     assert "\n" not in str(caught.value) and caught.value.kind == "unbuildable"
     with pytest.raises(UnbuildableError, match="no variant 'resnet19'; it has resnet18"):
         build("resnet", "resnet19", CLASSES, 32)
-    with pytest.raises(UnbuildableError, match="no operation 'squash'; there are lowrank, prune"):
+    with pytest.raises(UnbuildableError, match="unknown operation 'squash'; accepted: lowrank, prune"):
         network.apply_steps(torch.nn.Identity(), [("squash", 0.5)], 32, CLASSES)
 
 

@@ -47,10 +47,10 @@ def test_load_family_leaves_nothing_beside_the_file_and_tells_a_change(file):
     file.write_text(NETS + "# edited\n")
     load_family(family)  # a process goes on with what it has
     load_family.cache_clear()
-    with pytest.raises(SpaceError, match=r"nets\.py was changed meanwhile: put it back"):
+    with pytest.raises(SpaceError, match=r"nets\.py was changed during the run: restore it"):
         load_family(family)
     file.unlink()
-    with pytest.raises(SpaceError, match=r"nets\.py: there is no such file; put it back"):
+    with pytest.raises(SpaceError, match=r"nets\.py: no such file; put it back"):
         load_family(family)
 
 
@@ -69,11 +69,11 @@ BAD = {
     "no table": (NETS.replace("VARIANTS =", "TABLE ="), "needs VARIANTS"),
     "no rows": (NETS.replace("VARIANTS =", "VARIANTS = {'x': 1}; TABLE ="), "needs VARIANTS"),
     "no build": (NETS.replace("def build", "def make"), r"needs a function build\(variant, classes, image_px\)"),
-    "no name": (NETS.replace("mine_s", "mine/s"), "'mine/s' can't be a network's name"),
+    "no name": (NETS.replace("mine_s", "mine/s"), "'mine/s' is not a valid network name"),
     "weights": (NETS.replace("Variant(width=8,", "Variant(file='x', width=8,"), "name its weight file mine_s"),
     "raises": (NETS.replace("width = Shape", "width = 1 / 0 * Shape"), "line 23: ZeroDivisionError: division by zero"),
     "no net": (NETS.replace("return nn.Sequential", "return (lambda *n: n)"), "TypeError: build returned tuple"),
-    "outputs": (NETS.replace(LAST, "nn.Linear(4 * width, 3)"), r"turns 2 images into torch.float32 \(2, 3\)"),
+    "outputs": (NETS.replace(LAST, "nn.Linear(4 * width, 3)"), r"returns torch.float32 \(2, 3\) for 2 images"),
     "tuple": (NETS.replace("nn.Flatten(),", "nn.Flatten(0),"), "can't be used: RuntimeError"),
     "places": (NETS.replace("nn.AdaptiveAvgPool2d(1),", "").replace("(4 * width, c", "(width * image_px**2 // 4, c"),
                "mine_s has another 7.weight at 24 px than at 16 px"),
@@ -133,12 +133,12 @@ def test_add_families_leaves_the_space_its_own(file):
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("nowhere.py", "family file .*nowhere.py: there is no such file"),
+        ("nowhere.py", "family file .*nowhere.py: no such file"),
         ("nets.txt", "it does not end in .py"),
         ("", "does not end in .py"),
-        ("tiny_resnet.py", "named like the built-in family tiny_resnet: rename it"),
-        ("two/nets.py", "two/nets.py is named like .*/nets.py: rename it"),
-        ("folder.py", "there is no such file"),
+        ("tiny_resnet.py", "the same name as the built-in family tiny_resnet: rename it"),
+        ("two/nets.py", "two/nets.py has the same name as .*/nets.py: rename it"),
+        ("folder.py", "no such file"),
         ("long.py", "longer than 1048576 bytes"),
     ],
 )
@@ -165,9 +165,9 @@ def test_fill_families_a_name_that_the_space_has_is_refused(file):
     [
         ("families = []", "must be a list of files"),
         ("families = ['resnet']", "must be a list of files, such as"),
-        ("families = ['nowhere.py']", "s.toml: family file .*nowhere.py: there is no such file"),
-        ("[variants]\n'nowhere.py' = ['x']", "there is no such file"),
-        ("[variants]\nnets = ['mine_s']", "no family 'nets'; .* files that end in .py"),
+        ("families = ['nowhere.py']", "s.toml: family file .*nowhere.py: no such file"),
+        ("[variants]\n'nowhere.py' = ['x']", "no such file"),
+        ("[variants]\nnets = ['mine_s']", "unknown family 'nets'; .* files that end in .py"),
     ],
 )
 def test_load_wrong_files_are_one_line(file, text, says):

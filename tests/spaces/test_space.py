@@ -107,7 +107,7 @@ def test_cut_keeps_what_the_device_can_do_and_says_what_it_leaves(space):
     less = cut(space, {"fp32": None, "int8": None, "fp16": "no fp16 arithmetic"}, ("onnxruntime",), 1)
     assert less.axes["precision"] == ("fp32", "int8") and less.axes["threads"] == (1,)
     assert less.left_out == ("threads 2: the device has 1 cores", "precision fp16: no fp16 arithmetic")
-    with pytest.raises(SpaceError, match="can do none of runtime"):
+    with pytest.raises(SpaceError, match="supports none of runtime"):
         cut(space, {"fp32": None}, ("tensorrt",), 1)
 
 
@@ -131,10 +131,10 @@ def test_presets_name_networks_there_are(name):
         ("nonsense", "not a TOML file"),
         ("[axes]\nimage_px = [32]", "names no network"),
         ("[variants]\ntiny_resnet = ['a']", "needs image_px"),
-        ("[variants]\nvgg = ['a']\n[axes]\nimage_px = [32]", "no family 'vgg'; there are"),
+        ("[variants]\nvgg = ['a']\n[axes]\nimage_px = [32]", "unknown family 'vgg'; accepted"),
         (
             "[variants]\ntiny_resnet = ['a']\n[axes]\nimage_px = [32]\nwarp = [0.1]",
-            "no axis 'warp'; there are",
+            "unknown axis 'warp'; accepted",
         ),
         ("[variants]\ntiny_resnet = ['a']\n[axes]\nimage_px = []", "at least one value"),
         ("[variants]\ntiny_resnet = ['a']\n[axes]\nimage_px = [32]\nprune = [0.0, 1.5]", "fractions from 0"),
@@ -146,7 +146,7 @@ def test_presets_name_networks_there_are(name):
         ),
         (
             "[variants]\ntiny_resnet = ['a']\n[axes]\nimage_px = [32]\nprune = [0.0]\nprune_by = ['luck']",
-            "there are magnitude, batchnorm, taylor",
+            "accepted: magnitude, batchnorm, taylor",
         ),
     ],
 )
@@ -249,7 +249,7 @@ BAD_ENTRIES = {
     "[variants]\nresnet = ['resnet18']\n[axes]\nimage_px = [0]": "must be 1 or more",
     "[variants]\nresnet = ['resnet18']\n[axes]\nimage_px = [32]\nprune = ['much']": "must be a list of numbers",
     "[variants]\nresnet = ['resnet18']\n[axes]\nimage_px = [32]\n[families]\nresnet = 1": "resnet must be a table",
-    "[variant]\nresnet = ['resnet18']": "no table 'variant'; there are title, variants",
+    "[variant]\nresnet = ['resnet18']": "unknown table 'variant'; accepted: title, variants",
 }
 
 

@@ -387,8 +387,8 @@ REFUSED = {
     "empty": (lambda p: p.write_bytes(b""), "empty"),
     "cut short": (cut_short, "damaged or cut short"),
     "nonsense": (lambda p: p.write_bytes(b"no weights at all"), "damaged or cut short"),
-    "numbers": (lambda p: torch.save({"epoch": 3}, p), "no weights in it .it holds epoch"),
-    "one tensor": (lambda p: torch.save(torch.zeros(3), p), "no weights in it"),
+    "numbers": (lambda p: torch.save({"epoch": 3}, p), "not a state dict of weights .it holds epoch"),
+    "one tensor": (lambda p: torch.save(torch.zeros(3), p), "not a state dict of weights"),
     "another network": (lambda p: torch.save(build("tiny_mobile", "mb_w8", 7, 32).state_dict(), p), "does not fit"),
     "wider": (lambda p: torch.save(build("tiny_resnet", "res8_w16_s2", 7, 32).state_dict(), p), "size mismatch"),
     "two networks": (
@@ -400,8 +400,8 @@ REFUSED = {
         lambda p: torch.save(changed(**{"features.0.0.weight": torch.ones(8, 3, 3, 3, dtype=torch.int8)}), p),
         "holds integers",
     ),
-    "a folder": (lambda p: p.mkdir(), "a folder where a weight file is meant"),
-    "a dead link": (lambda p: p.symlink_to("nowhere"), "a link to one that is gone"),
+    "a folder": (lambda p: p.mkdir(), "a folder, but a weight file is expected"),
+    "a dead link": (lambda p: p.symlink_to("nowhere"), "a dangling link"),
     "a pickle": (lambda p: p.write_bytes(pickle.dumps({"a": [1.0]})), "damaged or cut short|no weights"),
 }
 

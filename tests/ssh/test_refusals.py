@@ -56,10 +56,10 @@ def _another_user(rig: Rig) -> str:
     [
         (_refused, "no ssh server answers"),
         (_wrong_key, "ssh-copy-id"),
-        (_another_user, "none of the keys"),
+        (_another_user, "none of the offered keys"),
         (_unknown_host_key, "accept the key"),
         (_changed_host_key, "ssh-keygen -R"),
-        (_no_python, "no such Python"),
+        (_no_python, "that Python does not exist"),
         (_not_a_python, "exit status 0"),
     ],
     ids=lambda value: getattr(value, "__name__", "").strip("_"),
@@ -76,7 +76,7 @@ def test_a_board_out_of_reach_ends_with_one_line(rig, tmp_path, enter, says):
 def test_a_name_that_no_host_has_may_be_a_slip_of_the_pen(rig, tmp_path):
     """The user's fault, told with what is entered."""
     code, _, err = run("--budget-ms", 5, "--device", "bord.invalid", "--out", tmp_path / "r", timeout=60)
-    assert (code, err.count("\n")) == (USER, 1) and "no device called bord.invalid" in err and " board" in err, err
+    assert (code, err.count("\n")) == (USER, 1) and "unknown device bord.invalid" in err and " board" in err, err
     assert "no host has that name" in err, "what ssh says of it"
 
 

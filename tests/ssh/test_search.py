@@ -121,7 +121,7 @@ def test_a_search_whose_uploads_are_cut(rig, config, line, tmp_path):
     interrupted = check_books(tmp_path / "r")
     assert link.cuts == 6 == sum(interrupted.values()), interrupted
     assert interrupted.keys() <= {"put", "predict"}, "a scoring begins with the upload of its images"
-    assert told(tmp_path / "r") == {"connection lost": 6} and said.count("tried again") == 6
+    assert told(tmp_path / "r") == {"connection lost": 6} and said.count("retried") == 6
 
 
 @pytest.mark.slow
@@ -139,6 +139,6 @@ def test_a_search_whose_timings_are_cut(rig, config, line, tmp_path):
     assert struck == {starting: 2, midway: 2, silenced: 1}, "and each while it was so"
     assert link.cuts == 4 and link.connections == 6
     assert check_books(tmp_path / "r") == {"time": 5}
-    assert said.count("tried again") == 5
+    assert said.count("retried") == 5
     told_of = told(tmp_path / "r")
     assert told_of.pop("silent for too long", 0) + told_of.pop("connection lost") == 5 and not told_of

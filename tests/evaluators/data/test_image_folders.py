@@ -34,7 +34,7 @@ def test_files_with_other_endings_are_counted_by_class_and_ending(tmp_path):
         "bad: 1 file with ending .dng is not read; save it as PNG or JPEG",
         "ok: 1 file without an ending is not read; save it as PNG or JPEG",
     )
-    assert data.note.endswith("; passed over as no pictures: 4 files (.txt, .db, .xml)")
+    assert data.note.endswith("; ignored because they are not images: 4 files (.txt, .db, .xml)")
     assert {name: Counter(split.labels) for name, split in data.splits.items()} == {
         "train": {0: 7, 1: 7},
         "validation": {0: 1, 1: 1},

@@ -81,8 +81,8 @@ REFUSED = {
     "floating-point": lambda p: tiff(p, np.random.default_rng(0).random((8, 8, 1), np.float32), kind=3),
     "signed pixels": lambda p: tiff(p, np.arange(-32, 32, dtype=np.int16).reshape(8, 8, 1), kind=2),
     "beyond 0 to 65535": lambda p: tiff(p, np.full((8, 8, 1), 70000, np.uint32)),
-    "deep pixels are stored in a way": lambda p: tiff(p, np.full((8, 8, 3), 258, np.uint16), planar=True),
-    "a TIFF of a kind that is not read": lambda p: tiff(p, np.zeros((8, 8, 3), np.float64), kind=3),
+    "of more than 8 bits are stored in": lambda p: tiff(p, np.full((8, 8, 3), 258, np.uint16), planar=True),
+    "an unsupported kind of TIFF": lambda p: tiff(p, np.zeros((8, 8, 3), np.float64), kind=3),
 }
 
 
@@ -124,7 +124,7 @@ def test_resizing_a_very_long_image_takes_no_more_than_the_result(resize, size):
 
 
 def test_unknown_resize_is_refused_in_one_line():
-    with pytest.raises(SettingsError, match="resize = 'stretch' is not known; there are squash, crop, pad"):
+    with pytest.raises(SettingsError, match="resize = 'stretch' must be one of squash, crop, pad"):
         Settings(budget_ms=1.0, resize="stretch")
 
 

@@ -51,7 +51,7 @@ def test_no_tensor_breaks_a_method(method, values):
 
 
 def test_an_unknown_method_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"no calibration method 'best'; there are min-max, .*entropy"):
+    with pytest.raises(ValueError, match=r"unknown calibration method 'best'; accepted: min-max, .*entropy"):
         top(BELL, "best")
 
 

@@ -237,17 +237,17 @@ def test_a_graph_that_cannot_be_replayed_is_calibrated_by_the_others(spoilt, mon
         ladder=replace(STRICT, methods=("min-max", FITTED)),
         tune=None,
     )
-    assert climbed.rungs[2].note == "not done: Relu is not known to the replay of graphs" and climbed.rungs[1].kept
+    assert climbed.rungs[2].note == "not done: Relu is not supported by the replay of graphs" and climbed.rungs[1].kept
 
 
 def test_a_graph_that_cannot_be_tuned_keeps_what_it_has(spoilt):
     def tune(plan):
-        raise UnknownOperatorError("Hardmax is not known to the replay of graphs")
+        raise UnknownOperatorError("Hardmax is not supported by the replay of graphs")
 
     climbed = climb(
         spoilt, RECIPE, exam=exam_of(spoilt), calibration=images(16), ladder=replace(STRICT, qat_epochs=1), tune=tune
     )
-    assert climbed.rungs[-1].note == "not done: Hardmax is not known to the replay of graphs"
+    assert climbed.rungs[-1].note == "not done: Hardmax is not supported by the replay of graphs"
     assert not climbed.rungs[-1].kept
 
 

@@ -121,7 +121,7 @@ def test_int8_without_what_it_needs_is_refused(fp32, images, tmp_path, recipe, c
 
 
 def test_an_unknown_precision_is_refused(fp32, tmp_path):
-    with pytest.raises(ValueError, match="no precision 'int4'; there are fp32, fp16, int8"):
+    with pytest.raises(ValueError, match="unknown precision 'int4'; accepted: fp32, fp16, int8"):
         to_precision(fp32, tmp_path / "int4.onnx", "int4")
 
 

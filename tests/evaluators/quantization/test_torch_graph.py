@@ -73,5 +73,5 @@ def test_what_is_seen_can_be_replaced(tmp_path):
 def test_an_unknown_operator_is_told():
     values = [helper.make_tensor_value_info(name, 1, [1, 4]) for name in "xy"]
     node = helper.make_node("Hardmax", ["x"], ["y"])
-    with pytest.raises(UnknownOperatorError, match="Hardmax is not known"):
+    with pytest.raises(UnknownOperatorError, match="Hardmax is not supported"):
         TorchGraph(helper.make_model(helper.make_graph([node], "graph", values[:1], values[1:])), CPU)

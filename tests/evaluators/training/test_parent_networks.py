@@ -169,13 +169,13 @@ def test_a_file_of_other_classes_is_the_users_fault(school, worker, tmp_path):
     """It ends the run with one line, rather than failing every candidate."""
     classifier(tmp_path / "model.onnx", classes=4)
     (tmp_path / "model.json").write_text(json.dumps(GOOD))
-    with pytest.raises(DataError, match="tells 4 classes apart, the data have 10") as caught:
+    with pytest.raises(DataError, match="distinguishes 4 classes, the data have 10") as caught:
         parents(school(str(tmp_path)), worker).logits_for(SMALL)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    "teacher, says", [("nonsense", "no teacher 'nonsense': there are parent"), ("gone.onnx", "there is no such file")]
+    "teacher, says", [("nonsense", "unknown teacher 'nonsense'; accepted: parent"), ("gone.onnx", "no such file")]
 )
 def test_a_teacher_that_is_not_there(school, worker, teacher, says):
     with pytest.raises(DataError, match=says) as caught:
@@ -192,7 +192,7 @@ def test_parents_no_time_for_all_epochs_trains_one_and_keeps_to_it(school, worke
     def train(task, job, what):
         asked.append(job.recipe.parent_epochs)
         if job.recipe.parent_epochs > 1:
-            raise OutOfTimeError("training it would take 30 s more, 24 s are left")
+            raise OutOfTimeError("its training needs 30 s more, 24 s are left")
         return worker.call(task, job, timeout_s=600)
 
     first = ParentNetworks(wanted, worker, train).of("tiny_mobile", "mb_w8")
@@ -227,5 +227,5 @@ def test_a_network_of_ones_own_may_teach(school, worker, tmp_path):
     (tmp_path / "nets.py").write_text(NETS)
     ours = {family_of(tmp_path / "nets.py"): 16}
     parents(school("mine_m", parent_px=ours), worker).check()
-    with pytest.raises(DataError, match="no teacher 'mine_l'"):
+    with pytest.raises(DataError, match="unknown teacher 'mine_l'"):
         parents(school("mine_l", parent_px=ours), worker).check()

@@ -90,7 +90,7 @@ def test_probabilities_become_logits(digits, cache, tmp_path):
 
 
 def test_other_classes_or_another_size_are_refused(digits, cache, tmp_path):
-    with pytest.raises(DataError, match="tells 4 classes apart, the data have 10"):
+    with pytest.raises(DataError, match="distinguishes 4 classes, the data have 10"):
         teach(job(digits, tmp_path, cache, classes=4))
     wrong = TeacherJob(
         dataset=digits,
@@ -137,8 +137,8 @@ def test_teachers_file_says_how_its_images_become_squares(told, expected, tmp_pa
     "note, says",
     [
         (None, "write model.json with"),
-        ({}, "model.json lacks what is needed"),
-        ({"preprocessing": {"image_px": "x", "mean": MEAN, "std": STD}}, "lacks what is needed"),
+        ({}, "model.json is invalid"),
+        ({"preprocessing": {"image_px": "x", "mean": MEAN, "std": STD}}, "must contain"),
         ({"preprocessing": GOOD["preprocessing"] | {"resize": "stretch"}}, "resize 'stretch'"),
         (GOOD | {"classes": ["b", "a"]}, "its classes are b, a; the data have a, b"),
     ],
@@ -150,7 +150,7 @@ def test_what_is_wrong_with_a_file_is_said_in_one_line(tmp_path, note, says):
     with pytest.raises(DataError, match=says) as caught:
         open_teacher(str(file), ("a", "b"))
     assert "\n" not in str(caught.value)
-    with pytest.raises(DataError, match="there is no such file"):
+    with pytest.raises(DataError, match="no such file"):
         open_teacher(str(tmp_path / "other.onnx"), ("a", "b"))
 
 

@@ -122,7 +122,7 @@ def worker(tmp_path_factory):
 
 @pytest.fixture
 def retries(worker):
-    """Lines of the calls that were tried once more in this test."""
+    """Lines of the calls that were retried in this test."""
     worker.told.clear()
     return worker.told
 
@@ -157,7 +157,7 @@ def test_call_crashed_twice_is_one_line_and_the_next_call_works(worker, retries,
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGBUS, signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU])
 def test_call_killed_from_outside_twice_is_the_hosts_fault(worker, retries, number):
-    with pytest.raises(HostError, match=rf"{number.name} twice.*the same command goes on") as caught:
+    with pytest.raises(HostError, match=rf"{number.name} twice.*run the same command to resume") as caught:
         worker.call(kill_me, number)
     assert "\n" not in str(caught.value) and len(retries) == 1
     assert worker.call(len, "four") == 4
@@ -167,7 +167,7 @@ def test_call_killed_from_outside_twice_is_the_hosts_fault(worker, retries, numb
 def test_call_killed_once_is_tried_again_in_a_new_process(worker, retries, tmp_path, number):
     first = worker.call(os.getpid)
     assert worker.call(once, str(tmp_path / "note"), "kill", number) != first
-    assert len(retries) == 1 and number.name in retries[0] and "tried once more" in retries[0]
+    assert len(retries) == 1 and number.name in retries[0] and "retried" in retries[0]
 
 
 def test_call_timed_out_once_is_tried_again(worker, retries, tmp_path):
@@ -184,7 +184,7 @@ def test_call_without_memory_twice_is_the_hosts_fault(worker, retries, work):
 
 @pytest.mark.parametrize("kind", ["full", "hidden", "gone"])
 def test_call_whose_disk_fails_is_the_hosts_fault_at_once(worker, retries, kind):
-    with pytest.raises(HostError, match="the same command goes on"):
+    with pytest.raises(HostError, match="run the same command to resume"):
         worker.call(fail, kind)
     assert retries == []
 

@@ -139,7 +139,7 @@ PROBLEMS = {
     "gpu": [
         ("warn", replace(NANO, **CPU_ONLY), {}, "on the CPU", "sudo apt-get install python3-libnvinfer"),
         ("warn", replace(SERVER, **CPU_ONLY), {}, "no runtime uses it", "pip install --user tensorrt"),
-        ("warn", replace(NANO, gpu=None), {}, "no CUDA answers", ""),
+        ("warn", replace(NANO, gpu=None), {}, "CUDA is not usable", ""),
     ],
     "disk": [
         ("bad", NANO, {"disk_free_mb": 90}, "90 MB free", "apt-get clean"),
@@ -205,7 +205,7 @@ PROBLEMS = {
     "login": [("warn", NANO, {"is_root": True}, "root", "ordinary user")],
     "uptime": [("warn", NANO, {"uptime_s": 31}, "31 s ago", "60 s")],
     "card 0": [
-        ("warn", SERVER, {"nvidia": [{"name": "RTX", "persistence": False}]}, "wakes up", "sudo nvidia-smi -pm 1"),
+        ("warn", SERVER, {"nvidia": [{"name": "RTX", "persistence": False}]}, "starts again", "sudo nvidia-smi -pm 1"),
         ("warn", SERVER, {"nvidia": [{"name": "T4", "reasons": "0x4"}]}, "power cap", "nvidia-smi -q -d POWER"),
         ("bad", SERVER, {"nvidia": [{"name": "T4", "temperature_c": 86}]}, "T4: 86 °C", "cool"),
     ],

@@ -172,7 +172,7 @@ def test_any_other_name_is_a_host_that_ssh_is_asked_about(name):
     "name", ["-oProxyCommand=id", "a b", "nano;id", "", "sim:", "nano:22", "$(id)", "a\nb", "x" * 300]
 )
 def test_a_name_that_can_be_nothing_lists_the_known(name):
-    with pytest.raises(DeviceConfigError, match="there are local; and") as caught:
+    with pytest.raises(DeviceConfigError, match="known: local; and") as caught:
         load_device(name, SHIPPED)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
 
@@ -191,24 +191,24 @@ def test_simulated_devices_are_never_entered():
     [
         ("[box", "cannot be read"),
         ("box = 3", "must be a table with the keys host, profile"),
-        ("[box]\nhots = 'a'", "[box] has no key 'hots'; there are host, profile, python, runtime, ssh_config"),
+        ("[box]\nhots = 'a'", "[box] has no key 'hots'; accepted: host, profile, python, runtime, ssh_config"),
         ("[box]\nhost = 7", "host must be text"),
         ("[box]\npython = ''", "python must be text"),
         ("[box]\npython = 'a\\u001bb'\n[x]\n".replace("'", '"'), "python must be text"),
-        ("[box]\nhost = '-oX=y'", "no host for ssh"),
+        ("[box]\nhost = '-oX=y'", "not a host for ssh"),
         ("[box]\nhost = 'box:22'", "a port goes into ~/.ssh/config"),
-        ("[box]\nhost = 'a'\npython = 'python3; id'", "no path of a Python"),
+        ("[box]\nhost = 'a'\npython = 'python3; id'", "no accepted path of Python"),
         ("[box]\nprepare = 'sudo'", "prepare must be a list of texts"),
         ("[box]\nprepare = ['a', 3]", "prepare must be a list of texts"),
         ("[box]\nworkspace_mb = '1'", "workspace_mb must be a whole number from 16"),
         ("[box]\nworkspace_mb = true", "workspace_mb must be a whole number"),
         ("[box]\nworkspace_mb = 3", "workspace_mb must be a whole number"),
-        ("[box]\nprofile = 'jetson-nana'", "profile 'jetson-nana' is not known; there are jetson, jetson-nano"),
-        ("[box]\nruntime = 'abacus'", "runtime 'abacus' is not known; there are"),
-        ("[box]\nruntime = '../agent'", "is not known"),
+        ("[box]\nprofile = 'jetson-nana'", "profile 'jetson-nana' is unknown; accepted: jetson, jetson-nano"),
+        ("[box]\nruntime = 'abacus'", "unknown runtime 'abacus'; accepted:"),
+        ("[box]\nruntime = '../agent'", "unknown runtime"),
         ("profiles = 3", "profiles must be tables"),
         ("[box]\nprofile = 'own'\n[profiles.own]\ngpu = 1", "[own] gpu must be true or false"),
-        ("[box]\nprofile = 'own'\n[profiles.own]\nhost = 'a'", "[own] has no key 'host'; there are title"),
+        ("[box]\nprofile = 'own'\n[profiles.own]\nhost = 'a'", "[own] has no key 'host'; accepted: title"),
     ],
 )
 def test_a_broken_file_says_so(text, words):
@@ -281,15 +281,15 @@ def test_what_is_entered_wins_over_the_profile():
         (
             "jetson-nano",
             ORIN_NANO,
-            "nano is entered as jetson-nano, but it says it is 'NVIDIA Orin Nano Developer Kit' (orin-nano): correct "
+            "nano is entered as jetson-nano, but it reports 'NVIDIA Orin Nano Developer Kit' (orin-nano): correct "
             "profile in ./devices.toml or leave it out",
         ),
-        ("orin-nano", AGX_ORIN, "it says it is 'Jetson AGX Orin' (orin)"),
-        ("nano", PI_4, "it says it is 'Raspberry Pi 4 Model B Rev 1.5' (rpi4)"),
+        ("orin-nano", AGX_ORIN, "it reports 'Jetson AGX Orin' (orin)"),
+        ("nano", PI_4, "it reports 'Raspberry Pi 4 Model B Rev 1.5' (rpi4)"),
         ("rpi4", PI_3, "'Raspberry Pi 3 Model B Plus Rev 1.3', which is no profile"),
-        ("x86-cuda", LAPTOP, "it says it is 'LENOVO 20XW' without a CUDA GPU, which is no profile"),
-        ("x86-cuda", BOX, "it says it is x86_64, AMD EPYC without a CUDA GPU"),
-        ("jetson-nano", BOX, "it says it is x86_64, AMD EPYC, which is no profile"),
+        ("x86-cuda", LAPTOP, "it reports 'LENOVO 20XW' without a CUDA GPU, which is no profile"),
+        ("x86-cuda", BOX, "it reports x86_64, AMD EPYC without a CUDA GPU"),
+        ("jetson-nano", BOX, "it reports x86_64, AMD EPYC, which is no profile"),
         (
             "nano",
             replace(NANO, compatible=(), board=""),
@@ -351,9 +351,7 @@ def test_who_cannot_be_reached():
     entered('[nano]\nhost = "me@there"\n')
     assert unreachable(load_device("nano"), "it is off") == "nano, by ssh me@there: it is off"
     said = unreachable(load_device("locl"), "no host has that name")
-    assert said.startswith(
-        "no device called locl is entered (there are local, nano), and ssh locl fails: no host has that name"
-    )
+    assert said.startswith("unknown device locl (known: local, nano), and ssh locl fails: no host has that name")
     for way in ("remote.devices add locl --host", "--device sim:nano", "--device local"):
         assert way in said, "what a newcomer can do"
     assert "--device sim:rpi5" in unreachable(load_device("rpi5"), "no host has that name") and "\n" not in said
@@ -443,7 +441,7 @@ def test_what_cannot_be_replaced_safely_is_left(text):
         ("sim:nano", {"host": "a"}, "can't name a device"),
         ("profiles", {"host": "a"}, "can't name a device"),
         ("a b", {"host": "a"}, "can't name a device"),
-        ("nano", {"host": "-x"}, "no host for ssh"),
+        ("nano", {"host": "-x"}, "not a host for ssh"),
         ("nano", {"hots": "a"}, "no key 'hots'"),
         ("nano", {"host": "a", "prepare": ["a\nb"]}, "list of texts"),
     ],

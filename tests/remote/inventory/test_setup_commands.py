@@ -149,7 +149,7 @@ def test_note_that_cannot_be_written_is_said_and_does_not_stop_the_run(tmp_path,
     said: list[str] = []
     with prepare_device(board(tmp_path), FACTS, said.append):
         assert is_locked(tmp_path)
-    assert not is_locked(tmp_path) and len(said) == 1 and "can't be noted" in said[0]
+    assert not is_locked(tmp_path) and len(said) == 1 and "can't be recorded" in said[0]
 
 
 def test_board_that_is_out_of_reach_at_the_end_is_restored_later(tmp_path, cache, monkeypatch):

@@ -290,7 +290,7 @@ def test_the_cache_keeps_its_size_and_what_is_used(home, monkeypatch, tmp_path, 
         assert session.put(graphs["endless"]) in kept
         session.cancel()
         thread.join(8)
-        with pytest.raises(DeviceError, match="put it again"):
+        with pytest.raises(DeviceError, match="send it again"):
             session.time_block(first, first, ORT, 1, 1.0)
         assert session.put(b"a" * 500_000) == first
         assert (tmp_path / "edgefront" / "blobs" / first).stat().st_mode & 0o777 == 0o600

@@ -223,7 +223,7 @@ def test_upload_to_a_device_that_never_reads_ends_in_time(tmp_path, monkeypatch)
     monkeypatch.setattr(transport, "SLOWEST_BYTES_S", 1e9)
     with open_session(scripted(tmp_path, DEAF)) as session:
         began_s = time.monotonic()
-        with pytest.raises(DeviceError, match="does not take what is sent") as caught:
+        with pytest.raises(DeviceError, match="does not accept the data sent") as caught:
             session._link.call("put", {"sha256": "a" * 64, "size": 1 << 24}, blob=bytes(1 << 24), sending_s=0.5)
         assert caught.value.kind == "silent" and time.monotonic() - began_s < 5
 

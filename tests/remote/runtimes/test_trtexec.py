@@ -408,7 +408,7 @@ def test_inputs_that_cannot_be_given(board, tmp_path, monkeypatch):
         monkeypatch.setattr(runtime, "bindings", lambda ran, kind, inputs=inputs: inputs)
         fault("unsupported", "one float32 input", runtime.input_and_output, runtime.tool(), engine, 12)
     monkeypatch.setattr(runtime, "bindings", lambda ran, kind: [])
-    fault("crashed", "did not say", runtime.input_and_output, runtime.tool(), engine, 12)
+    fault("crashed", "did not print", runtime.input_and_output, runtime.tool(), engine, 12)
 
 
 # ------------------------------------------------ what may go wrong

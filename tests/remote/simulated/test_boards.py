@@ -192,7 +192,7 @@ def test_a_slow_model_gives_fewer_pairs_and_then_times_out(opens):
     digest, reference = session.put(model), session.put(reference_model())
     block = session.time_block(digest, reference, Job(runtime="onnxruntime"), 40, 20.0)
     assert 5 <= len(block["wall_ms"]) < 40
-    with pytest.raises(CandidateError, match="not done after 5 s") as caught:
+    with pytest.raises(CandidateError, match="not finished within 5 s") as caught:
         session.time_block(digest, reference, Job(runtime="onnxruntime"), 40, 20.0, deadline_s=5.0)
     assert caught.value.kind == "timed_out"
 

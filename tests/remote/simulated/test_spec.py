@@ -34,11 +34,11 @@ def test_names_and_aliases_are_unique():
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("moon", "there are nano or jetson-nano"),
-        ("", "there are nano"),
+        ("moon", "accepted: nano or jetson-nano"),
+        ("", "accepted: nano"),
         ("nano,drop", "key=value"),
         ("nano,drop=0.1,drop=0.2", "each once"),
-        ("nano,speed=2", "there are drop"),
+        ("nano,speed=2", "accepted: drop"),
         ("nano,drop=2", "from 0 to 1, not '2'"),
         ("nano,drop=nan", "from 0 to 1"),
         ("nano,noise=much", "from 0 to 1"),
@@ -54,7 +54,7 @@ def test_nonsense_is_refused_in_one_line(text, says):
 
 
 def test_the_controller_shows_why(home):
-    with pytest.raises(DeviceConfigError, match="no simulated board 'moon'; there are nano or jetson-nano"):
+    with pytest.raises(DeviceConfigError, match="no simulated board 'moon'; accepted: nano or jetson-nano"):
         open_session(load_device("sim:moon"))
     done = subprocess.run(
         [sys.executable, "-m", "remote.simulator", "nano,speed=2", "10"], cwd=ROOT, capture_output=True, text=True

@@ -64,7 +64,7 @@ def test_each_precision_has_its_own(tmp_path):
     run = Run(tmp_path, Stairs({"fp32": 16, "int8": 32}))
     found = {p: run.evaluator.structure(replace(PRUNED, precision=p)).rounded_to for p in ("fp32", "fp16", "int8")}
     assert found == {"fp32": "16", "fp16": "", "int8": "32"}
-    assert "no steps seen over 8 networks of 24 px" in run.steps.describe()["res8_w8_s2 fp16 onnxruntime"]
+    assert "no steps found over 8 networks of 24 px" in run.steps.describe()["res8_w8_s2 fp16 onnxruntime"]
 
 
 def test_sizes_share_a_ladder_and_uncut_networks_need_none(tmp_path):
@@ -94,7 +94,7 @@ def test_a_run_that_goes_on_keeps_what_it_began_with(tmp_path):
     Run(tmp_path, Stairs({"fp32": 16}), allowed_s=0.0).evaluator.structure(PRUNED)
     again = Run(tmp_path, Stairs({"fp32": 16}))
     assert again.evaluator.structure(replace(PRUNED, image_px=16)).rounded_to == "" and again.timed() == []
-    assert "not looked for, timing 8 networks" in again.steps.describe()["res8_w8_s2 fp32 onnxruntime"]
+    assert "not measured, timing 8 networks" in again.steps.describe()["res8_w8_s2 fp32 onnxruntime"]
 
 
 def test_a_run_of_before_there_were_steps_goes_on_without(tmp_path):
@@ -114,7 +114,7 @@ def test_a_network_whose_ladder_fails_is_pruned_as_declared(tmp_path):
     }
     run = Run(tmp_path, inner)
     assert run.evaluator.structure(PRUNED).rounded_to == ""
-    assert run.steps.describe()["res8_w8_s2 fp32 onnxruntime"] == "not looked for, no such operator"
+    assert run.steps.describe()["res8_w8_s2 fp32 onnxruntime"] == "not measured, no such operator"
 
 
 def test_ladders_may_take_a_share_of_the_run():
@@ -149,8 +149,8 @@ def test_whatever_asks_no_cut_is_trained_that_brought_nothing(tmp_path, sampler)
     became = {m.candidate.amount("prune"): m for m in found.measurements}
     outcomes = {amount: m.outcome for amount, m in became.items()}
     assert outcomes == {0.0: KEPT, 0.125: NO_GAIN, 0.25: KEPT, 0.375: NO_GAIN, 0.5: KEPT}
-    assert "no faster than the 2 ms" in became[0.125].reason and "it was cut from" in became[0.125].reason
-    assert "res8_w8_s2 32px prune 0.25 fp32, which less was cut from" in became[0.375].reason
+    assert "no faster than the 2 ms" in became[0.125].reason and "which is uncompressed" in became[0.125].reason
+    assert "res8_w8_s2 32px prune 0.25 fp32, which is less compressed" in became[0.375].reason
     assert not became[0.125].accuracies and not became[0.375].accuracies
     attributes = [trial.user_attrs for trial in study.get_trials()]
     assert {became[0.125].reason, became[0.375].reason} <= {told.get("reason") for told in attributes}

@@ -96,13 +96,13 @@ def test_a_cut_must_be_faster_by_more_than_the_measurements_may_be_off():
     unsure = cut(0.125, Law({0.0: 2.0, 0.125: 1.9}, half=0.05))
     assert unsure.outcome == NO_GAIN and unsure.accuracies == ()
     assert unsure.reason == (
-        "1.9 ms [1.8, 1.99], not surely faster than the 2 ms [1.9, 2.1] of res8_w8_s2 32px fp32, which it was cut from"
+        "1.9 ms [1.8, 1.99], not surely faster than the 2 ms [1.9, 2.1] of res8_w8_s2 32px fp32, which is uncompressed"
     )
 
 
 def test_and_faster_than_what_less_was_cut_from():
     dropped = cut(0.25, Law({0.0: 2.0, 0.125: 1.5, 0.25: 1.5}))
-    assert dropped.outcome == NO_GAIN and "prune 0.125 fp32, which less was cut from" in dropped.reason
+    assert dropped.outcome == NO_GAIN and "prune 0.125 fp32, which is less compressed" in dropped.reason
     assert cut(0.25, Law({0.0: 2.0, 0.125: 1.5, 0.25: 1.2})).outcome == KEPT
 
 

@@ -141,7 +141,7 @@ def test_held_start_that_is_refused_leaves_nothing(tmp_path, kind):
     refuse(tmp_path / "runs" / "steel", kind("--budget-mb 9 can't be kept"), ("state", "calibration", "incident"))
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "empty").mkdir()
-    refuse(tmp_path / "empty", kind("no teacher"))
+    refuse(tmp_path / "empty", kind("unknown teacher"))
     assert list((tmp_path / "empty").iterdir()) == [], "the user's own folder stays"
 
 

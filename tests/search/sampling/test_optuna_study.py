@@ -91,7 +91,7 @@ class Late(Analytic):
 
     def accuracy(self, candidate, epochs):
         if epochs > self.epochs_max:
-            raise OutOfTimeError("training it would take 9 s more, 2 s are left")
+            raise OutOfTimeError("its training needs 9 s more, 2 s are left")
         return super().accuracy(candidate, epochs)
 
 
