@@ -62,7 +62,7 @@ PARTS = {}
 LOADED = {}
 
 
-class Refused(Exception):
+class RequestError(Exception):
     """Raised for a request that is answered with an error frame."""
 
     def __init__(self, kind, reason):
@@ -71,15 +71,15 @@ class Refused(Exception):
         self.reason = reason
 
 
-class Gone(Exception):
+class ConnectionClosedError(Exception):
     """Raised when the controller closed its end, or sends bytes that are not the protocol."""
 
 
 def part(name):
-    """Return the module that one of the texts defines; its functions find `part` and `Refused` among their globals."""
+    """Return the module that one of the texts defines; its functions find `part` and `RequestError` as globals."""
     if name not in LOADED:
         module = types.ModuleType("edgefront_" + name.replace("/", "_"))
-        module.part, module.Refused = part, Refused
+        module.part, module.RequestError = part, RequestError
         exec(compile(PARTS[name], name + ".py", "exec"), module.__dict__)
         LOADED[name] = module
     return LOADED[name]
@@ -89,7 +89,7 @@ def runtime_part(name):
     """Return the module of a runtime, or of one of its options: `onnxruntime:cuda` is a way to run `onnxruntime`."""
     if not isinstance(name, str) or "runtimes/" + name.split(":")[0] not in PARTS:
         there = sorted(path[9:] for path in PARTS if path.startswith("runtimes/"))
-        raise Refused("bad_request", "unknown runtime; accepted: %s" % ", ".join(there))
+        raise RequestError("bad_request", "unknown runtime; accepted: %s" % ", ".join(there))
     return part("runtimes/" + name.split(":")[0])
 
 
@@ -109,7 +109,7 @@ class Wire(object):
         """Read 1 to `size` bytes."""
         data = os.read(self.fd_in, min(size, CHUNK))
         if not data:
-            raise Gone("end of input")
+            raise ConnectionClosedError("end of input")
         self.heard_s = time.monotonic()
         return data
 
@@ -154,7 +154,7 @@ def number(fields, name, low, high, kind=(int, float)):
     """Return the number called `name`, within its limits."""
     value = fields.get(name)
     if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
-        raise Refused("bad_request", "%s must be a number from %g to %g" % (name, low, high))
+        raise RequestError("bad_request", "%s must be a number from %g to %g" % (name, low, high))
     return value
 
 
@@ -162,7 +162,7 @@ def digest(fields, name):
     """Return the SHA-256 called `name`, 64 lower-case hex digits."""
     value = fields.get(name)
     if not isinstance(value, str) or not DIGEST.match(value):
-        raise Refused("bad_request", "%s must be 64 lower-case hex digits" % name)
+        raise RequestError("bad_request", "%s must be 64 lower-case hex digits" % name)
     return value
 
 
@@ -173,14 +173,14 @@ def cache_folder():
     """Return our folder below the user's cache directory, private to the user."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     if not os.path.isabs(home):
-        raise Refused("bad_cache", "no home folder is known for this user: set HOME or XDG_CACHE_HOME")
+        raise RequestError("bad_cache", "no home folder is known for this user: set HOME or XDG_CACHE_HOME")
     folder = os.path.join(home, "edgefront")
     inner = [os.path.join(folder, name) for name in ("blobs", "engines", "timing")]
     for path in [folder] + inner:
         os.makedirs(path, mode=0o700, exist_ok=True)
         found = os.lstat(path)
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-            raise Refused("bad_cache", "%s must be a folder of the user who logs in, not a link" % path)
+            raise RequestError("bad_cache", "%s must be a folder of the user who logs in, not a link" % path)
         os.chmod(path, 0o700)
     return folder
 
@@ -258,7 +258,7 @@ class Job(object):
                 pass
 
     def run(self, order, deadline_s, keep=()):
-        """Return (value, raw bytes) from the child. Raise Refused with its failure instead."""
+        """Return (value, raw bytes) from the child. Raise RequestError with its failure instead."""
         killed, before_mb = kernel_kills(), available_mb()
         low_mb, Job.usual_mb = before_mb, max(Job.usual_mb, before_mb)
         result = self.start(order, list(keep))
@@ -275,9 +275,9 @@ class Job(object):
                 del noise[:-8192]
                 low_mb = min(low_mb, available_mb())
                 if self.cancelled.is_set():
-                    raise Refused("cancelled", "cancelled")
+                    raise RequestError("cancelled", "cancelled")
                 if time.monotonic() > end_s:
-                    raise Refused("timed_out", "not finished within %g s" % deadline_s)
+                    raise RequestError("timed_out", "not finished within %g s" % deadline_s)
             self.process.wait(10.0)
         except subprocess.TimeoutExpired:
             pass
@@ -290,23 +290,23 @@ class Job(object):
         hungry = kernel_kills() > killed >= 0 or low_mb < LOW_MEMORY_MB
         if hungry and before_mb < SCARCE * Job.usual_mb and self.process.returncode == -signal.SIGKILL:
             # another process had the memory: no fault of the model
-            raise Refused("memory_taken", "only %d of the usual %d MB were free" % (before_mb, Job.usual_mb))
+            raise RequestError("memory_taken", "only %d of the usual %d MB were free" % (before_mb, Job.usual_mb))
         return verdict(said, noise, self.process.returncode, hungry)
 
 
 def verdict(said, noise, status, hungry):
-    """Return (value, raw) of a child, or raise Refused with the child's own words, or else with how it ended."""
+    """Return (value, raw) of a child, or raise RequestError with the child's own words, or else with how it ended."""
     head, newline, raw = bytes(said).partition(b"\n")
     if newline:
         words = json.loads(head.decode())
         if "error" in words:
-            raise Refused(words["error"]["kind"], words["error"]["reason"])
+            raise RequestError(words["error"]["kind"], words["error"]["reason"])
         if len(raw) == words["raw_bytes"]:
             return words["value"], raw
     if (status == -signal.SIGKILL and hungry) or b"bad_alloc" in noise:
-        raise Refused("out_of_memory", "killed for memory; last output: %s" % last_line(noise))
+        raise RequestError("out_of_memory", "killed for memory; last output: %s" % last_line(noise))
     how = "by signal %d" % -status if status < 0 else "with status %d" % status
-    raise Refused("crashed", "ended %s; last output: %s" % (how, last_line(noise)))
+    raise RequestError("crashed", "ended %s; last output: %s" % (how, last_line(noise)))
 
 
 def write_all(fd, data):
@@ -412,12 +412,12 @@ def look_around():
     """
     try:
         return Job().run({"function": "look"}, 60.0)[0]
-    except Refused:
+    except RequestError:
         found = {"runtimes": {}, "gpu": None}
     for path in sorted(path for path in PARTS if path.startswith("runtimes/")):
         try:
             alone = Job().run({"function": "look", "paths": [path], "gpu": False}, 60.0)[0]
-        except Refused:
+        except RequestError:
             continue
         found["runtimes"].update(alone["runtimes"])
     return found
@@ -439,14 +439,14 @@ class Agent(object):
     def __init__(self, wire):
         folder = cache_folder()
         self.wire = wire
-        self.store = part("blob_store").Store(os.path.join(folder, "blobs"))
-        self.engines = part("blob_store").Store(os.path.join(folder, "engines"))
+        self.store = part("blob_store").BlobStore(os.path.join(folder, "blobs"))
+        self.engines = part("blob_store").BlobStore(os.path.join(folder, "engines"))
         self.folder = folder
         self.found = {"runtimes": {}, "gpu": None}
         self.idle_w = None  # watts the device draws while no job runs
-        self.turn = part("device_lock").Turn(folder)
+        self.device_lock = part("device_lock").DeviceLock(folder)
         self.silence_s = 30.0
-        self.who = "somebody"
+        self.who = "unknown user"
         self.expected = {}  # request id of a put -> (digest, size)
 
     def serve(self):
@@ -460,15 +460,15 @@ class Agent(object):
                 self.answer(request, lambda: self.handle(request, body))
             else:
                 self.wire.tell(ERROR, 0, {"kind": "bad_frame", "reason": "type %d, length %d" % (kind, length)})
-                raise Gone("bad frame")
+                raise ConnectionClosedError("bad frame")
 
     def answer(self, request, work):
         """Send the result of `work`, or its error; None means that the answer comes later."""
         try:
             value = work()
-        except Refused as error:
+        except RequestError as error:
             self.wire.tell(ERROR, request, {"kind": error.kind, "reason": error.reason})
-        except Gone:
+        except ConnectionClosedError:
             raise
         except Exception as error:
             reason = "%s: %s" % (type(error).__name__, one_line(error))
@@ -484,15 +484,15 @@ class Agent(object):
         except (ValueError, RecursionError):
             fields = None
         if not isinstance(fields, dict):
-            raise Refused("bad_request", "a request is a JSON object")
+            raise RequestError("bad_request", "a request is a JSON object")
         op = fields.get("op")
         if not isinstance(op, str) or op not in OPS:
-            raise Refused("unknown_op", "unknown operation; accepted: %s" % ", ".join(sorted(OPS)))
+            raise RequestError("unknown_op", "unknown operation; accepted: %s" % ", ".join(sorted(OPS)))
         return OPS[op](self, request, fields)
 
     def hello(self, request, fields):
         if fields.get("protocol") != PROTOCOL:
-            raise Refused("bad_request", "this agent speaks protocol %d" % PROTOCOL)
+            raise RequestError("bad_request", "this agent speaks protocol %d" % PROTOCOL)
         self.silence_s = number(fields, "silence_s", 0.5, 3600)
         self.store.limit = number(fields, "cache_mb", 0, 1 << 20) * (1 << 20)
         self.who = str(fields.get("who", ""))[:100]
@@ -524,7 +524,7 @@ class Agent(object):
             self.wire.skip(length)
             if name is None:
                 return None  # the refusal of its put was the answer
-            raise Refused("bad_request", "the blob's length differs from the announced length")
+            raise RequestError("bad_request", "the blob's length differs from the announced length")
         told_s = [time.monotonic()]
 
         def progress(done):  # events, so that a slow upload is not taken for a dead device
@@ -539,7 +539,7 @@ class Agent(object):
         return part("sensors").state()
 
     def survey(self, request, fields):
-        return dict(part("sensors").survey(folder=self.store.folder), holder=self.turn.holder())
+        return dict(part("sensors").survey(folder=self.store.folder), holder=self.device_lock.holder())
 
     def cancel(self, request, fields):
         job = Job.running.get(number(fields, "request", 0, 1 << 32, int))
@@ -548,7 +548,7 @@ class Agent(object):
         return {"found": job is not None}
 
     def quit(self, request, fields):
-        raise Gone("asked to")
+        raise ConnectionClosedError("asked to")
 
     def time(self, request, fields):
         order = self.order(fields, "measure", ["model", "reference"])
@@ -561,7 +561,7 @@ class Agent(object):
         shape = fields.get("shape")
         whole = isinstance(shape, list) and all(type(size) is int and 0 < size < 1 << 31 for size in shape)
         if not whole or not 2 <= len(shape) <= 8:
-            raise Refused("bad_request", "shape must be a list of 2 to 8 positive integers")
+            raise RequestError("bad_request", "shape must be a list of 2 to 8 positive integers")
         order["job"]["shape"] = shape
         self.begin(request, order, fields, False)
 
@@ -579,14 +579,14 @@ class Agent(object):
         job["workspace_mb"] = number(dict({"workspace_mb": 256}, **fields), "workspace_mb", 1, 1 << 20, int)
         job["precision"] = fields.get("precision", "fp32")
         if job["precision"] not in PRECISIONS:
-            raise Refused("bad_request", "precision must be one of %s" % ", ".join(PRECISIONS))
+            raise RequestError("bad_request", "precision must be one of %s" % ", ".join(PRECISIONS))
         job["cache"] = os.path.join(self.folder, "timing")
         return {"function": function, "runtime": fields["runtime"], "job": job, "blobs": blobs}
 
     def begin(self, request, order, fields, alone):
         """Start a job in a thread of its own; it answers the request."""
         if len(Job.running) >= 8:
-            raise Refused("busy", "8 jobs are waiting already")
+            raise RequestError("busy", "8 jobs are waiting already")
         limits = (
             number(fields, "deadline_s", 0.1, 86400),
             number(dict({"build_deadline_s": 3600}, **fields), "build_deadline_s", 0.1, 86400),
@@ -613,17 +613,19 @@ class Agent(object):
         try:
             for name in order.pop("blobs"):
                 held.append(self.store.hold(job_fields[name]))
-            lock = self.turn.wait(alone, waiting, job.cancelled, warn)
+            lock = self.device_lock.acquire(alone, waiting, job.cancelled, warn)
             if alone:
-                self.turn.sign(self.who)
+                self.device_lock.write_holder(self.who)
             began = {"event": "started", "at_s": time.monotonic()}
             self.wire.tell(EVENT, request, began)
             built = self.make_ready(request, job, order, held, lock, build_deadline_s)
-            value, raw = self.watched(job, order, deadline_s, lock) if alone else job.run(order, deadline_s, [lock])
+            value, raw = (
+                self.run_monitored(job, order, deadline_s, lock) if alone else job.run(order, deadline_s, [lock])
+            )
             value.update(built, ended_at_s=time.monotonic())
         finally:
             if alone and lock is not None:
-                self.turn.unsign()
+                self.device_lock.remove_holder()
             for fd in held + [lock] * (lock is not None):
                 os.close(fd)
         if order["function"] != "predict":
@@ -632,14 +634,14 @@ class Agent(object):
         self.wire.send(BLOB, request, raw)
         return None
 
-    def watched(self, job, order, deadline_s, lock):
+    def run_monitored(self, job, order, deadline_s, lock):
         """Return the child's answer with the sensors' readings during its run."""
         sensors = part("sensors")
         power = sensors.power()
         order["job"]["energy_s"] = ENERGY_S if power else 0
         if power and self.idle_w is None:
             self.idle_w = part("power").idle_watts(power)
-        watch = sensors.Watch(power=power)
+        watch = sensors.DeviceMonitor(power=power)
         watch.start()
         try:
             value, raw = job.run(order, deadline_s, [lock])
@@ -686,7 +688,7 @@ class Agent(object):
             job.run({"function": "build", "runtime": fields["runtime"], "job": build_job}, deadline_s, [lock])
             os.rename(out, self.engines.path(key))
         except OSError as error:
-            raise Refused("failed", "the runtime left no engine: %s" % error)
+            raise RequestError("failed", "the runtime left no engine: %s" % error)
         finally:
             if os.path.exists(out):
                 os.unlink(out)
@@ -722,13 +724,13 @@ def main():
     os.umask(0o077)
     try:
         agent = Agent(wire)
-    except (OSError, Refused) as error:
+    except (OSError, RequestError) as error:
         sys.exit("edgefront: %s" % one_line(error))
     watch = threading.Thread(target=agent.watch, daemon=True)
     watch.start()
     write_all(wire.fd_out, ("\nAGENT-READY %d\n" % PROTOCOL).encode())
     try:
         agent.serve()
-    except Gone:
+    except ConnectionClosedError:
         pass
     leave(0)

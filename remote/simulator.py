@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from remote import agent
-from remote.agent import Refused
+from remote.agent import RequestError
 from remote.link.transport import texts
 from remote.simulated import telemetry
 from remote.simulated.faulty_wire import Wire, end
@@ -49,7 +49,7 @@ class Job(agent.Job):
             keep: Descriptors for the child; not used here.
 
         Raises:
-            Refused: The job failed, or a fault struck.
+            RequestError: The job failed, or a fault struck.
         """
         machine, function, job = self.machine, order["function"], order.get("job", {})
 
@@ -69,28 +69,28 @@ class Job(agent.Job):
                 return {"layers": [], "why": "a simulated board runs no layers"}, b""
             return machine.predict(job, wait)
         except Exception as error:
-            raise error if isinstance(error, Refused) else _as_a_child_would(error) from None
+            raise error if isinstance(error, RequestError) else _as_a_child_would(error) from None
 
     def _pass(self, seconds: float, deadline_s: float) -> None:
         """Sleep half of the time, inject the fault if there is one, and sleep the other half.
 
         Raises:
-            Refused: The job ends early.
+            RequestError: The job ends early.
         """
         late = seconds > deadline_s
         self._sleep(min(seconds, deadline_s) / 2)
         self.befall(self.fault)
         self._sleep(min(seconds, deadline_s) / 2)
         if late:
-            raise Refused("timed_out", f"not finished within {deadline_s:g} s")
+            raise RequestError("timed_out", f"not finished within {deadline_s:g} s")
 
     def _sleep(self, seconds: float) -> None:
         if self.cancelled.wait(seconds if self.machine.spec.real_time else 0):
-            raise Refused("cancelled", "cancelled")
+            raise RequestError("cancelled", "cancelled")
 
 
-def _as_a_child_would(error: Exception) -> Refused:
-    return Refused(getattr(error, "kind", "failed"), agent.one_line(error))
+def _as_a_child_would(error: Exception) -> RequestError:
+    return RequestError(getattr(error, "kind", "failed"), agent.one_line(error))
 
 
 class SimulatedAgent(agent.Agent):
@@ -125,9 +125,9 @@ class SimulatedAgent(agent.Agent):
             end("the board reboots")
         if fault == "oom":
             usual_mb = self.spec.board.free_mb
-            raise Refused("memory_taken", f"only {usual_mb // 10} of the usual {usual_mb} MB were free")
+            raise RequestError("memory_taken", f"only {usual_mb // 10} of the usual {usual_mb} MB were free")
         if fault == "disk":
-            raise Refused("no_space", "0 MB free, 64 MB needed")
+            raise RequestError("no_space", "0 MB free, 64 MB needed")
 
     def stat(self, request: int, fields: Value) -> Value:
         """Return whether a blob is stored, or fail."""
@@ -166,7 +166,7 @@ class SimulatedAgent(agent.Agent):
         job.fault, job.befall = self.drawn.pop(request, ""), self.befall
         return super().do(request, job, *args)
 
-    def watched(self, job: Job, order: Value, deadline_s: float, lock: int) -> tuple[Value, bytes]:
+    def run_monitored(self, job: Job, order: Value, deadline_s: float, lock: int) -> tuple[Value, bytes]:
         """Return the machine's answer with the simulated readings during its run."""
         if job.fault == "throttle":
             job.slowed = self.spec.slowdown(self.start, self.calls)
@@ -213,13 +213,13 @@ def main() -> None:
         start, boots = folder.count(starts=1)
         install(SimulatedMachine(spec, f"simulated-{spec.board.name}-{boots}"))
         serving = SimulatedAgent(wire, spec, folder, start)
-    except agent.Gone:
+    except agent.ConnectionClosedError:
         sys.exit("simulated: the source arrived incomplete")
-    except (OSError, Refused) as error:
+    except (OSError, RequestError) as error:
         sys.exit(f"simulated: {agent.one_line(error)}")
     threading.Thread(target=serving.watch, daemon=True).start()
     agent.write_all(wire.fd_out, f"\nAGENT-READY {agent.PROTOCOL}\n".encode())
-    with contextlib.suppress(agent.Gone):
+    with contextlib.suppress(agent.ConnectionClosedError):
         serving.serve()
     agent.leave(0)
 

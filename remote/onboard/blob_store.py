@@ -1,7 +1,7 @@
 # mypy: ignore-errors
 """Store files on the device, named by their content.
 
-Sent to the device as text: Python 3.6, standard library only. The agent gives it `Refused`.
+Sent to the device as text: Python 3.6, standard library only. The agent gives it `RequestError`.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 DISK_SPARE = 64 << 20  # bytes never taken from the device's disk
 
 
-class Store(object):
+class BlobStore(object):
     """Store files named by their SHA-256; the least recently used ones are removed beyond `limit` bytes.
 
     A file in use is held with a shared lock, by whichever agent; one that is held is never removed.
@@ -41,12 +41,12 @@ class Store(object):
             try:
                 fd = os.open(self.path(name), os.O_RDONLY | os.O_NOFOLLOW)
             except OSError:
-                raise Refused("missing", name)
-            part("device_lock").share(fd)
+                raise RequestError("missing", name)
+            part("device_lock").lock_shared(fd)
             if os.fstat(fd).st_nlink:
                 return fd
             os.close(fd)
-        raise Refused("missing", name)
+        raise RequestError("missing", name)
 
     def make_room(self, size):
         """Remove blobs, oldest use first, until `size` more bytes fit the limit and the disk."""
@@ -66,7 +66,7 @@ class Store(object):
                 return
             total -= bytes_ if self.remove(name) else 0
         if self.free() < size + DISK_SPARE:
-            raise Refused("no_space", "%d MB free, %d MB needed" % (self.free() >> 20, (size + DISK_SPARE) >> 20))
+            raise RequestError("no_space", "%d MB free, %d MB needed" % (self.free() >> 20, (size + DISK_SPARE) >> 20))
 
     def free(self):
         found = os.statvfs(self.folder)
@@ -84,7 +84,7 @@ class Store(object):
         try:
             try:
                 free = part("device_lock").try_lock(fd, True)
-            except part("device_lock").NoLocks:
+            except part("device_lock").LockUnsupportedError:
                 free = time.time() - os.fstat(fd).st_mtime > 3600
             if free:
                 os.unlink(self.path(name))
@@ -106,7 +106,7 @@ class Store(object):
             return 0
         try:
             return os.fstat(fd).st_size if part("device_lock").try_lock(fd, False) else 0
-        except part("device_lock").NoLocks:
+        except part("device_lock").LockUnsupportedError:
             return 0  # it may be growing just now
         except OSError:
             return 0
@@ -120,18 +120,18 @@ class Store(object):
         try:
             ours = part("device_lock").try_lock(fd, True)
             if ours and os.fstat(fd).st_size < offset:
-                raise Refused("moved", "the first %d bytes of %s are no longer stored" % (offset, name))
+                raise RequestError("moved", "the first %d bytes of %s are no longer stored" % (offset, name))
             if ours:
                 os.ftruncate(fd, offset)
                 return fd, path
-        except part("device_lock").NoLocks:
+        except part("device_lock").LockUnsupportedError:
             pass
-        except (OSError, Refused):
+        except (OSError, RequestError):
             os.close(fd)
             raise
         os.close(fd)  # another agent receives it just now, or that can't be determined without locks
         if offset:
-            raise Refused("moved", "another session receives %s" % name)
+            raise RequestError("moved", "another session receives %s" % name)
         path = self.path("part-%d-%s" % (os.getpid(), name))
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), path
 
@@ -139,7 +139,7 @@ class Store(object):
         """Receive the bytes from `offset` to `size`; the file gets its name once it is whole and its digest right."""
         try:
             fd, path = self.open_part(name, offset)
-        except Refused:
+        except RequestError:
             wire.skip(size - offset)
             raise
         try:
@@ -160,10 +160,10 @@ class Store(object):
                     failure = error
             if failure:
                 os.unlink(path)
-                raise Refused("no_space", str(failure))
+                raise RequestError("no_space", str(failure))
             if hashed.hexdigest() != name:
                 os.unlink(path)
-                raise Refused("wrong_hash", "the bytes received hash to %s, not %s" % (hashed.hexdigest(), name))
+                raise RequestError("wrong_hash", "the bytes received hash to %s, not %s" % (hashed.hexdigest(), name))
             os.fsync(fd)
             os.rename(path, self.path(name))
         finally:

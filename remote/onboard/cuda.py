@@ -51,7 +51,7 @@ RUNTIME_CALLS = {"cudaSetDevice": (INT,), "cudaMemcpyAsync": (ADDRESS, ADDRESS, 
 OPENED = []  # the driver with this process's context, once there is one
 
 
-class Error(Exception):
+class CudaError(Exception):
     """Raised when a call of CUDA fails; `number` is CUDA's own."""
 
     def __init__(self, number, name, call):
@@ -90,7 +90,7 @@ class Driver(object):
         function, name = self.functions[what]
         number = function(*arguments)
         if number:
-            raise Error(number, self.error_name(number), name)
+            raise CudaError(number, self.error_name(number), name)
 
     def told(self, kind, what, *arguments):
         """Return the value that a call wrote through its first argument."""
@@ -204,7 +204,7 @@ def library():
 
 
 def opened():
-    """Return the driver with its context made, one for the whole process. Raise Error or OSError."""
+    """Return the driver with its context made, one for the whole process. Raise CudaError or OSError."""
     if not OPENED:
         driver = Driver(library())
         driver.open()

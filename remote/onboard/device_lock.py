@@ -1,7 +1,7 @@
 # mypy: ignore-errors
 """Lock the device, so that one timing runs at a time, over all users.
 
-Sent to the device as text: Python 3.6, standard library only. The agent gives it `Refused`.
+Sent to the device as text: Python 3.6, standard library only. The agent gives it `RequestError`.
 """
 
 import errno
@@ -13,14 +13,17 @@ import time
 HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)  # errors of a lock that another holds; no other error is one
 
 
-class NoLocks(Exception):
+class LockUnsupportedError(Exception):
     """Raised where a file system has no locks, or none that this file allows."""
 
 
-def try_lock(fd, alone):
-    """Return True with the file locked, alone or shared, and False while another process holds it. Raise NoLocks."""
+def try_lock(fd, exclusive):
+    """Return True with the file locked, False while another process holds it.
+
+    Raise LockUnsupportedError where the file system has no such lock.
+    """
     try:
-        fcntl.flock(fd, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        fcntl.flock(fd, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         return True
     except InterruptedError:
         return False
@@ -28,28 +31,28 @@ def try_lock(fd, alone):
         if error.errno in HELD:
             return False
         # NFS has locks of records only: an exclusive one needs a file that is open for writing, else it fails by EBADF.
-        raise NoLocks(error.strerror)
+        raise LockUnsupportedError(error.strerror)
 
 
-def share(fd):
+def lock_shared(fd):
     """Lock a file shared, waiting for it; where there are no locks the file is used without."""
     try:
         while not try_lock(fd, False):
             time.sleep(0.02)
-    except NoLocks:
+    except LockUnsupportedError:
         pass
 
 
-class Turn(object):
+class DeviceLock(object):
     """Hold the device's lock, over all users. Timing holds it alone; other work of ours may share it."""
 
     def __init__(self, folder):
         shared = os.environ.get("EDGEFRONT_LOCK_DIR", "/run/lock")
         self.own = folder
         self.folder = shared if os.path.isdir(shared) and os.access(shared, os.W_OK) else folder
-        self.said = ""  # the last warning about a lock that can't be had as wanted
+        self.last_warning = ""  # the last warning about a lock that can't be had as wanted
 
-    def note(self):
+    def holder_path(self):
         """Return the path of our note that names the holder."""
         return os.path.join(self.folder, "edgefront-%d.holder" % os.getuid())
 
@@ -68,11 +71,11 @@ class Turn(object):
             except OSError as error:
                 if error.errno == errno.EROFS:
                     continue
-                raise Refused("no_lock", "cannot open %s: %s" % (path, error.strerror))
+                raise RequestError("no_lock", "cannot open %s: %s" % (path, error.strerror))
             if flags & os.O_CREAT:
                 os.fchmod(fd, 0o666)  # whatever the umask says: other users lock it too
             return fd
-        raise Refused("no_lock", "cannot open %s" % path)
+        raise RequestError("no_lock", "cannot open %s" % path)
 
     def holder(self):
         """Return the present holder for people: `user@host since 12:00:00 (pid 1)`, or empty if not known."""
@@ -87,7 +90,7 @@ class Turn(object):
             newest = text or newest
         return newest
 
-    def wait(self, alone, waiting, cancelled, warn=lambda text: None):
+    def acquire(self, exclusive, waiting, cancelled, warn=lambda text: None):
         """Return the locked descriptor. `waiting(holder)` is called at once and every 5 s while another holds the lock.
 
         Where the file system has no locks, the user's own folder is tried, and then timing goes on without one;
@@ -95,57 +98,59 @@ class Turn(object):
         """
         while True:
             try:
-                return self.wait_here(alone, waiting, cancelled)
-            except NoLocks as error:
+                return self.acquire_in_folder(exclusive, waiting, cancelled)
+            except LockUnsupportedError as error:
                 if self.folder == self.own:
                     text = "%s supports no locks (%s): another timing may run at the same time"
-                    self.once(warn, text % (self.own, error))
+                    self.warn_once(warn, text % (self.own, error))
                     return self.open()
-                self.once(warn, "%s can't be locked (%s): the lock is in %s instead" % (self.folder, error, self.own))
+                self.warn_once(
+                    warn, "%s can't be locked (%s): the lock is in %s instead" % (self.folder, error, self.own)
+                )
                 self.folder = self.own
 
-    def once(self, warn, text):
+    def warn_once(self, warn, text):
         """Call `warn` with a text that differs from the last one."""
-        if text != self.said:
-            self.said = text
+        if text != self.last_warning:
+            self.last_warning = text
             warn(text)
 
-    def wait_here(self, alone, waiting, cancelled):
-        """Wait for the lock in the present folder. Raise NoLocks."""
+    def acquire_in_folder(self, exclusive, waiting, cancelled):
+        """Wait for the lock in the present folder. Raise LockUnsupportedError."""
         fd, tell_s = self.open(), time.monotonic()
-        unsigned_s = tell_s + 0.2  # a new holder signs a moment after it got the lock
+        unnamed_s = tell_s + 0.2  # a new holder writes its name a moment after it got the lock
         while True:
             try:
-                if try_lock(fd, alone):
+                if try_lock(fd, exclusive):
                     return fd
-            except NoLocks:
+            except LockUnsupportedError:
                 os.close(fd)
                 raise
             if cancelled.is_set():
                 os.close(fd)
-                raise Refused("cancelled", "cancelled while waiting for the device")
+                raise RequestError("cancelled", "cancelled while waiting for the device")
             now_s = time.monotonic()
             if now_s >= tell_s:
                 holder = self.holder()
-                if holder or now_s >= unsigned_s:
+                if holder or now_s >= unnamed_s:
                     tell_s = now_s + 5.0
                     waiting(holder)
             time.sleep(0.02)
 
-    def sign(self, who):
+    def write_holder(self, who):
         """Write a note that names the holder; nothing depends on it."""
         text = "%s since %s (pid %d)" % (who, time.strftime("%H:%M:%S"), os.getpid())
-        self.unsign()
+        self.remove_holder()
         try:
-            fd = os.open(self.note(), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+            fd = os.open(self.holder_path(), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
             os.fchmod(fd, 0o644)
             os.write(fd, text.encode()[:300])
             os.close(fd)
         except OSError:
             pass
 
-    def unsign(self):
+    def remove_holder(self):
         try:
-            os.unlink(self.note())
+            os.unlink(self.holder_path())
         except OSError:
             pass

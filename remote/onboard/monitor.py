@@ -17,7 +17,7 @@ Fast = collections.namedtuple("Fast", "at_s cpu_mhz gpu_mhz available_mb")
 Slow = collections.namedtuple("Slow", "at_s cpu_limit gpu_limit hottest_c cooling throttles bits overcurrents ticks")
 
 
-class Watch(object):
+class DeviceMonitor(object):
     """Sample between start() and stop(), which returns a summary. `watts` are (monotonic s, W) pairs of `power`."""
 
     def __init__(self, root="/", hz=10.0, power=None):
@@ -55,24 +55,24 @@ class Watch(object):
 
     def start(self):
         """Begin to sample. The first sample is taken before it returns."""
-        self.look_slowly()
-        self.look()
+        self.sample_slow()
+        self.sample_fast()
         self.thread.start()
 
     def run(self):
         next_s = time.monotonic() + SLOW_S
         while not self.over.wait(self.period_s):
-            self.look()
+            self.sample_fast()
             if time.monotonic() >= next_s:
                 next_s = time.monotonic() + SLOW_S
-                self.look_slowly()
+                self.sample_slow()
 
     def values(self, name):
         """Return the present values of the files of that name; unreadable ones are left out."""
         shown = [gauge.value() for gauge in self.gauges[name]]
         return [value for value in shown if value is not None]
 
-    def look(self):
+    def sample_fast(self):
         if self.power:
             watts = self.power.watts()
             if watts is not None:
@@ -83,7 +83,7 @@ class Watch(object):
         row = Fast(time.monotonic(), max(cpu) // 1000 if cpu else None, gpu[0] // 1000000 if gpu else None, available)
         self.fast.append(row)
 
-    def look_slowly(self):
+    def sample_slow(self):
         cpu, gpu = self.values("cpu_limit"), self.values("gpu_limit")
         heat = [self.sensors.celsius(value) for value in self.values("heat")]
         heat = [value for value in heat if value is not None]
@@ -108,8 +108,8 @@ class Watch(object):
             self.over.set()
             if self.thread.is_alive():
                 self.thread.join()
-            self.look()
-            self.look_slowly()
+            self.sample_fast()
+            self.sample_slow()
             for gauge in [gauge for found in self.gauges.values() for gauge in found]:
                 gauge.close()
         return summary(

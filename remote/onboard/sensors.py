@@ -350,6 +350,6 @@ def energy(samples, from_s, to_s, runs, idle_w=0.0):
     return part("power").energy(samples, from_s, to_s, runs, idle_w)
 
 
-def Watch(root="/", hz=10.0, power=None):
+def DeviceMonitor(root="/", hz=10.0, power=None):
     """Return a thread that samples the device while it is timed."""
-    return part("monitor").Watch(root, hz, power)
+    return part("monitor").DeviceMonitor(root, hz, power)

@@ -28,8 +28,8 @@ NODE_DUMP = r"--- (?:Begin|End) node ---|\.cpp:\d+: (?:input|name|op_type): "
 NO_TACTIC = r"Could not find any implementation|no implementation"
 
 
-def unfit(errors, warnings=()):
-    """Return TensorRT's complaint as Unfit, with its own words for the reason."""
+def as_job_error(errors, warnings=()):
+    """Return TensorRT's complaint as JobError, with its own words for the reason."""
     whole = "\n".join(errors)
     # Tactics that need more memory than there is are skipped with a warning, until none is left.
     starved = re.search(NO_TACTIC, whole) and re.search(NO_MEMORY, "\n".join(warnings), re.I)
@@ -40,13 +40,13 @@ def unfit(errors, warnings=()):
     else:
         kind = "unsupported" if re.search(UNSUPPORTED, whole) else "unbuildable"
     telling = [line for line in errors if not re.search(NODE_DUMP, line)] or errors
-    return part("timing").Unfit(kind, "; ".join(telling[:3])[:500] or "TensorRT gave no reason")
+    return part("timing").JobError(kind, "; ".join(telling[:3])[:500] or "TensorRT gave no reason")
 
 
 def refuse_int8(gpu):
-    """Return Unfit for int8 on a GPU (None: not known) without int8, where TensorRT fails late or is slow."""
+    """Return JobError for int8 on a GPU (None: not known) without int8, where TensorRT fails late or is slow."""
     named = "%s (sm %s)" % (gpu["name"], gpu["sm"]) if gpu else "this GPU"
-    return part("timing").Unfit("unsupported", "%s has no int8 arithmetic: use fp16 or fp32 on it" % named)
+    return part("timing").JobError("unsupported", "%s has no int8 arithmetic: use fp16 or fp32 on it" % named)
 
 
 def layers(information, times_ms):

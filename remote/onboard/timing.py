@@ -20,7 +20,7 @@ PAIRS_MIN = 5
 NO_MEMORY = ("bad_alloc", "bad allocation", "ailed to allocate", "ALLOC_FAILED", "out of memory")
 
 
-class Unfit(Exception):
+class JobError(Exception):
     """Raised when the model is to blame (or the device, for kinds the controller does not know as the model's)."""
 
     def __init__(self, kind, reason):
@@ -28,17 +28,17 @@ class Unfit(Exception):
         self.kind = kind
 
 
-def unfit(error, unsupported, text=None):
-    """Return a library's error over a model as Unfit; `unsupported` are words of its errors for unknown operators.
+def as_job_error(error, unsupported, text=None):
+    """Return a library's error over a model as JobError; `unsupported` are words of its errors for unknown operators.
 
     `text` stands for the error's own words where those are better cleaned up.
     """
     name = type(error).__name__
     text = (" ".join((str(error) if text is None else text).split()) or name)[:500]
     if isinstance(error, MemoryError) or any(word in text for word in NO_MEMORY):
-        return Unfit("out_of_memory", text)
+        return JobError("out_of_memory", text)
     known = any(word in text or word in name for word in unsupported)
-    return Unfit("unsupported" if known else "unbuildable", text)
+    return JobError("unsupported" if known else "unbuildable", text)
 
 
 def version_of(package, *distributions):
@@ -118,7 +118,7 @@ def row(numpy, floats, shape):
     values = numpy.frombuffer(floats, dtype="<f4")
     if values.size != numpy.prod(shape):
         sizes = (values.size, "x".join(map(str, shape)))
-        raise Unfit("unbuildable", "an input has %d values, the model takes %s" % sizes)
+        raise JobError("unbuildable", "an input has %d values, the model takes %s" % sizes)
     return values.reshape(shape)
 
 
@@ -180,7 +180,7 @@ def load_reference(runtime, job):
         model.run()
         return model
     except Exception as error:
-        raise Unfit("reference", "the reference model does not run here: %s" % error)
+        raise JobError("reference", "the reference model does not run here: %s" % error)
 
 
 def runs(model, seconds_max, most=50, least=5):
@@ -208,7 +208,7 @@ def predict(runtime, job):
     for size in job["shape"][1:]:
         row_bytes *= size
     if os.path.getsize(job["data"]) != rows * row_bytes:
-        raise Unfit("bad_request", "the data are not %s float32 values" % "x".join(map(str, job["shape"])))
+        raise JobError("bad_request", "the data are not %s float32 values" % "x".join(map(str, job["shape"])))
     model = runtime.load(job, job["model"])
     outputs = []
     with open(job["data"], "rb") as file:
@@ -219,5 +219,5 @@ def predict(runtime, job):
     lengths = sorted(set(len(output) // 4 for output in outputs))
     if len(lengths) != 1:
         wording = " and ".join(map(str, lengths))
-        raise Unfit("unbuildable", "the model's outputs have different lengths: %s values" % wording)
+        raise JobError("unbuildable", "the model's outputs have different lengths: %s values" % wording)
     return {"shape": [rows, lengths[0]]}, b"".join(outputs)

@@ -30,14 +30,14 @@ def libraries():
     try:
         return importlib.import_module("ncnn"), importlib.import_module("numpy")
     except ImportError as error:
-        raise part("timing").Unfit("no_runtime", "ncnn cannot be imported: %s" % error)
+        raise part("timing").JobError("no_runtime", "ncnn cannot be imported: %s" % error)
 
 
 def load(job, path):
     """Return the net, in the precision asked for."""
     ncnn, numpy = libraries()
     if job["precision"] not in ("fp32", "fp16"):
-        raise part("timing").Unfit("unsupported", "ncnn runs fp32 and fp16 graphs here, not %s" % job["precision"])
+        raise part("timing").JobError("unsupported", "ncnn runs fp32 and fp16 graphs here, not %s" % job["precision"])
     net = ncnn.Net()
     choose(net.opt, job)
     with tempfile.TemporaryDirectory() as folder:
@@ -48,7 +48,7 @@ def load(job, path):
             status, said = overheard(lambda: work(name), folder)
             if status != 0:
                 reason = said or "ncnn does not read %s" % os.path.basename(name)
-                raise part("timing").unfit(RuntimeError(reason), UNSUPPORTED)
+                raise part("timing").as_job_error(RuntimeError(reason), UNSUPPORTED)
     return Model(ncnn, numpy, net, shape)
 
 
@@ -69,7 +69,7 @@ def unpack(path, folder):
                 with packed.open(name) as source, open(os.path.join(folder, name), "wb") as target:
                     shutil.copyfileobj(source, target)
     except (zipfile.BadZipFile, KeyError) as error:
-        raise part("timing").Unfit("unbuildable", "not a zip of model.param and model.bin: %s" % error)
+        raise part("timing").JobError("unbuildable", "not a zip of model.param and model.bin: %s" % error)
     return [os.path.join(folder, name) for name in FILES]
 
 
@@ -83,7 +83,7 @@ def input_shape(param):
             )
             if all(key in sizes for key in "012"):
                 return [int(sizes[key]) for key in "210"]
-    raise part("timing").Unfit(
+    raise part("timing").JobError(
         "unbuildable", "model.param does not contain the input's size (0=width 1=height 2=channels)"
     )
 
@@ -126,7 +126,7 @@ class Model(object):
         status, self.result = extractor.extract(self.given)
         if status != 0:
             kind = "out_of_memory" if status == -100 else "unbuildable"
-            raise part("timing").Unfit(kind, "ncnn's extraction of %s ended with %d" % (self.given, status))
+            raise part("timing").JobError(kind, "ncnn's extraction of %s ended with %d" % (self.given, status))
 
     def output(self):
         return self.numpy.array(self.result, dtype="<f4").tobytes()

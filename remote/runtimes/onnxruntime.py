@@ -62,7 +62,7 @@ def libraries():
     try:
         return importlib.import_module("onnxruntime"), importlib.import_module("numpy")
     except ImportError as error:
-        raise part("timing").Unfit("no_runtime", "onnxruntime cannot be imported: %s" % error)
+        raise part("timing").JobError("no_runtime", "onnxruntime cannot be imported: %s" % error)
 
 
 def load(job, path):
@@ -91,13 +91,13 @@ def opened(job, path, profile):
         session = ort.InferenceSession(path, options, providers=chain, enable_fallback=0)
     except Exception as error:
         if any(word in str(error) for word in ABSENT):
-            raise part("timing").Unfit("no_runtime", "%s did not start: %s" % (wanted, one_line(error)))
-        raise part("timing").unfit(error, UNSUPPORTED)
+            raise part("timing").JobError("no_runtime", "%s did not start: %s" % (wanted, one_line(error)))
+        raise part("timing").as_job_error(error, UNSUPPORTED)
     session.disable_fallback()  # otherwise another provider would be used, and timed, after a failed run
     got = session.get_providers()[0]
     if got != wanted:  # a build lists TensorRT and CUDA even where their libraries are not on the device
         reason = "%s is in this onnxruntime, but %s started instead: are its libraries installed?" % (wanted, got)
-        raise part("timing").Unfit("no_runtime", reason)
+        raise part("timing").JobError("no_runtime", reason)
     return Model(numpy, session, job.get("shape"))
 
 
@@ -160,11 +160,11 @@ def provider(ort, option):
     """Return the full name of the provider an option stands for."""
     if option not in PROVIDERS:
         known = ", ".join(filter(None, sorted(PROVIDERS)))
-        raise part("timing").Unfit("bad_request", "onnxruntime has no option %r; accepted: %s" % (option, known))
+        raise part("timing").JobError("bad_request", "onnxruntime has no option %r; accepted: %s" % (option, known))
     there = ort.get_available_providers()
     if PROVIDERS[option] not in there:
         reason = "onnxruntime %s has no %s; it has %s" % (ort.__version__, PROVIDERS[option], ", ".join(there))
-        raise part("timing").Unfit("no_runtime", reason)
+        raise part("timing").JobError("no_runtime", reason)
     return PROVIDERS[option]
 
 
@@ -233,7 +233,7 @@ class Model(object):
         try:
             self.outputs = self.session.run(None, self.inputs)
         except Exception as error:
-            raise part("timing").unfit(error, UNSUPPORTED)
+            raise part("timing").as_job_error(error, UNSUPPORTED)
 
     def output(self):
         return self.numpy.asarray(self.outputs[0], dtype="<f4").tobytes()
@@ -256,7 +256,7 @@ class Model(object):
         try:
             return self.numpy.dtype({"float": "float32", "double": "float64"}.get(name, name))
         except TypeError:
-            raise part("timing").Unfit("unsupported", "input %s has type %s" % (wanted.name, wanted.type))
+            raise part("timing").JobError("unsupported", "input %s has type %s" % (wanted.name, wanted.type))
 
 
 def fixed(shape):

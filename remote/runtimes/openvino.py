@@ -48,7 +48,7 @@ def libraries():
         numpy, openvino = importlib.import_module("numpy"), importlib.import_module("openvino")
         return openvino if hasattr(openvino, "Core") else importlib.import_module("openvino.runtime"), numpy
     except ImportError as error:
-        raise part("timing").Unfit("no_runtime", "openvino cannot be imported: %s" % error)
+        raise part("timing").JobError("no_runtime", "openvino cannot be imported: %s" % error)
 
 
 def load(job, path):
@@ -67,7 +67,7 @@ def opened(job, path, more):
             os.symlink(os.path.abspath(path), named)
             compiled = core.compile_model(core.read_model(named), device, dict(settings(core, device, job), **more))
         return Model(numpy, compiled)
-    except part("timing").Unfit:
+    except part("timing").JobError:
         raise
     except Exception as error:
         raise fault(error)
@@ -106,18 +106,18 @@ def node(name, words):
 
 
 def fault(error):
-    """Return Unfit for OpenVINO's error, without the places in its source that it names at every level."""
+    """Return JobError for OpenVINO's error, without the places in its source that it names at every level."""
     text = re.sub(r"(Exception from|Check '[^']*' failed at) \S+:\d+:", "", str(error))
-    return part("timing").unfit(error, UNSUPPORTED, text)
+    return part("timing").as_job_error(error, UNSUPPORTED, text)
 
 
 def find_device(core, option):
     """Return OpenVINO's name of the device an option stands for."""
     if option not in DEVICES:
-        raise part("timing").Unfit("bad_request", "openvino has no option %r; accepted: gpu" % option)
+        raise part("timing").JobError("bad_request", "openvino has no option %r; accepted: gpu" % option)
     there = core.available_devices
     if not any(name.split(".")[0] == DEVICES[option] for name in there):
-        raise part("timing").Unfit("no_runtime", "openvino finds no %s here; it finds %s" % (DEVICES[option], there))
+        raise part("timing").JobError("no_runtime", "openvino finds no %s here; it finds %s" % (DEVICES[option], there))
     return DEVICES[option]
 
 
@@ -159,7 +159,7 @@ class Model(object):
     def __init__(self, numpy, compiled):
         self.numpy, self.compiled = numpy, compiled
         if compiled.input(0).partial_shape.is_dynamic:
-            raise part("timing").Unfit("unsupported", "the input has a free dimension: export it with fixed sizes")
+            raise part("timing").JobError("unsupported", "the input has a free dimension: export it with fixed sizes")
         self.request = compiled.create_infer_request()
         self.input = self.request.get_input_tensor(0).data  # an array over the request's own memory
 

@@ -51,14 +51,14 @@ def libraries():
     try:
         trt = importlib.import_module("tensorrt")
     except ImportError as error:
-        raise part("timing").Unfit("no_runtime", "tensorrt cannot be imported: %s" % error)
+        raise part("timing").JobError("no_runtime", "tensorrt cannot be imported: %s" % error)
     finally:
         sys.path[:] = path
     try:
         part("cuda").opened()
     except Exception as error:
         kind = "out_of_memory" if getattr(error, "number", 0) == part("cuda").OUT_OF_MEMORY else "no_runtime"
-        raise part("timing").Unfit(kind, "CUDA cannot be used: %s" % error)
+        raise part("timing").JobError(kind, "CUDA cannot be used: %s" % error)
     return trt
 
 
@@ -98,7 +98,7 @@ def build(job, path, out):
     cache, file = use_timing_cache(trt, config, job)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise part("tensorrt_common").unfit(log.errors, log.warnings)
+        raise part("tensorrt_common").as_job_error(log.errors, log.warnings)
     with open(out, "wb") as target:
         target.write(memoryview(plan))  # bytes(plan) would be one copy more
     learned = cache.serialize() if cache is not None else None
@@ -108,21 +108,21 @@ def build(job, path, out):
 
 
 def create(make, log, of_model=True):
-    """Return the result of `make`; raise Unfit where it is None, which the bindings make a TypeError in some places."""
+    """Return the result of `make`; raise JobError for None, which some bindings turn into a TypeError."""
     try:
         made, words = make(), log.errors
     except TypeError as error:
         made, words = None, log.errors or [str(error)]
     if made is not None:
         return made
-    found = part("tensorrt_common").unfit(words)
+    found = part("tensorrt_common").as_job_error(words)
     if not of_model and found.kind != "out_of_memory":
         found.kind = "no_runtime"
     raise found
 
 
 def refuse_int8(builder, job):
-    """Raise Unfit where the graph is int8 and the GPU has no int8 arithmetic."""
+    """Raise JobError where the graph is int8 and the GPU has no int8 arithmetic."""
     if job["precision"] != "int8":
         return
     gpu = part("cuda").gpu()
@@ -141,13 +141,13 @@ def network_flags(trt):
 
 
 def parse(trt, network, log, path):
-    """Fill the network from an ONNX file. Raise Unfit with the parser's words."""
+    """Fill the network from an ONNX file. Raise JobError with the parser's words."""
     parser = trt.OnnxParser(network, log)
     with open(path, "rb") as file:
         parsed = parser.parse(file.read())
     if not parsed:
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
-        raise part("tensorrt_common").unfit([parser_words(error) for error in errors] + log.errors)
+        raise part("tensorrt_common").as_job_error([parser_words(error) for error in errors] + log.errors)
 
 
 def parser_words(error):
@@ -251,16 +251,16 @@ def load(job, path):
     try:
         tensors = [tensor(*described) for described in bindings(trt, engine)]
         model = Model(part("cuda").opened(), context, tensors, log, (runtime, engine))
-    except part("cuda").Error as error:
+    except part("cuda").CudaError as error:
         raise cuda_failure(error)
     model.device_mb = (len(plan) + scratch + sum(item.size for item in tensors)) / 1e6
     return model
 
 
 def cuda_failure(error):
-    """Return a CUDA error during a model's run as Unfit."""
+    """Return a CUDA error during a model's run as JobError."""
     memory = error.number == part("cuda").OUT_OF_MEMORY
-    return part("timing").Unfit("out_of_memory" if memory else "crashed", str(error))
+    return part("timing").JobError("out_of_memory" if memory else "crashed", str(error))
 
 
 def bindings(trt, engine):
@@ -282,13 +282,13 @@ def bindings(trt, engine):
 def tensor(name, is_input, shape, kind):
     """Return a Tensor with its device and its pinned host memory, all zeros."""
     if kind not in CODES:
-        raise part("timing").Unfit(
+        raise part("timing").JobError(
             "unsupported", "%s has type %s; accepted: %s" % (name, kind, ", ".join(sorted(CODES)))
         )
     count = 1
     for size in shape:
         if size < 0:
-            raise part("timing").Unfit("unsupported", "%s has a free dimension: export fixed shapes" % name)
+            raise part("timing").JobError("unsupported", "%s has a free dimension: export fixed shapes" % name)
         count *= size
     cuda, size = part("cuda").opened(), count * struct.calcsize("<" + CODES[kind])
     device, host = cuda.allocate(max(size, 1)), cuda.allocate_host(max(size, 1))
@@ -352,7 +352,7 @@ class Model(object):
             for item in self.outputs:
                 cuda.to_host(item.host, item.device, item.size, stream)
             cuda.wait(stream)
-        except part("cuda").Error as error:
+        except part("cuda").CudaError as error:
             raise cuda_failure(error)
 
     def run_synchronously(self):
@@ -362,9 +362,9 @@ class Model(object):
             raise self.failure()
 
     def failure(self):
-        """Return Unfit for an engine that was loaded and that TensorRT refused to run."""
-        found = part("tensorrt_common").unfit(self.log.errors)
-        return part("timing").Unfit("out_of_memory" if found.kind == "out_of_memory" else "crashed", str(found))
+        """Return JobError for an engine that was loaded and that TensorRT refused to run."""
+        found = part("tensorrt_common").as_job_error(self.log.errors)
+        return part("timing").JobError("out_of_memory" if found.kind == "out_of_memory" else "crashed", str(found))
 
     def output(self):
         first = self.outputs[0]
@@ -386,7 +386,7 @@ def converted(floats, item):
     if len(floats) != 4 * item.count:
         shape = "x".join(map(str, item.shape))
         reason = "an input has %d values, the model takes %s" % (len(floats) // 4, shape)
-        raise part("timing").Unfit("unbuildable", reason)
+        raise part("timing").JobError("unbuildable", reason)
     return floats if item.code == "f" else packed(struct.unpack("<%df" % item.count, floats), item.code)
 
 

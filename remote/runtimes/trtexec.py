@@ -63,7 +63,7 @@ def tool():
     found = [wanted] if wanted else [shutil.which("trtexec")] + list(PLACES)
     path = next((path for path in found if path and os.access(path, os.X_OK)), None)
     if path is None:
-        raise part("timing").Unfit(
+        raise part("timing").JobError(
             "no_runtime", "there is no trtexec at %s" % (wanted or "/usr/src/tensorrt/bin or on the PATH")
         )
     process = subprocess.Popen(
@@ -77,7 +77,7 @@ def tool():
     version = banner(text)
     if version is None:
         last = (text.strip().splitlines() or ["nothing"])[-1][:200]
-        raise part("timing").Unfit("no_runtime", "%s does not print its version; it printed: %s" % (path, last))
+        raise part("timing").JobError("no_runtime", "%s does not print its version; it printed: %s" % (path, last))
     return Tool(path, version)
 
 
@@ -172,25 +172,25 @@ def messages(lines, letter):
 
 
 def check(tool, ran):
-    """Raise Unfit where a process failed."""
+    """Raise JobError where a process failed."""
     failed = any(line.startswith("&&&& FAILED") for line in ran.lines)
     if ran.status == 0 and not failed:
         return
     timing, errors = part("timing"), messages(ran.lines, "E")
     last = next((line for line in reversed(ran.lines) if line.strip()), "none")[:300]
     if ran.status == -signal.SIGKILL:  # not by the agent, which would kill this process too
-        raise timing.Unfit(
+        raise timing.JobError(
             "out_of_memory", "trtexec was killed, perhaps by the kernel for memory; last output: %s" % last
         )
     unknown = [line for line in errors if line.startswith("Unknown option")]
     if unknown:
-        raise timing.Unfit("bad_request", "trtexec %d.%d.%d: %s" % (tool.version + ("; ".join(unknown)[:300],)))
+        raise timing.JobError("bad_request", "trtexec %d.%d.%d: %s" % (tool.version + ("; ".join(unknown)[:300],)))
     telling = [line for line in errors if not line.startswith(HOLLOW)] or errors
     telling += [line for line in ran.lines[-20:] if "bad_alloc" in line]  # printed by C++, not by the log
-    found = part("tensorrt_common").unfit(telling or [last], messages(ran.lines, "W"))
+    found = part("tensorrt_common").as_job_error(telling or [last], messages(ran.lines, "W"))
     if found.kind in ("unbuildable", "unsupported"):
         if ran.status < 0:
-            found = timing.Unfit("crashed", "trtexec ended by signal %d: %s" % (-ran.status, found))
+            found = timing.JobError("crashed", "trtexec ended by signal %d: %s" % (-ran.status, found))
         elif any("Error occurred during inference" in line for line in errors) or not errors:
             found.kind = "crashed"
     raise found
@@ -229,7 +229,7 @@ def build_in(folder, tool, job, path, out):
         ran = execute(tool, build_arguments(tool.version, job, path, out, file))
     check(tool, ran)
     if not os.path.exists(out):
-        raise part("timing").Unfit("crashed", "trtexec %d.%d.%d printed PASSED and wrote no engine" % tool.version)
+        raise part("timing").JobError("crashed", "trtexec %d.%d.%d printed PASSED and wrote no engine" % tool.version)
     if file and os.path.exists(file):
         with open(file, "rb") as source:
             plans.keep(kept_file, source.read())
@@ -292,8 +292,8 @@ def reference_block(tool, path, folder, count):
     """Return the reference's rows. If it fails, the candidate is not to blame."""
     try:
         return block(tool, path, folder, count)
-    except part("timing").Unfit as error:
-        raise part("timing").Unfit("reference", "the reference model does not run here: %s" % error)
+    except part("timing").JobError as error:
+        raise part("timing").JobError("reference", "the reference model does not run here: %s" % error)
 
 
 def block(tool, engine, folder, count, seconds=0):
@@ -304,7 +304,7 @@ def block(tool, engine, folder, count, seconds=0):
     check(tool, ran)
     rows = read_rows(times)
     if not rows:
-        raise part("timing").Unfit("crashed", "trtexec %d.%d.%d passed and timed nothing" % tool.version)
+        raise part("timing").JobError("crashed", "trtexec %d.%d.%d passed and timed nothing" % tool.version)
     return Block(rows, ran, time.monotonic() - began_s)
 
 
@@ -316,7 +316,7 @@ def read_rows(path):
         rows = [row for row in rows if row["startComputeMs"] >= WARM_UP_MS]
         return [row for row in rows if 0 < row["computeMs"] <= row["latencyMs"] < 1e9]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise part("timing").Unfit("crashed", "trtexec's times can't be read: %s" % error)
+        raise part("timing").JobError("crashed", "trtexec's times can't be read: %s" % error)
 
 
 def columns(pairs):
@@ -379,7 +379,7 @@ def layers(job):
             information, dict((row["name"], [float(row["averageMs"])]) for row in rows)
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise part("timing").Unfit("crashed", "trtexec's layers can't be read: %s" % error)
+        raise part("timing").JobError("crashed", "trtexec's layers can't be read: %s" % error)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -396,7 +396,7 @@ def predict(job):
     for size in job["shape"][1:]:
         row_bytes *= size
     if os.path.getsize(job["data"]) != rows * row_bytes:
-        raise part("timing").Unfit(
+        raise part("timing").JobError(
             "bad_request", "the data are not %s float32 values" % "x".join(map(str, job["shape"]))
         )
     found, folder = tool(), tempfile.mkdtemp()
@@ -408,7 +408,7 @@ def predict(job):
         shutil.rmtree(folder, ignore_errors=True)
     lengths = sorted(set(len(output) for output in outputs))
     if len(lengths) != 1:
-        raise part("timing").Unfit("unbuildable", "the model's outputs have different lengths: %s" % lengths)
+        raise part("timing").JobError("unbuildable", "the model's outputs have different lengths: %s" % lengths)
     return {"shape": [rows, lengths[0] // 4]}, b"".join(outputs)
 
 
@@ -429,17 +429,17 @@ def input_and_output(tool, engine, row_bytes):
     check(tool, ran)
     inputs, outputs = bindings(ran, "input"), bindings(ran, "output")
     if not inputs or not outputs:
-        raise part("timing").Unfit("crashed", "trtexec did not print the model's input and output")
+        raise part("timing").JobError("crashed", "trtexec did not print the model's input and output")
     name, shape, kind = inputs[0]
     values = 1
     for size in shape.split("x"):
         values *= int(size)
     if 4 * values != row_bytes:
         reason = "an input has %d values, the model takes %s" % (row_bytes // 4, shape)
-        raise part("timing").Unfit("unbuildable", reason)
+        raise part("timing").JobError("unbuildable", reason)
     if len(inputs) > 1 or "," in name or kind not in (None, "fp32"):
         reason = "trtexec accepts one float32 input without a comma in its name, not %s" % (inputs,)
-        raise part("timing").Unfit("unsupported", reason)
+        raise part("timing").JobError("unsupported", reason)
     return name, outputs[0][0]
 
 
@@ -456,4 +456,4 @@ def one(tool, engine, folder, name, output, data):
         values = next(row["values"] for row in json.loads(text) if row["name"] == output)
         return struct.pack("<%df" % len(values), *values)
     except (OSError, ValueError, KeyError, StopIteration, struct.error) as error:
-        raise part("timing").Unfit("crashed", "trtexec's output can't be read: %s" % (str(error) or "none"))
+        raise part("timing").JobError("crashed", "trtexec's output can't be read: %s" % (str(error) or "none"))

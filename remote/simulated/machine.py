@@ -173,7 +173,7 @@ class SimulatedMachine:
         """Return the memory (of the process, on the GPU or None) in MB.
 
         Raises:
-            Refused: The model needs more than the board has.
+            RequestError: The model needs more than the board has.
         """
         board, process_mb = self.board, self.board.runtime_mb + 2 * model.weight_mb
         device_mb = None
@@ -187,26 +187,26 @@ class SimulatedMachine:
                 (process_mb + device_mb, board.free_mb) if unified else (device_mb, board.gpu.memory_mb)
             )
         if needed_mb > there_mb:
-            raise agent.Refused("out_of_memory", f"killed for memory: {needed_mb:.0f} MB, {there_mb} MB were free")
+            raise agent.RequestError("out_of_memory", f"killed for memory: {needed_mb:.0f} MB, {there_mb} MB were free")
         return round(process_mb, 3), device_mb
 
     def _read(self, path: str, runtime: str, threads: int) -> LoadedModel:
         """Return the model in a file.
 
         Raises:
-            Refused: The runtime would not load it.
+            RequestError: The runtime would not load it.
         """
         if runtime not in self.board.runtimes:
             there = ", ".join(self.board.runtimes)
-            raise agent.Refused("no_runtime", f"there is no {runtime} on this board, but {there}")
+            raise agent.RequestError("no_runtime", f"there is no {runtime} on this board, but {there}")
         graph = importlib.import_module("remote.simulated.graph")  # imported late: onnx takes a third of a second
         data = Path(path).read_bytes()
         try:
             work = graph.work(data)
         except graph.NotAModelError as error:
-            raise agent.Refused("unbuildable", str(error)) from None
+            raise agent.RequestError("unbuildable", str(error)) from None
         if why := self._refusal(work, runtime):
-            raise agent.Refused("unsupported", why)
+            raise agent.RequestError("unsupported", why)
         on_gpu = runtime in ON_GPU and self.board.cuda is not None
         unit = self.board.cuda if on_gpu and self.board.cuda else self.board.core
         run_ms = latency_ms(work, unit, 1 if on_gpu else min(threads, self.board.cores))

@@ -95,7 +95,7 @@ def survey(board: SimulatedBoard) -> Value:
 
 
 def during(board: SimulatedBoard, seconds: float, cores: int, start_c: float, slowed: float) -> Value:
-    """Return the fields of `Watch.stop` after a timing.
+    """Return the fields of `DeviceMonitor.stop` after a timing.
 
     Args:
         board: The kind of board.

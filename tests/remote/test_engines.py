@@ -24,7 +24,7 @@ def offers():
 def build(job, path, out):
     text = open(path).read()
     if "refuse" in text:
-        raise part("timing").Unfit("unsupported", "no such operator here")
+        raise part("timing").JobError("unsupported", "no such operator here")
     if "die" in text:
         os.kill(os.getpid(), 9)
     if "hang" in text:

@@ -102,7 +102,7 @@ def test_events_tell_the_time_between_them(names):
     driver.record(began, stream)
     lib.compute(stream, lambda: None, 1.75)
     driver.record(ended, stream)
-    with pytest.raises(cuda.Error, match="600"):
+    with pytest.raises(cuda.CudaError, match="600"):
         driver.elapsed_ms(began, ended)
     driver.wait(stream)
     assert driver.elapsed_ms(began, ended) == 1.75
@@ -116,7 +116,7 @@ def test_memory_is_free_and_total(names):
 @BOTH
 def test_an_error_says_its_number_and_what_was_called(names):
     call = next(name for name, body in names.items() if body == "allocate")
-    with pytest.raises(cuda.Error, match=rf"CUDA error 2 \(OUT_OF_MEMORY\) from {call}") as caught:
+    with pytest.raises(cuda.CudaError, match=rf"CUDA error 2 \(OUT_OF_MEMORY\) from {call}") as caught:
         opened(Library(names, memory=1 << 20)).allocate(1 << 30)
     assert caught.value.number == OUT_OF_MEMORY == cuda.OUT_OF_MEMORY
 
@@ -124,7 +124,7 @@ def test_an_error_says_its_number_and_what_was_called(names):
 def test_an_error_without_a_name():
     lib = Library()
     lib.failing["cuInit"] = 999
-    with pytest.raises(cuda.Error, match=r"999 \(unknown\) from cuInit"):
+    with pytest.raises(cuda.CudaError, match=r"999 \(unknown\) from cuInit"):
         cuda.Driver(lib)
 
 
@@ -168,7 +168,7 @@ def test_the_real_libcudart_has_every_name():
     driver = cuda.Driver(ctypes.CDLL(str(LIBRARIES[-1])))
     try:
         assert driver.count() >= 0
-    except cuda.Error as error:
+    except cuda.CudaError as error:
         names = {35: "cudaErrorInsufficientDriver", 100: "cudaErrorNoDevice"}
         assert names[error.number] in str(error)
 

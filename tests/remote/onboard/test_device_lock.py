@@ -36,7 +36,7 @@ def turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "shared").mkdir()
     (tmp_path / "own").mkdir()
     monkeypatch.setenv("EDGEFRONT_LOCK_DIR", str(tmp_path / "shared"))
-    return part("device_lock").Turn(str(tmp_path / "own"))
+    return part("device_lock").DeviceLock(str(tmp_path / "own"))
 
 
 def got(turn, alone: bool = True, seconds: float = 5.0) -> tuple[int, list[str], list[str]]:
@@ -47,7 +47,7 @@ def got(turn, alone: bool = True, seconds: float = 5.0) -> tuple[int, list[str],
     end = threading.Timer(seconds, gone.set)
     end.start()
     try:
-        return turn.wait(alone, waited.append, gone, said.append), waited, said
+        return turn.acquire(alone, waited.append, gone, said.append), waited, said
     finally:
         end.cancel()
 
@@ -117,7 +117,7 @@ def test_file_system_without_locks_is_told_once_and_used_without(turn, monkeypat
 def test_stored_files_are_kept_and_removed_where_locks_are_unlike_a_local_disks(tmp_path, monkeypatch, flock):
     """A store that can't remove anything fills the disk."""
     monkeypatch.setattr(fcntl, "flock", flock)
-    store = part("blob_store").Store(str(tmp_path))
+    store = part("blob_store").BlobStore(str(tmp_path))
     old, new = ("a" * 64, "b" * 64)
     for name, age_s in ((old, 7200), (new, 0)):
         (tmp_path / name).write_bytes(b"x" * 100)

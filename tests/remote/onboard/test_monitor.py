@@ -31,12 +31,12 @@ class Board:
 
     def watch(self) -> object:
         """A watch that looks only when it is told to."""
-        return watching.Watch(self.root, 0.001)
+        return watching.DeviceMonitor(self.root, 0.001)
 
 
 def look(watch) -> None:
-    watch.look()
-    watch.look_slowly()
+    watch.sample_fast()
+    watch.sample_slow()
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_a_limit_lowered_by_heat_is_not_the_limit(nano):
 )
 def test_turbo_has_no_limit(tmp_path, cpuinfo, files, limit):
     tree = cpufreq(2, 2000000, 800000, 3000000, "powersave") | {"/proc/cpuinfo": cpuinfo}
-    watch = watching.Watch(build(tree | {f"/{CPU}/{name}": text for name, text in files.items()}, tmp_path))
+    watch = watching.DeviceMonitor(build(tree | {f"/{CPU}/{name}": text for name, text in files.items()}, tmp_path))
     watch.start()
     assert watch.stop().get("cpu_mhz_limit") == limit
 
@@ -179,7 +179,7 @@ def test_memory_and_load(nano):
 
 def test_power_is_kept_with_its_time(nano):
     source = sensors.power(nano.root)
-    watch = sensors.Watch(nano.root, 100.0, source)
+    watch = sensors.DeviceMonitor(nano.root, 100.0, source)
     from_s = time.monotonic()
     watch.start()
     nano.set("sys/bus/i2c/devices/6-0040/iio:device0/in_power0_input", 8875)
@@ -196,7 +196,7 @@ def test_power_is_kept_with_its_time(nano):
 
 
 def test_what_is_not_shown_is_left_out(tmp_path):
-    watch = watching.Watch(str(tmp_path), 10.0)
+    watch = watching.DeviceMonitor(str(tmp_path), 10.0)
     watch.start()
     assert set(watch.stop()) == {"samples", "seconds"}
 
@@ -204,14 +204,16 @@ def test_what_is_not_shown_is_left_out(tmp_path):
 def test_everything_seen_is_a_number(tmp_path):
     """Replies keep nothing else of it."""
     for index, tree in enumerate((NANO, ORIN_NANO, PI_4, NUC)):
-        watch = watching.Watch(build(tree, tmp_path / str(index)), 50.0, sensors.power(str(tmp_path / str(index))))
+        watch = watching.DeviceMonitor(
+            build(tree, tmp_path / str(index)), 50.0, sensors.power(str(tmp_path / str(index)))
+        )
         watch.start()
         time.sleep(0.06)
         assert all(type(value) in (int, float) for value in watch.stop().values())
 
 
 def test_it_looks_at_its_rate_in_a_thread_of_its_own():
-    watch = watching.Watch("/", 50.0)
+    watch = watching.DeviceMonitor("/", 50.0)
     watch.start()
     time.sleep(1.0)
     seen = watch.stop()
@@ -238,13 +240,13 @@ def test_files_are_closed_at_the_end(nano):
 def test_it_costs_less_than_a_hundredth_of_a_core(tree, tmp_path):
     """At 10 Hz, by the CPU time of what one look costs: five fast ones to each slow one."""
     root = build(tree, tmp_path)
-    watch = watching.Watch(root, 0.001, sensors.power(root))
+    watch = watching.DeviceMonitor(root, 0.001, sensors.power(root))
     watch.start()
     began_s = time.process_time()
     for _ in range(100):
         for _ in range(5):
-            watch.look()
-        watch.look_slowly()
+            watch.sample_fast()
+        watch.sample_slow()
     per_half_second = (time.process_time() - began_s) / 100
     watch.stop()
     print(f"{100 * per_half_second / 0.5:.3f} % of a core")

@@ -197,7 +197,7 @@ def test_garbage_in_any_file_never_raises(roots, which, content):
 
 def look_at_everything(root: str) -> None:
     source = sensors.power(root)
-    watch = sensors.Watch(root, 10.0, source)
+    watch = sensors.DeviceMonitor(root, 10.0, source)
     watch.start()
     survey = agent.part("survey")
     for found in (sensors.facts(root), sensors.state(root), watch.stop(), survey.storage(root, root)):
@@ -237,7 +237,7 @@ for root in sys.argv[1:]:
     for name in ("at_s", "unix_s", "disk_free_mb", "is_root", "busy_cores"):
         state.pop(name, None)
     facts.pop("python")
-    watch = part("sensors").Watch(root, 100.0, part("sensors").power(root))
+    watch = part("sensors").DeviceMonitor(root, 100.0, part("sensors").power(root))
     watch.start()
     seen = watch.stop()
     found[root] = facts, state, sorted(seen), seen["memory_available_mb_low"]

@@ -141,14 +141,14 @@ def test_energy_is_the_candidates_alone():
 def test_a_reference_that_fails_is_not_the_candidates_fault():
     class Broken(Fake):
         def run(self) -> None:
-            raise timing.Unfit("unsupported", "no such operator")
+            raise timing.JobError("unsupported", "no such operator")
 
     log: list = []
     job = {"model": "candidate", "reference": "reference", "pairs": 5, "seconds_max": 1.0, "threads": 1}
-    with pytest.raises(timing.Unfit, match="no such operator") as caught:
+    with pytest.raises(timing.JobError, match="no such operator") as caught:
         timing.measure(runtime(log, Fake(log, "candidate"), Broken(log, "reference")), job)
     assert caught.value.kind == "reference"
-    with pytest.raises(timing.Unfit) as caught:
+    with pytest.raises(timing.JobError) as caught:
         timing.measure(runtime(log, Broken(log, "candidate"), Fake(log, "reference")), job)
     assert caught.value.kind == "unsupported"
 
@@ -220,13 +220,13 @@ def test_predictions_are_made_row_by_row(tmp_path):
 
 @pytest.mark.parametrize("count", [0, 23, 25, 48])
 def test_data_of_another_size_are_refused(tmp_path, count):
-    with pytest.raises(timing.Unfit, match="not 2x3x2x2 float32 values") as caught:
+    with pytest.raises(timing.JobError, match="not 2x3x2x2 float32 values") as caught:
         predict(tmp_path, np.zeros(count), [2, 3, 2, 2])
     assert caught.value.kind == "bad_request"
 
 
 def test_outputs_of_unlike_lengths_are_no_predictions(tmp_path):
-    with pytest.raises(timing.Unfit, match="1 and 2 values") as caught:
+    with pytest.raises(timing.JobError, match="1 and 2 values") as caught:
         predict(tmp_path, np.arange(8), [2, 1, 2, 2], lambda model: b"1234" * (1 + (model.floats[3] == 0)))
     assert caught.value.kind == "unbuildable"
 
@@ -274,6 +274,6 @@ def test_versions_are_found_without_importing(site):
     ],
 )
 def test_whose_fault_it_is(error, kind):
-    found = timing.unfit(error, ("Opset", "NotImplemented"))
+    found = timing.as_job_error(error, ("Opset", "NotImplemented"))
     assert found.kind == kind and "\n" not in str(found) and str(found)
-    assert len(str(timing.unfit(RuntimeError("x" * 9999), ()))) == 500
+    assert len(str(timing.as_job_error(RuntimeError("x" * 9999), ()))) == 500

@@ -84,8 +84,8 @@ def test_options_an_older_ncnn_lacks_are_left_alone():
     assert vars(options) == {"use_fp16_storage": False, "use_vulkan_compute": False, "num_threads": 1}
 
 
-def refused(path: Path, **more) -> timing.Unfit:
-    with pytest.raises(timing.Unfit) as caught:
+def refused(path: Path, **more) -> timing.JobError:
+    with pytest.raises(timing.JobError) as caught:
         runtime.load(JOB | more, str(path))
     return caught.value
 
@@ -109,7 +109,7 @@ def test_an_operator_it_does_not_have(ncnn, tmp_path, capfd):
 def test_what_is_no_net(ncnn, tmp_path, members, word):
     found = refused(zipped(tmp_path / "model", **members))
     assert found.kind == "unbuildable"
-    with pytest.raises(timing.Unfit, match=word):
+    with pytest.raises(timing.JobError, match=word):
         raise found
 
 
@@ -128,7 +128,7 @@ def test_int8_graphs_are_refused(ncnn, matrix):
 
 
 def test_images_of_another_size_are_unbuildable(ncnn, matrix, tmp_path):
-    with pytest.raises(timing.Unfit, match="48 values, the model takes 3x4x5") as caught:
+    with pytest.raises(timing.JobError, match="48 values, the model takes 3x4x5") as caught:
         predicted(runtime, JOB, matrix, images(2, 3, 4, 4), tmp_path)
     assert caught.value.kind == "unbuildable"
 

@@ -52,13 +52,13 @@ def test_a_block(tmp_path, threads):
 def test_the_models_own_faults(tmp_path, model, kind, word):
     path = tmp_path / "model.onnx"
     path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
-    with pytest.raises(timing.Unfit, match=word) as caught:
+    with pytest.raises(timing.JobError, match=word) as caught:
         measured(runtime, JOB, path, path)
     assert caught.value.kind == kind and "\n" not in str(caught.value)
 
 
 def test_images_of_another_size_are_unbuildable(tmp_path):
-    with pytest.raises(timing.Unfit, match="imensions") as caught:
+    with pytest.raises(timing.JobError, match="imensions") as caught:
         predicted(runtime, JOB, saved(tmp_path, models.linear()), images(2, 3, 4, 4), tmp_path)
     assert caught.value.kind == "unbuildable"
 
@@ -82,7 +82,7 @@ def test_providers_are_offered_by_their_libraries(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("option", "kind"), [("cuda", "no_runtime"), ("tensorrt", "no_runtime"), ("x", "bad_request")])
 def test_a_provider_that_is_not_there(tmp_path, option, kind):
     path = saved(tmp_path, models.linear())
-    with pytest.raises(timing.Unfit) as caught:
+    with pytest.raises(timing.JobError) as caught:
         runtime.load(job(f"onnxruntime:{option}"), str(path))
     assert caught.value.kind == kind
 
@@ -130,7 +130,9 @@ def test_the_cpu_is_asked_for_where_there_is_more(monkeypatch):
 def test_a_listed_provider_that_does_not_start(monkeypatch):
     """GPU builds list TensorRT whether or not its libraries are there, and go on without it."""
     library = Library("1.23.0", [TENSORRT, CUDA, CPU], [CUDA, CPU])
-    with pytest.raises(timing.Unfit, match=r"TensorrtExecutionProvider is .* CUDAExecutionProvider started") as caught:
+    with pytest.raises(
+        timing.JobError, match=r"TensorrtExecutionProvider is .* CUDAExecutionProvider started"
+    ) as caught:
         asked(monkeypatch, library, job("onnxruntime:tensorrt"))
     assert caught.value.kind == "no_runtime"
 
@@ -148,7 +150,7 @@ def test_a_listed_provider_that_does_not_start(monkeypatch):
 )
 def test_whose_fault_a_provider_that_raises_is(monkeypatch, words, kind):
     library = Library("1.23.2", [TENSORRT, CUDA, CPU], [TENSORRT, CUDA, CPU], words)
-    with pytest.raises(timing.Unfit) as caught:
+    with pytest.raises(timing.JobError) as caught:
         asked(monkeypatch, library, job("onnxruntime:tensorrt"))
     assert caught.value.kind == kind and words[:30] in str(caught.value)
 

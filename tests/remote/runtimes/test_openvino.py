@@ -108,7 +108,7 @@ def test_an_fp32_graph_is_computed_in_fp32(openvino, blob):
 def test_the_models_own_faults(openvino, tmp_path, model, kind, word):
     path = tmp_path / "model"
     path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
-    with pytest.raises(timing.Unfit) as caught:
+    with pytest.raises(timing.JobError) as caught:
         runtime.load(JOB, str(path))
     assert caught.value.kind == kind and word in str(caught.value)
     assert "\n" not in str(caught.value) and ".cpp" not in str(caught.value)
@@ -116,13 +116,13 @@ def test_the_models_own_faults(openvino, tmp_path, model, kind, word):
 
 def test_a_model_beyond_memory(openvino, tmp_path):
     path = models.saved(tmp_path, "huge", models.huge())
-    with pytest.raises(timing.Unfit, match="alloc") as caught:
+    with pytest.raises(timing.JobError, match="alloc") as caught:
         measured(runtime, JOB, path, path)
     assert caught.value.kind == "out_of_memory"
 
 
 def test_images_of_another_size_are_unbuildable(openvino, tmp_path, blob):
-    with pytest.raises(timing.Unfit, match="768 values, the model takes 1x3x24x24") as caught:
+    with pytest.raises(timing.JobError, match="768 values, the model takes 1x3x24x24") as caught:
         predicted(runtime, JOB, blob, images(2, 3, 16, 16), tmp_path)
     assert caught.value.kind == "unbuildable"
 
@@ -141,7 +141,7 @@ def test_a_gpu_is_offered_where_it_is_listed(monkeypatch):
     assert runtime.find_device(core, "gpu") == "GPU"
     core.available_devices = ["CPU"]
     assert runtime.offers() == {"openvino": "2026.4.1"}
-    with pytest.raises(timing.Unfit, match=r"finds no GPU here; it finds .'CPU'") as caught:
+    with pytest.raises(timing.JobError, match=r"finds no GPU here; it finds .'CPU'") as caught:
         runtime.find_device(core, "gpu")
     assert caught.value.kind == "no_runtime"
     del core.available_devices  # as a broken driver does

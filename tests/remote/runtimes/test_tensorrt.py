@@ -60,8 +60,8 @@ def plan(folder: Path, wanted: dict = JOB, **traits) -> dict:
 
 
 def fault(kind: str, words: str, work, *arguments, **named) -> str:
-    """The one-line reason of an Unfit of that kind."""
-    with pytest.raises(timing.Unfit) as caught:
+    """The one-line reason of an JobError of that kind."""
+    with pytest.raises(timing.JobError) as caught:
         work(*arguments, **named)
     reason = str(caught.value)
     assert caught.value.kind == kind and words in reason and "\n" not in reason and len(reason) <= 500

@@ -73,8 +73,8 @@ def measured(folder: Path, **more) -> dict:
 
 
 def fault(kind: str, words: str, work, *arguments, **named) -> str:
-    """The one-line reason of an Unfit of that kind."""
-    with pytest.raises(timing.Unfit) as caught:
+    """The one-line reason of an JobError of that kind."""
+    with pytest.raises(timing.JobError) as caught:
         work(*arguments, **named)
     reason = str(caught.value)
     assert caught.value.kind == kind and words in reason and "\n" not in reason and len(reason) <= 560
@@ -437,7 +437,7 @@ def test_no_engine_comes_out(board, tmp_path, version, record, status, kind, wor
 
 def test_no_engine_though_it_says_passed(board, tmp_path):
     board(TEN)
-    fault("crashed", "left no engine", built, tmp_path, forgets=True)
+    fault("crashed", "wrote no engine", built, tmp_path, forgets=True)
 
 
 def test_memory_that_cpp_did_not_get(board):
