@@ -4,7 +4,7 @@ VENV   := .venv
 RUN    := $(VENV)/bin/python
 UV     := $(shell sed -n 's/^\(uv==[0-9.]*\).*/\1/p' requirements.lock)
 
-.PHONY: install demo test test-fast check docs-reference lock clean
+.PHONY: install demo test test-fast check docs docs-reference lock clean
 
 install: $(VENV)/.ready
 
@@ -33,6 +33,10 @@ check: install
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(RUN) -m mypy
+
+# The site, in build/site. A broken link fails it.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
 # After a change of options. A test compares the page with the parsers.
 docs-reference: install

@@ -1,5 +1,6 @@
 """Define the root of every exception of this project. The exit codes are in `remote/exit_codes.py`.
 
+```text
 EdgefrontError
   UserError                    the request can't be done as it stands; exit code 2
     SettingsError              search/settings.py: an option or a run folder
@@ -19,6 +20,7 @@ EdgefrontError
     WorkerCrashedError, WorkerTimeoutError, HostMemoryError
   OutOfTimeError               evaluators/training/time_allowance.py: a training can't end within the time limit
   BusyError, MisfitError, NotAModelError, TooLargeError    caught where they are raised
+```
 
 Code that runs on a device has exceptions of its own (`remote/agent.py`, `remote/onboard/`), since it can import
 nothing else of ours.
