@@ -132,7 +132,7 @@ def _against(result: Result, saved: Saving | None) -> str:
     faster = saved.latency_ratio.value
     pace = f"{1 / faster:.1f}x faster" if faster < 1 else f"{faster:.1f}x slower"
     line = f": {pace} than the greedy choice ({result.baseline.candidate.describe()})"
-    if saved.test_lost is None or saved.test_lost_se is None:
+    if saved.test_lost is None:
         return f"{line}, test accuracy not compared"
     return f"{line}, {accuracy_change(saved.test_lost, saved.test_lost_se, result.budget.metric)}"
 

@@ -82,5 +82,5 @@ class Budget:
             parts.append(f"peak <= {self.peak_mb:g} MB")
         if self.max_drop is not None:
             name = "accuracy" if self.metric == TOP1 else METRICS[self.metric]
-            parts.append(f"{name} lost <= {100 * self.max_drop:g} points")
+            parts.append(f"validation {name} lost <= {100 * self.max_drop:g} points")
         return ", ".join(parts)

@@ -269,3 +269,13 @@ def test_what_rounds_to_nothing_has_no_sign():
     assert points(-0.0001) == "+0.0 points" and accuracy_change(-0.0001, 0.01).startswith("0.0 ± 1.0 points of test")
     assert accuracy_change(-0.008, 0.022) == "0.8 ± 2.2 points of test accuracy gained"
     assert accuracy_change(0.008, None, "balanced") == "0.8 points of test balanced accuracy lost"
+
+
+def test_headline_with_accuracy_limit_names_both_splits(tmp_path):
+    """The limit is of validation accuracy, the change of test accuracy: 9 points lost may keep a limit of 2."""
+    result = usual(tmp_path)
+    test = replace(result.choice.test, top1=result.baseline.test.top1 - 0.09)
+    limited = replace(result.budget, max_drop=0.02)
+    told = headline(replace(result, choice=replace(result.choice, test=test), budget=limited))
+    assert "9.0 ±" in told and "points of test accuracy lost;" in told
+    assert "validation accuracy lost <= 2 points) is kept" in told
