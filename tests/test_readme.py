@@ -3,6 +3,7 @@
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -101,14 +102,19 @@ def test_example_settings_are_understood(name):
 
 @pytest.mark.slow
 def test_the_steel_commands_run_in_order(tmp_path):
-    """As written, but for fewer trials and epochs and folders of the test's own."""
+    """As written, but for fewer trials, epochs and images, and folders of the test's own."""
     data = ROOT / ".." / "shared" / "data" / "neu_cls"
     if not data.is_dir():
         pytest.skip(f"no data set in {data}: it is not part of the repository")
+    few = tmp_path / "neu_cls"
+    for image in sorted(data.rglob("*.*"))[::8]:
+        if image.is_file():
+            (few / image.relative_to(data)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(image, few / image.relative_to(data))
     out, ran = tmp_path / "steel", []
     steps = section(PAGES["docs/evidence.md"], "Steel and castings").split("### ")[1]
     for command in [c for c in commands_of(steps) if "runs/steel" in c]:
-        line = words(command.replace("runs/steel", str(out)))
+        line = words(command.replace("runs/steel", str(out)).replace("../shared/data/neu_cls", str(few)))
         if line[0] == "optuna-dashboard":
             continue  # tests/test_command.py opens it
         if "search.run" in command:
@@ -141,8 +147,12 @@ def test_the_commands_of_the_sampler_run_in_order(tmp_path):
 
 @pytest.mark.slow
 def test_the_python_example_runs(tmp_path):
+    """As written, but for fewer trials and epochs."""
+    text = (ROOT / "examples" / "search_digits.py").read_text(encoding="utf-8")
+    assert text.count("trials=6,") == 1
+    (tmp_path / "search_digits.py").write_text(text.replace("trials=6,", "trials=2, parent_epochs=1,"))
     env = {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
-    command = [sys.executable, ROOT / "examples" / "search_digits.py"]
+    command = [sys.executable, tmp_path / "search_digits.py"]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "chosen: " in done.stdout

@@ -197,6 +197,7 @@ def test_an_interrupt_ends_with_130(monkeypatch, capsys):
     assert main(["show", "local", "--connect"]) == 130 and "interrupted" in capsys.readouterr().err
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("words", [["--help"], ["add", "--help"], ["show", "--help"], ["list", "--help"]])
 def test_help_teaches_at_once(words):
     took = []

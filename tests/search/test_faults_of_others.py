@@ -34,7 +34,7 @@ from spaces.candidate import Candidate
 from spaces.space import Space, load
 from tests.search.analytic import WIDTH, Analytic
 
-TRIALS = 200
+TRIALS = 50  # two generations and a half of the sampler's; some hundred failures
 BUDGET = Budget(latency_ms=1.0)
 RULES = TimingRules(blocks_min=1)
 # many more candidates than trials, and a sampler that learns: what is asked for depends on what was told

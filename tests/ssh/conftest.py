@@ -30,8 +30,10 @@ def rig() -> Iterator[Rig]:
 
 @pytest.fixture(autouse=True)
 def entered(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The board's names are known, in this process and in those it starts."""
+    """Make the board's names known, in this process and in those it starts, and take turns where the board does."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(rig.settings))
+    if os.environ.get("EDGEFRONT_OWN_TURNS"):  # by tests/conftest.py
+        monkeypatch.delenv("EDGEFRONT_LOCK_DIR")
 
 
 @pytest.fixture

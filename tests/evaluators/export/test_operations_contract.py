@@ -20,7 +20,6 @@ CPU = Int8Recipe("uint8", symmetric=False, weight_bits=7)
 PRECISIONS = ("fp32", "fp16", "int8")
 OWN = {"cifar_resnet", "mobilenet_v1", "tiny_mobile", "tiny_resnet"}
 CUTS = {"none": (), "prune": (("prune", 0.3),), "lowrank": (("lowrank", 0.5),), "sparse": (("sparse", 0.5),)}
-BOTH = (*CUTS["prune"], *CUTS["lowrank"])
 DEEP = {"resnet101", "resnet152", "regnet_y_800mf", "regnet_y_1_6gf"}  # float32 itself is no better there
 AGREE = {"fp16": 0.95, "int8": 0.75}  # least share of images on which a graph must decide as the fp32 graph does
 # Where it does not: known, and no longer true once the test says so. A search finds out when it scores the graph.
@@ -38,25 +37,25 @@ def allowed(family, steps):
 
 
 def contract():
-    """Of each family its lightest variant in every cut, and its last one, the deepest, cut once.
+    """Of each family its lightest variant, whole and with every cut at once, and its last one, the deepest, cut once.
 
-    Every graph is exported in fp32, compared with torch, and then converted: int8 of a cut proves its fp32 as well, and
-    fp16 differs from it by types alone. The variants in between differ in numbers that `tests/spaces/` builds.
+    Every graph is exported in fp32, compared with torch, and then converted: what int8 or fp16 of a network keeps, its
+    fp32 kept. Cuts one by one, in all precisions, are below. The variants in between differ in numbers that
+    `tests/spaces/` builds.
     """
     rows = []
     for family in family_names():
-        deepest = [*variants(family)][-1]
-        ways = [(lightest(family), steps, "int8") for steps in (*CUTS.values(), BOTH)]
-        ways += [(lightest(family), (), "fp32"), (lightest(family), (), "fp16"), (lightest(family), BOTH, "fp16")]
-        ways += [(deepest, CUTS["prune"] if allowed(family, CUTS["prune"]) else (), "int8")] * (
-            deepest != lightest(family)
-        )
+        light, deepest = lightest(family), [*variants(family)][-1]
+        every = tuple(step for cut in CUTS.values() if allowed(family, cut) for step in cut)
+        ways = [(light, (), "fp16")]
+        if family != "densenet":  # half a minute a cut
+            ways += [(light, every, "int8")]
+        if deepest != light:
+            ways += [(deepest, CUTS["prune"] if allowed(family, CUTS["prune"]) else (), "int8")]
         for variant, steps, precision in ways:
-            fast = variant == lightest(family) and (family in OWN or (steps, precision) == (CUTS["prune"], "int8"))
-            if allowed(family, steps) and not (family == "densenet" and variant == lightest(family) and steps):
-                candidate = Candidate(family=family, variant=variant, image_px=PX, steps=steps, precision=precision)
-                marks = [] if fast else [pytest.mark.slow]
-                rows.append(pytest.param(candidate, id=candidate.describe().replace(" ", "-"), marks=marks))
+            candidate = Candidate(family=family, variant=variant, image_px=PX, steps=steps, precision=precision)
+            marks = [] if variant == light and (family in OWN or precision == "int8") else [pytest.mark.slow]
+            rows.append(pytest.param(candidate, id=candidate.describe().replace(" ", "-"), marks=marks))
     return rows
 
 
@@ -125,11 +124,13 @@ def decisions(path, images):
     return np.concatenate([session.run(None, {INPUT: image[None]})[0].argmax(1) for image in images])
 
 
+# Zeros among the weights are the same to a graph whatever its family, so that some families show them.
+CUTS_OF = dict.fromkeys((*OWN, "squeezenet"), tuple(CUTS)) | {"densenet": ("none", "prune")}
 DECIDING = [
     pytest.param(family, steps, id=f"{family}-{name}", marks=[] if family in OWN else [pytest.mark.slow])
     for family in family_names()
     for name, steps in CUTS.items()
-    if allowed(family, steps)
+    if allowed(family, steps) and name in CUTS_OF.get(family, ("none", "prune", "lowrank"))
 ]
 
 

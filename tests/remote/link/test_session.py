@@ -189,7 +189,7 @@ def test_a_killed_agent_is_noticed_at_once_and_replaced(session, graphs):
     os.kill(session._link.pid, signal.SIGKILL)
     killed_s = time.monotonic()
     thread.join(5)
-    assert time.monotonic() - killed_s < 1.5
+    assert time.monotonic() - killed_s < 4, "not only once it was silent for too long"
     assert isinstance(raised[0], DeviceError) and "lost" in str(raised[0])
     wait_for(lambda: not alive(child))
     assert block(session, graphs, "linear")
