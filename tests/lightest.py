@@ -12,9 +12,13 @@ def lightest(family):
     return LIGHTEST.get(family, next(iter(variants(family))))
 
 
-def every_family(families=None):
-    """(family, variant) as parameters of a test."""
+def every_family(families=None, without=()):
+    """Return (family, variant) as parameters of a test.
+
+    `without=SLOW` leaves to other tests what they show of the slow families.
+    """
     return [
         pytest.param(family, lightest(family), id=family, marks=[pytest.mark.slow] if family in SLOW else [])
         for family in families or family_names()
+        if family not in without
     ]

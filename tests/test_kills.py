@@ -18,7 +18,7 @@ import pytest
 from remote.exit_codes import HOST, OK
 from tests.ending_runs import check_whole, start, wait_for_text, whole_lines, words, worker_of
 
-KILLS, AT_THE_END, OF_THE_WORKER = (int(count) for count in os.environ.get("EDGEFRONT_KILLS", "2,1,2").split(","))
+KILLS, AT_THE_END, OF_THE_WORKER = (int(count) for count in os.environ.get("EDGEFRONT_KILLS", "1,1,2").split(","))
 LONGEST_S = 20.0
 
 

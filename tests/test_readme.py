@@ -31,7 +31,7 @@ def commands_of(text):
 
 
 COMMANDS = [command for text in PAGES.values() for command in commands_of(text)]
-SHORT = ["--trials", "2", "--rungs", "0", "--parent-epochs", "1"]
+SHORT = ["--trials", "1", "--rungs", "0", "--parent-epochs", "1"]
 
 
 def words(command):
@@ -107,7 +107,7 @@ def test_the_steel_commands_run_in_order(tmp_path):
     if not data.is_dir():
         pytest.skip(f"no data set in {data}: it is not part of the repository")
     few = tmp_path / "neu_cls"
-    for image in sorted(data.rglob("*.*"))[::8]:
+    for image in sorted(data.rglob("*.*"))[::12]:
         if image.is_file():
             (few / image.relative_to(data)).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(image, few / image.relative_to(data))
@@ -120,7 +120,7 @@ def test_the_steel_commands_run_in_order(tmp_path):
         if "search.run" in command:
             line = line[: line.index("--trials")] + line[line.index("--trials") + 2 :]
             more = [*SHORT, "--cache", str(tmp_path / "cache")]
-            line += ["--trials", "3"] if "--resume" in line else more
+            line += ["--trials", "2"] if "--resume" in line else more
             if "--budget-ms" in line:
                 line[line.index("--budget-ms") + 1] = "50"
         done = subprocess.run([sys.executable, *line[1:]], cwd=ROOT, capture_output=True, text=True)

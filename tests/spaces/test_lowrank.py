@@ -12,7 +12,7 @@ from spaces.candidate import UnbuildableError
 from spaces.families.mobilenet_v1 import SameConv2d
 from spaces.network import apply_steps, build, count_macs, head_name
 from spaces.operations import lowrank
-from tests.lightest import every_family
+from tests.lightest import SLOW, every_family
 
 CLASSES, PX = 7, 32
 EXAMPLE = torch.zeros(1, 3, PX, PX)
@@ -119,7 +119,7 @@ def test_work_falls_and_it_still_learns(family, variant):
     assert all(parameter.grad is not None for parameter in net.parameters())
 
 
-@pytest.mark.parametrize("family, variant", every_family())
+@pytest.mark.parametrize("family, variant", every_family(without=SLOW))
 def test_shapes_do_not_depend_on_the_weights(family, variant):
     assert shapes(thinned(family, variant, 0.6, seed=0)) == shapes(thinned(family, variant, 0.6, seed=3))
 

@@ -10,7 +10,7 @@ from spaces.channel_rounding import granularity, round_width
 from spaces.network import apply_steps, build, count_macs, family_names
 from spaces.operation_specs import operations
 from spaces.operations import prune
-from tests.lightest import every_family
+from tests.lightest import SLOW, every_family
 
 CLASSES, PX = 7, 32
 EXAMPLE = torch.zeros(1, 3, PX, PX)
@@ -19,7 +19,8 @@ EXCLUDED = operations()["prune"].excluded
 FAMILIES = every_family([family for family in family_names() if (family, "") not in EXCLUDED]) + [
     pytest.param(f, v, id=v, marks=pytest.mark.slow) for f, v in REST
 ]
-WITH_NORMS = [row for row in FAMILIES if (row.values[0], "batchnorm") not in EXCLUDED]
+LIGHT = [row for row in FAMILIES if row.values[0] not in SLOW]
+WITH_NORMS = [row for row in LIGHT if (row.values[0], "batchnorm") not in EXCLUDED]
 
 
 def gradients(net):
@@ -66,7 +67,7 @@ def test_shapes_do_not_depend_on_the_criterion(family, variant):
 
 
 @pytest.mark.parametrize("where", ["early", "late"])
-@pytest.mark.parametrize("family, variant", FAMILIES)
+@pytest.mark.parametrize("family, variant", LIGHT)
 def test_one_end_of_the_net_loses_more(family, variant, where):
     """Measured by what is left of the first and of the last third of the layers."""
     layers = [name for name, m in build(family, variant, CLASSES, PX).named_modules() if isinstance(m, torch.nn.Conv2d)]

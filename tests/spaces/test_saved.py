@@ -8,7 +8,7 @@ import torch
 
 from spaces.network import NetworkPlan, build_from_plan, pack, unpack
 from spaces.operation_specs import operations, options
-from tests.lightest import every_family
+from tests.lightest import SLOW, every_family
 
 CLASSES, PX = 7, 32
 AMOUNT = {"prune": 0.4, "lowrank": 0.5, "sparse": 0.5}
@@ -39,8 +39,15 @@ def test_every_operation_is_here():
     assert set(AMOUNT) == set(operations())
 
 
-@pytest.mark.parametrize("steps", [(), *STEPS], ids=lambda steps: "-".join(name for name, _ in steps) or "plain")
-@pytest.mark.parametrize("family, variant", every_family())
+def plans():
+    """Return every family with each operation and with all of them, the slow families with all of them only."""
+    for row in every_family():
+        for steps in [STEPS[-1]] if row.values[0] in SLOW else [(), *STEPS]:
+            name = "-".join(name for name, _ in steps) or "plain"
+            yield pytest.param(*row.values, steps, id=f"{row.id}-{name}", marks=row.marks)
+
+
+@pytest.mark.parametrize("family, variant, steps", plans())
 def test_the_same_outputs(family, variant, steps):
     if any((family, "") in operations()[name].excluded for name, _ in steps):
         return

@@ -22,6 +22,7 @@ MBIT = 1e6 / 8
 QUICK = RetryPolicy(first_wait_s=0.1, patience_s=60.0)
 
 
+@pytest.mark.alone
 def test_a_line_is_as_slow_as_it_says(rig, line):
     """The rig itself: 20 ms and 10 Mbit/s are what a session meets."""
     name, link = line(rtt_s=0.020, bytes_per_s=10 * MBIT)

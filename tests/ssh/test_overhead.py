@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).parents[2]
 SLACK = 10.0  # for a machine that others keep busy: only what is out of all proportion is wrong
 

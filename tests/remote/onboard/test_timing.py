@@ -17,6 +17,8 @@ import pytest
 from tests.remote.runtimes.loading import timing
 from tests.remote.test_agent import old_pythons
 
+pytestmark = pytest.mark.alone
+
 TEXT = Path(__file__).parents[3] / "remote" / "onboard" / "timing.py"
 
 
