@@ -1,6 +1,6 @@
 """python -m tests [--fast] [WORDS FOR PYTEST]: every test, and a last line that counts them.
 
-First those that may run side by side, one a core, then those that time something, alone.
+First those that may run side by side, one a core, then those that need the whole machine, alone.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def main(words: Sequence[str]) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"  # as many as a core runs at a time
-    side_by_side = pytest.main(["-n", str(cores), "--dist", "loadgroup", "-m", f"not alone{fast}", *words], [tally])
+    side_by_side = pytest.main(
+        ["-n", str(cores), "--dist", "loadfile", "--no-loadscope-reorder", "-m", f"not alone{fast}", *words], [tally]
+    )
     os.environ.pop("OMP_NUM_THREADS")
     if threads is not None:
         os.environ["OMP_NUM_THREADS"] = threads

@@ -1,23 +1,35 @@
-"""Decide which tests may run beside others, and in what order: all but those that are marked `alone`."""
+"""Decide which tests run side by side, and in what order.
+
+All do but those marked `alone`, which assert how long something takes or that a timing was calm.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
 import pytest
 
-HERE = Path(__file__).parent
+BOARD = "tests/ssh/"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put files with slow tests first, so that no core ends on a long one while the others have nothing left to do."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
-    for item in items:
-        if item.path.relative_to(HERE).parts[0] == "ssh":  # one board for all of them
-            item.add_marker(pytest.mark.xdist_group("ssh"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object | None:
+    """Keep on one core what shares a set-up: the tests of a file, and all that use the board over ssh."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class FileScheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return BOARD if nodeid.startswith(BOARD) else nodeid.partition("::")[0]
+
+    return FileScheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -37,7 +37,6 @@ image_px = [16, 24, 32]
 prune = [0.0, 0.25, 0.5]
 precision = ["fp32", "int8"]
 """
-FINISHED = pytest.mark.xdist_group("finished")  # one process runs that search for all tests that look at it
 
 
 def start(*words, cwd=ROOT):
@@ -77,7 +76,6 @@ def finished(tmp_path_factory, space, cache):
 
 
 @pytest.mark.slow
-@FINISHED
 def test_a_search_leaves_everything_it_promises(finished):
     folder, out, _ = finished
     for name in ("report.html", "front.csv", "trials.csv", "trials.parquet", "looks.csv", "front.png", "study.journal"):
@@ -94,7 +92,6 @@ def test_a_search_leaves_everything_it_promises(finished):
 
 
 @pytest.mark.slow
-@FINISHED
 def test_what_is_chosen_is_what_was_measured(finished):
     """Test accuracy recomputed from the ONNX file, image by image, equals the report's to the last digit."""
     from evaluators.data.loading import arrays, open_dataset
@@ -114,7 +111,6 @@ def test_what_is_chosen_is_what_was_measured(finished):
 
 
 @pytest.mark.slow
-@FINISHED
 def test_finalists_say_what_really_ran(finished):
     """On this machine the device's runtime is the host's, so both give the same answers."""
     trials = pandas.read_csv(finished[0] / "trials.csv")
@@ -126,7 +122,6 @@ def test_finalists_say_what_really_ran(finished):
 
 
 @pytest.mark.slow
-@FINISHED
 def test_the_example_predicts(finished):
     folder, _, _ = finished
     Image.fromarray(numpy.full((48, 48), 30, numpy.uint8)).save(folder / "grey.png")
@@ -140,7 +135,6 @@ def test_the_example_predicts(finished):
 
 
 @pytest.mark.slow
-@FINISHED
 def test_the_same_command_again_measures_nothing_more(finished):
     folder, _, words = finished
     before = (folder / "ledger.jsonl").read_text()
@@ -154,7 +148,6 @@ def test_the_same_command_again_measures_nothing_more(finished):
 
 
 @pytest.mark.slow
-@FINISHED
 def test_more_trials_go_on_where_it_stopped(finished, tmp_path):
     folder, _, _ = finished
     copy = tmp_path / "more"
@@ -165,7 +158,6 @@ def test_more_trials_go_on_where_it_stopped(finished, tmp_path):
 
 
 @pytest.mark.slow
-@FINISHED
 def test_other_wishes_for_the_same_folder_are_refused(finished):
     folder, _, _ = finished
     code, _, err = run("--budget-ms", 2, "--out", folder)
@@ -173,7 +165,6 @@ def test_other_wishes_for_the_same_folder_are_refused(finished):
 
 
 @pytest.mark.slow
-@FINISHED
 def test_nothing_fits_has_its_own_exit_code_and_says_what_is_nearest(space, cache, tmp_path):
     words = ["--budget-ms", 0.001, "--space", space, "--trials", 3, "--rungs", "0,1", "--out", tmp_path / "r"]
     words += ["--device", "sim:nano", "--probe-share", 0]
@@ -184,7 +175,6 @@ def test_nothing_fits_has_its_own_exit_code_and_says_what_is_nearest(space, cach
 
 
 @pytest.mark.slow
-@FINISHED
 def test_optuna_dashboard_opens_the_journal(finished):
     folder, _, _ = finished
     with socket.socket() as free:
@@ -283,7 +273,6 @@ def test_output_that_nobody_reads_ends_quietly(space, cache, tmp_path):
 
 
 @pytest.mark.slow
-@FINISHED
 def test_what_may_be_deleted_is_made_again(finished, tmp_path):
     """README: `graphs/` and `nets/` can be deleted. The chosen model is damaged, too."""
     folder, _, _ = finished
