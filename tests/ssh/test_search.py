@@ -23,7 +23,7 @@ from tests.ssh.root import root
 from tests.ssh.saboteur import Saboteur, Strike
 from tests.test_command import SPACE, run
 
-TRIALS = 4
+TRIALS = 4  # unless a test says fewer
 SETTINGS = """
 budget_ms = 50.0
 space = "{folder}/two.toml"
@@ -51,14 +51,14 @@ def forgotten(rig: Rig) -> None:
     root("rm", "-rf", rig.home / ".cache" / "edgefront")
 
 
-def searched(name: str, config: Path, out: Path) -> str:
-    """What a search on the device printed, which found a choice."""
-    code, said, err = run("--device", name, "--config", config, "--out", out)
+def searched(name: str, config: Path, out: Path, trials: int = TRIALS) -> str:
+    """Return what a search on the device printed, which found a choice."""
+    code, said, err = run("--device", name, "--config", config, "--out", out, "--trials", trials)
     assert code == OK, said + err
     return " ".join(said.split())  # lines are broken to the terminal's width
 
 
-def check_books(folder: Path) -> dict[str, int]:
+def check_books(folder: Path, trials: int = TRIALS) -> dict[str, int]:
     """No trial is lost, none counted twice, no block either; how often which operation was interrupted."""
     ledger = Ledger(folder / "ledger.jsonl")
     entries = list(ledger.entries())
@@ -70,13 +70,13 @@ def check_books(folder: Path) -> dict[str, int]:
         "but leaders, whose timings may differ"
     )
     storage = JournalStorage(JournalFileBackend(str(folder / "study.journal")))
-    trials = optuna.load_study(study_name="edgefront", storage=storage).get_trials()
-    done = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-    assert len(done) == TRIALS, "every trial is told once"
-    assert all(trial.user_attrs.get("repeat") for trial in trials if trial not in done), "and none is left open"
+    asked = optuna.load_study(study_name="edgefront", storage=storage).get_trials()
+    done = [trial for trial in asked if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    assert len(done) == trials, "every trial is told once"
+    assert all(trial.user_attrs.get("repeat") for trial in asked if trial not in done), "and none is left open"
     table = pandas.read_csv(folder / "trials.csv")
     assert sorted(table.trial) == sorted(trial.number for trial in done)
-    assert len(table.drop_duplicates(["variant", "image_px", "prune", "precision"])) == TRIALS
+    assert len(table.drop_duplicates(["variant", "image_px", "prune", "precision"])) == trials
     assert set(table.outcome) <= {"kept", "no gain", "unpromising"}, "a broken line is no candidate's fault"
     timed = [entry.value for entry in entries if entry.stage in ("latency", "confirm")]
     with gzip.open(folder / "samples.jsonl.gz", "rt") as file:
@@ -96,8 +96,8 @@ def told(folder: Path) -> dict[str, int]:
 
 @pytest.mark.slow
 def test_a_search_on_the_board(rig, config, tmp_path):
-    said = searched("board", config, tmp_path / "r")
-    assert check_books(tmp_path / "r") == {} == told(tmp_path / "r")
+    said = searched("board", config, tmp_path / "r", trials=2)
+    assert check_books(tmp_path / "r", trials=2) == {} == told(tmp_path / "r")
     assert "device board: " in said and "device: " not in said
     choice = json.loads((tmp_path / "r" / "chosen" / "config.json").read_text())
     assert choice["measured"] and (tmp_path / "r" / "chosen" / "model.onnx").stat().st_size > 0
@@ -107,8 +107,8 @@ def test_a_search_on_the_board(rig, config, tmp_path):
 @pytest.mark.slow
 def test_a_search_through_a_slow_line(rig, config, line, tmp_path):
     name, link = line(rtt_s=0.020, bytes_per_s=10 * MBIT)
-    searched(name, config, tmp_path / "r")
-    assert check_books(tmp_path / "r") == {} and link.connections == 1
+    searched(name, config, tmp_path / "r", trials=2)
+    assert check_books(tmp_path / "r", trials=2) == {} and link.connections == 1
     assert link.up_bytes > 1_000_000
 
 

@@ -39,9 +39,9 @@ def allowed(family, steps):
 def contract():
     """Of each family its lightest variant, whole and with every cut at once, and its last one, the deepest, cut once.
 
-    Every graph is exported in fp32, compared with torch, and then converted: what int8 or fp16 of a network keeps, its
-    fp32 kept. Cuts one by one, in all precisions, are below. The variants in between differ in numbers that
-    `tests/spaces/` builds.
+    Our own families, which are small, have each cut by itself too, and every precision. Every graph is exported in
+    fp32, compared with torch, and then converted: what int8 or fp16 of a network keeps, its fp32 kept. Cuts one by one,
+    in all precisions, are below. The variants in between differ in numbers that `tests/spaces/` builds.
     """
     rows = []
     for family in family_names():
@@ -50,6 +50,8 @@ def contract():
         ways = [(light, (), "fp16")]
         if family != "densenet":  # half a minute a cut
             ways += [(light, every, "int8")]
+        if family in OWN:
+            ways += [(light, cut, "int8") for cut in CUTS.values()] + [(light, (), "fp32"), (light, every, "fp16")]
         if deepest != light:
             ways += [(deepest, CUTS["prune"] if allowed(family, CUTS["prune"]) else (), "int8")]
         for variant, steps, precision in ways:
