@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from remote.exit_codes import USER
 from search.budget import Budget
 from search.run import main
@@ -17,6 +19,7 @@ def test_what_one_runtime_can_keep_is_not_refused():
     assert line.startswith("--budget-mb 58 can't be kept") and "onnxruntime takes 58 MB, openvino takes 90 MB" in line
 
 
+@pytest.mark.slow
 def test_a_search_for_the_impossible_ends_before_its_first_trial(tmp_path, capsys):
     """Proves that the runtime's own memory is taken from the calibration, on a whole start: 20 s."""
     words = ["--budget-ms", "5", "--budget-mb", "9", "--device", "sim:nano", "--space", "tiny"]

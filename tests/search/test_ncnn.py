@@ -19,6 +19,7 @@ SPACE = 'title = "one"\n[variants]\ntiny_resnet = ["res8_w4_s2"]\n[axes]\nimage_
 ENTRY = '[small]\nprofile = "local"\nruntime = "ncnn"\n'
 
 
+@pytest.mark.slow
 def test_search_with_ncnn_ends_with_a_choice_and_the_net_that_was_timed(tmp_path):
     """That files are converted, timed, scored and handed over, which no part of it proves alone."""
     (tmp_path / "edgefront").mkdir()
