@@ -162,7 +162,7 @@ def test_fp16_keeps_in_fp32_what_overflows(images, tmp_path):
     onnx.checker.check_model(onnx.load(tmp_path / "fp16.onnx"), full_check=True)
 
 
-# Which operators are quantized depends on whether the recipe is symmetric, and so on the family; not on the weights' bits.
+# A symmetric recipe quantizes fewer kinds of operators, which families have or not; bits of weights change no layout.
 LAYOUTS = [
     pytest.param(family, recipe, id=f"{family}-{name}", marks=() if family in QUICK else pytest.mark.slow)
     for family in family_names()
