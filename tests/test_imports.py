@@ -153,6 +153,7 @@ def test_packages_hold_no_code():
     assert {path.parent.name for path in code} == {"evaluators", "remote", "reports", "spaces"}
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("entry", sorted(ENTRY_POINTS))
 def test_help_answers_at_once(entry):
     """Under a second even on a busy machine, which the best of three stands for."""

@@ -70,7 +70,7 @@ def test_a_board_out_of_reach_ends_with_one_line(rig, tmp_path, enter, says):
     code, out, err = run("--budget-ms", 5, "--device", name, "--out", tmp_path / "r", timeout=60)
     assert (code, err.count("\n")) == (DEVICE, 1), (code, out, err)
     assert err.startswith("device: ") and says in err and name in err and err[:-1].isprintable(), err
-    assert time.monotonic() - began_s < 30 and "trial" not in out
+    assert time.monotonic() - began_s < 50 and "trial" not in out
 
 
 def test_a_name_that_no_host_has_may_be_a_slip_of_the_pen(rig, tmp_path):
