@@ -249,7 +249,8 @@ def head_name(net: nn.Module) -> str:
     Returns:
         Dotted name as in `named_modules`.
     """
-    return [name for name, layer in net.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)][-1]
+    last: str = [name for name, layer in net.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)][-1]
+    return last
 
 
 def count_macs(net: nn.Module, example: torch.Tensor) -> int:

@@ -524,4 +524,5 @@ def _suggest(trial: SuggestsParameters, name: str, values: tuple[Value, ...]) ->
             if all(isinstance(v, int) for v in numbers):
                 return trial.suggest_int(name, int(numbers[0]), int(numbers[-1]), step=int(step))
             return round(trial.suggest_float(name, numbers[0], numbers[-1], step=step), 9)
-    return trial.suggest_categorical(name, list(values))
+    chosen: Value = trial.suggest_categorical(name, list(values))
+    return chosen

@@ -39,7 +39,8 @@ class Encoding:
             number: Weight of each numeric feature.
         """
         numbers = int(self.groups.max()) + 1 - self.axes
-        return np.r_[np.full(self.axes, axis), np.full(numbers, number * min(1.0, MANY / max(numbers, 1)))]
+        weights: Array = np.r_[np.full(self.axes, axis), np.full(numbers, number * min(1.0, MANY / max(numbers, 1)))]
+        return weights
 
 
 def encode(codes: Indices, features: Array) -> Encoding:

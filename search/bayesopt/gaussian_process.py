@@ -34,11 +34,13 @@ class Prior:
 
     def mean(self) -> Array:
         """Return (groups + 2,) the prior mean of log (weights, signal, noise)."""
-        return np.log(np.r_[self.weights, 1.0, self.noise])
+        means: Array = np.log(np.r_[self.weights, 1.0, self.noise])
+        return means
 
     def log_sd(self) -> Array:
         """Return (groups + 2,) the prior standard deviation of log (weights, signal, noise)."""
-        return np.r_[np.full(len(self.weights), self.weights_log_sd), 1.0, self.noise_log_sd]
+        deviations: Array = np.r_[np.full(len(self.weights), self.weights_log_sd), 1.0, self.noise_log_sd]
+        return deviations
 
 
 class GaussianProcess:
@@ -95,7 +97,8 @@ class GaussianProcess:
 
     def mean(self, x: Array) -> Array:
         """Return (m,) the posterior mean at inputs (m, columns)."""
-        return self.center + self.scale * (self.covariance(x, self.x) @ self.alpha)
+        mean: Array = self.center + self.scale * (self.covariance(x, self.x) @ self.alpha)
+        return mean
 
     def predict(self, x: Array) -> tuple[Array, Array]:
         """Return (m,) mean and (m,) standard deviation of the noiseless value at inputs (m, columns)."""
@@ -111,7 +114,8 @@ class GaussianProcess:
     def left_out(self) -> Array:
         """Return (n,) leave-one-out residuals: observation minus prediction (Rasmussen & Williams, eq. 5.12)."""
         inverse = cho_solve((self.lower, True), np.eye(len(self.y)))
-        return self.scale * self.alpha / np.diag(inverse)
+        residuals: Array = self.scale * self.alpha / np.diag(inverse)
+        return residuals
 
     def _search(self, x: Array, z: Array, steps: int) -> Array:
         n, mean, log_sd = len(x), self.prior.mean(), self.prior.log_sd()

@@ -66,7 +66,8 @@ def to_time(
     led = hints.leaders(free, int(settings.earlier_share * hints.skill * count)) if hints.skill else free[:0]
     rest = np.setdiff1d(free, led)
     taken = np.r_[columns[led], columns[known.looks > 0]]
-    return np.r_[led, rest[far_apart(columns[rest], count - len(led), taken, random)]]
+    chosen: Indices = np.r_[led, rest[far_apart(columns[rest], count - len(led), taken, random)]]
+    return chosen
 
 
 def to_train(
@@ -99,7 +100,8 @@ def to_train(
         whole = free[first[free]]
         pick = np.argmin if hurried else np.argmax
         begun = whole[[pick(known.latency_ms[whole])]]
-        return np.r_[begun, _stretch_design(known, np.setdiff1d(free, begun), wanted - 1, hints, random)]
+        chosen: Indices = np.r_[begun, _stretch_design(known, np.setdiff1d(free, begun), wanted - 1, hints, random)]
+        return chosen
     return _stretch_design(known, free, wanted, hints, random)
 
 

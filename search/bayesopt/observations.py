@@ -128,7 +128,8 @@ class Observations:
 
     def is_open(self) -> Mask:
         """Return (N,) True where a candidate may be timed for the first time."""
-        return (self.looks == 0) & ~self.failed & ~self.closed & np.isnan(self.accuracy)
+        never_timed: Mask = (self.looks == 0) & ~self.failed & ~self.closed & np.isnan(self.accuracy)
+        return never_timed
 
 
 @dataclass(frozen=True)

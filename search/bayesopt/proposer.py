@@ -136,7 +136,8 @@ class Proposer:
         any_of = self._any(pool[new & strangers], belief.log_ms[new & strangers], self.settings.any_share * wanted)
         self.blind[any_of] = True
         best = best[~np.isin(best, any_of)][: wanted - len(any_of)]
-        return np.r_[best, any_of]
+        chosen: Indices = np.r_[best, any_of]
+        return chosen
 
     def to_confirm(self, known: Observations, count: int = 2) -> Indices:
         """Return candidates to remeasure, if timed only once: the present choice, then the outliers, worst first.
@@ -146,7 +147,8 @@ class Proposer:
             count: Largest number of candidates.
         """
         choice, suspects = self._choice(known), self.surrogates.suspects
-        return np.r_[choice, suspects[~np.isin(suspects, choice)]][:count]
+        chosen: Indices = np.r_[choice, suspects[~np.isin(suspects, choice)]][:count]
+        return chosen
 
     def to_try(self, known: Observations) -> Indices:
         """Return timed candidates to train at low fidelity, best first.
@@ -157,14 +159,16 @@ class Proposer:
         waiting = np.r_[self._shortlist(known), self._just_beyond(known)]
         waiting = waiting[np.isnan(known.brief[waiting])]
         if self.goal is None or not len(waiting):
-            return waiting[: self.settings.tries]
+            first: Indices = waiting[: self.settings.tries]
+            return first
         belief = self.surrogates.believe(waiting, known)
         spread = np.where(known.beyond[waiting], self.settings.beyond_log_sd, belief.log_ms_sd)
         worth = self._worth(waiting, replace(belief, log_ms_sd=spread), known)
         blind = waiting[self.blind[waiting]]
         any_of = self._any(blind, np.log(known.latency_ms[blind]), self.settings.any_share * self.settings.tries)
         best = waiting[np.argsort(-worth, kind="stable")]
-        return np.r_[best[~np.isin(best, any_of)][: self.settings.tries - len(any_of)], any_of]
+        chosen: Indices = np.r_[best[~np.isin(best, any_of)][: self.settings.tries - len(any_of)], any_of]
+        return chosen
 
     def to_train(self, known: Observations, count: int = 1, pending: Indices | None = None) -> Indices:
         """Return timed candidates to train, best first.
@@ -268,7 +272,8 @@ class Proposer:
             return np.zeros(0, dtype=np.int64)
         keep = np.flatnonzero(known.has_accuracy() & (known.latency_ms <= self.budget_ms))
         best = keep[np.argsort(-known.accuracy[keep], kind="stable")[:1]]
-        return best[known.looks[best] == 1]
+        timed_once: Indices = best[known.looks[best] == 1]
+        return timed_once
 
     # --- which candidates are scored
 

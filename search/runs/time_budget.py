@@ -129,4 +129,5 @@ def finishing_s(ledger: Ledger, epochs_max: int, limit_s: float = math.inf) -> f
     through = sum(1 for entry in ledger.entries("accuracy") if entry.key.endswith(f"@{epochs_max}"))
     shown = min(through, FRONT) * (1.5 * scoring + SEEING_S)
     must = 2 * CONFIRM_BLOCKS * block + 2 * 1.5 * scoring + REPORT_S
-    return min(must, MUST_SHARE * limit_s + REPORT_S) + min(shown, SHOWN_SHARE * limit_s)
+    seconds: float = min(must, MUST_SHARE * limit_s + REPORT_S) + min(shown, SHOWN_SHARE * limit_s)
+    return seconds

@@ -46,7 +46,10 @@ class GridSampler(WholeSampler):
         self._read = trial.number
         while self._next < len(self._points) and frozenset(self._points[self._next].items()) in self._tried:
             self._next += 1
-        return self._points[self._next % len(self._points)]  # repeats the first: the search detects the end
+        point: Mapping[str, Value] = self._points[
+            self._next % len(self._points)
+        ]  # repeats the first: the search detects the end
+        return point
 
 
 def make(seed: int, space: CandidateSet, budget: Budget) -> GridSampler:

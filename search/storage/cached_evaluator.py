@@ -61,7 +61,8 @@ class LedgerCache:
     def _measure(self, stage: str, key: str, measure: Callable[[], Measured]) -> Measured:
         value = measure()
         tagged = {"type": type(value).__name__} | asdict(value)
-        return decode_entry(self._ledger.put(stage, key, tagged, self._watch.lap(), self._watch.wall_s()))
+        written: Measured = decode_entry(self._ledger.put(stage, key, tagged, self._watch.lap(), self._watch.wall_s()))
+        return written
 
 
 class CachedEvaluator(LedgerCache):
@@ -262,10 +263,11 @@ class CachedEvaluator(LedgerCache):
         return scale_latency(found, now_ms) if now_ms else found
 
     def _once(self, stage: str, key: str, measure: Callable[[], Measured]) -> Measured:
-        return self._at_present_pace(super()._once(stage, key, measure))
+        scaled: Measured = self._at_present_pace(super()._once(stage, key, measure))
+        return scaled
 
     def _measure(self, stage: str, key: str, measure: Callable[[], Measured]) -> Measured:
-        found = self._at_present_pace(super()._measure(stage, key, measure))
+        found: Measured = self._at_present_pace(super()._measure(stage, key, measure))
         self._report(stage, key, (self.pooled(key) or found) if stage == "latency" else found)
         return found
 

@@ -56,7 +56,8 @@ class CifarResNet(nn.Module):
         """Compute logits (N, classes) of images (N, 3, H, W)."""
         x = functional.relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
-        return self.linear(functional.adaptive_avg_pool2d(x, 1).flatten(1))
+        logits: torch.Tensor = self.linear(functional.adaptive_avg_pool2d(x, 1).flatten(1))
+        return logits
 
 
 def build(variant: str, classes: int, image_px: int) -> nn.Module:

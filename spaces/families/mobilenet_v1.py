@@ -42,7 +42,8 @@ class MobileNetV1(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Compute logits (N, classes) of images (N, 3, H, W)."""
-        return self.classifier(functional.adaptive_avg_pool2d(self.features(x), 1).flatten(1))
+        logits: torch.Tensor = self.classifier(functional.adaptive_avg_pool2d(self.features(x), 1).flatten(1))
+        return logits
 
 
 def build(variant: str, classes: int, image_px: int) -> nn.Module:

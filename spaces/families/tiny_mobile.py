@@ -31,7 +31,8 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Compute features (N, outputs, H / stride, W / stride) of (N, inputs, H, W)."""
-        return x + self.inside(x) if self.adds else self.inside(x)
+        features: torch.Tensor = x + self.inside(x) if self.adds else self.inside(x)
+        return features
 
 
 class TinyMobile(nn.Module):
@@ -50,7 +51,8 @@ class TinyMobile(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Compute logits (N, classes) of images (N, 3, H, W)."""
-        return self.classifier(functional.adaptive_avg_pool2d(self.features(x), 1).flatten(1))
+        logits: torch.Tensor = self.classifier(functional.adaptive_avg_pool2d(self.features(x), 1).flatten(1))
+        return logits
 
 
 def build(variant: str, classes: int, image_px: int) -> nn.Module:

@@ -156,7 +156,8 @@ def _tucker(layer: nn.Conv2d, first: int, last: int) -> nn.Sequential:
 
 def _leading(matrix: torch.Tensor, rank: int) -> torch.Tensor:
     """Return the first left singular vectors (N, rank) of (N, M), as eigenvectors of the N x N product."""
-    return torch.linalg.eigh(matrix @ matrix.T).eigenvectors.flip(1)[:, :rank]
+    vectors: torch.Tensor = torch.linalg.eigh(matrix @ matrix.T).eigenvectors.flip(1)[:, :rank]
+    return vectors
 
 
 def _unit_rows(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
