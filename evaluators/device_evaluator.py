@@ -34,7 +34,6 @@ from evaluators.training.jobs import (
     TrainingFailedError,
     beside,
     graph_from_json,
-    recipe_for,
 )
 from evaluators.training.onnx_teacher import PARENT, OnnxClassifier
 from evaluators.training.parent_networks import ParentConfig, ParentNetwork, ParentNetworks
@@ -48,7 +47,6 @@ from evaluators.training.tasks import (
     START_CANDIDATE,
     Task,
 )
-from evaluators.training.time_allowance import TimeAllowance
 from evaluators.training.worker_process import Worker
 from remote.device import Capabilities
 from remote.errors import CandidateError
@@ -68,7 +66,7 @@ class EvaluatorConfig:
 
     Attributes:
         folder: Run folder.
-        cache: Folder of parents and decoded images, shared by runs.
+        parents: Data set, training recipe, caches and time allowance, by which parents and candidates are trained.
         able: Capabilities of the device.
         versions: Versions of the runtimes of the space.
         workspace_mb: Memory for engine builders, in MB.
@@ -77,27 +75,16 @@ class EvaluatorConfig:
         percentile: Percentile of the latency to report, 0..100.
         rules: Limits for disturbed blocks and for the number of blocks.
         rungs: Fidelities, in fine-tuning epochs.
-        weights: Folder of weight files.
-        download: Whether pretrained weights may be downloaded.
-        parent_epochs: Training epochs of a parent; None takes the recipe's.
-        parent_px: Largest input size of each family, in pixels.
-        variants: Networks of each family that are trained in any case, the best of which may be the teacher.
-        teacher: Teacher whose logits candidates learn from: `parent`, `best`, a network's name, or a file.
-        distillation: Weight of those logits in the loss, 0..1; None takes the recipe's.
-        temperature: Distillation temperature; None takes the recipe's.
-        seed: Random seed.
-        augment: Enabled switches of the augmentation; None takes the recipe's.
         opset: Newest opset of exported graphs; the oldest boards read up to 13.
         calibration_images: Number of images for calibration.
         simulated: Whether the device is simulated.
         metric: Metric by which accuracies are compared.
         ladder: Configuration of the int8 ladder.
         given: The user's own classifiers, by family.
-        allowance: Time in which trainings must end.
     """
 
     folder: Path
-    cache: Path
+    parents: ParentConfig
     able: Capabilities
     versions: Mapping[str, str]
     workspace_mb: int
@@ -106,23 +93,12 @@ class EvaluatorConfig:
     percentile: float
     rules: TimingRules
     rungs: tuple[int, ...]
-    weights: Path | None
-    download: bool
-    parent_epochs: int | None
-    parent_px: dict[str, int]
-    variants: Mapping[str, tuple[str, ...]]
-    teacher: str
-    distillation: float | None
-    temperature: float | None
-    seed: int
-    augment: tuple[str, ...] | None = None
     opset: int = 13
     calibration_images: int = 64
     simulated: bool = False
     metric: str = TOP1
     ladder: LadderConfig = field(default_factory=LadderConfig)
     given: Mapping[str, OnnxClassifier] = field(default_factory=dict)
-    allowance: TimeAllowance = field(default_factory=TimeAllowance)
 
 
 class DeviceEvaluator:
@@ -133,7 +109,6 @@ class DeviceEvaluator:
         setup: EvaluatorConfig,
         session: RetryingSession,
         worker: Worker,
-        dataset: Dataset,
         watch: Stopwatch,
         doing: Callable[[str, float | None], None],
     ) -> None:
@@ -143,7 +118,6 @@ class DeviceEvaluator:
             setup: Constants of the run.
             session: Connected device.
             worker: Process that builds and trains networks.
-            dataset: Data to train and score on.
             watch: Stopwatch that counts the time by kind of work.
             doing: Called with the current activity and its finished share, 0..1, or None.
 
@@ -151,42 +125,18 @@ class DeviceEvaluator:
             DataError: The requested teacher does not exist.
         """
         self._setup, self._session, self._worker = setup, session, worker
-        self._dataset, self._watch, self._doing = dataset, watch, doing
-        self._recipe = recipe_for(
-            dataset,
-            setup.seed,
-            parent_epochs=setup.parent_epochs,
-            distillation=setup.distillation,
-            temperature=setup.temperature,
-            augment=setup.augment,
-        )
+        self._watch, self._doing = watch, doing
+        self._dataset, self._images = setup.parents.dataset, setup.parents.images
         self._graphs, self._nets = setup.folder / "graphs", setup.folder / "nets"
-        self._images = setup.cache / "images"
-        for folder in (self._graphs, self._nets, self._images, setup.cache / "parents"):
+        for folder in (self._graphs, self._nets, self._images, setup.parents.folder):
             folder.mkdir(parents=True, exist_ok=True)
         self._normalisations: dict[tuple[str, str], tuple[tuple[float, ...], tuple[float, ...]]] = {}
-        self._progress = setup.folder / "progress.json"
         self._samples = SampleLog(setup.folder / SAMPLES)
         self._repeats = RepeatHistory()
         # Returns the input size of a candidate's parent, None for the family's largest. The caller sets it later,
         # since the function that decides it times networks with this very evaluator.
         self.start_px: Callable[[Candidate], int | None] = lambda candidate: None
-        school = ParentConfig(
-            dataset=dataset,
-            images=self._images,
-            folder=setup.cache / "parents",
-            recipe=self._recipe,
-            weights=setup.weights,
-            download=setup.download,
-            variants=setup.variants,
-            parent_px=setup.parent_px,
-            teacher=setup.teacher,
-            progress=self._progress,
-            record=setup.folder / "teacher.json",
-            allowance=setup.allowance,
-            shortened=setup.folder / "short_parents.json",
-        )
-        self.parents = ParentNetworks(school, worker, lambda task, job, what: self._train(task, job, what, True))
+        self.parents = ParentNetworks(setup.parents, worker, lambda task, job, what: self._train(task, job, what, True))
         self.parents.check()
 
     def structure(self, candidate: Candidate) -> Structure | Failure:
@@ -201,7 +151,7 @@ class DeviceEvaluator:
                     self._setup.able.int8,
                     self._graphs,
                     self._opset(candidate),
-                    self._setup.seed,
+                    self._setup.parents.recipe.seed,
                     self._setup.able.runtimes,
                     timeout_s=STRUCTURE_S_MAX,
                 )
@@ -251,8 +201,8 @@ class DeviceEvaluator:
 
     def teaching(self) -> str:
         """Return a line for the report that describes the distillation."""
-        recipe, own = self._recipe, "each candidate's own parent"
-        teacher = self.parents.note or (own if self._setup.teacher == PARENT else "none was needed")
+        recipe, own = self._setup.parents.recipe, "each candidate's own parent"
+        teacher = self.parents.note or (own if self._setup.parents.teacher == PARENT else "none was needed")
         return f"{teacher}; weight {recipe.distillation:g} at temperature {recipe.temperature:g}"
 
     def coverage(self, candidate: Candidate, epochs: int) -> LayerPrecision | Failure:
@@ -488,9 +438,9 @@ class DeviceEvaluator:
                     runtimes=self._setup.able.runtimes,
                     calibration_images=self._setup.calibration_images,
                     ladder=replace(ladder, qat_epochs=0) if given else ladder.at(epochs, self._setup.rungs[-1]),
-                    recipe=self._recipe,
+                    recipe=self._setup.parents.recipe,
                     given=given,
-                    seconds_max=self._setup.allowance.left_s(),
+                    seconds_max=self._setup.parents.allowance.left_s(),
                 )
                 tick = partial(self._doing, f"exporting {candidate.describe()}", None)
                 return self._worker.call(MAKE_GRAPH, job, timeout_s=TRAINING_S_MAX, tick=tick)
@@ -509,7 +459,7 @@ class DeviceEvaluator:
             "family": candidate.family,
             "variant": candidate.variant,
             "image_px": candidate.image_px,
-            "recipe": self._recipe,
+            "recipe": self._setup.parents.recipe,
             "out": out,
         }
         if epochs == 0:
@@ -524,8 +474,8 @@ class DeviceEvaluator:
             epochs=epochs - before,
             teacher=teacher,
             net=net,
-            progress=self._progress,
-            seconds_max=self._setup.allowance.left_s(),
+            progress=self._setup.parents.progress,
+            seconds_max=self._setup.parents.allowance.left_s(),
         )
         self._train(FINE_TUNE, tuning, f"fine-tuning {candidate.describe()}", True)
         return out
@@ -539,9 +489,9 @@ class DeviceEvaluator:
 
     def _train(self, task: Task[TrainedNetwork], job: object, what: str, tells: bool) -> TrainedNetwork:
         def tick() -> None:
-            self._doing(what, share_done(self._progress) if tells else None)
+            self._doing(what, share_done(self._setup.parents.progress) if tells else None)
 
-        self._progress.unlink(missing_ok=True)
+        self._setup.parents.progress.unlink(missing_ok=True)
         return self._worker.call(task, job, timeout_s=TRAINING_S_MAX, tick=tick)
 
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from benchmarks.compression.plan import LADDER, Row, Task, Way
+from benchmarks.compression.plan import LADDER, Row, Task
 from benchmarks.compression.sets import opened
 from evaluators.data.dataset import Dataset
 from evaluators.device_evaluator import DeviceEvaluator, EvaluatorConfig
@@ -16,6 +16,8 @@ from evaluators.timing.latency import TimingRules, TimingTarget, calibrate, redu
 from evaluators.timing.reference_model import reference_model
 from evaluators.timing.reference_pace import ReferencePace
 from evaluators.timing.stopwatch import Stopwatch
+from evaluators.training.jobs import recipe_for
+from evaluators.training.parent_networks import ParentConfig
 from evaluators.training.worker_process import Worker
 from remote.connect import connect
 from remote.device import Capabilities, capabilities
@@ -132,21 +134,34 @@ def _board(bench: Bench, task: Task, row: Row) -> DeviceEvaluator:
             (folder.parent / LADDER.folder / "nets").mkdir(parents=True, exist_ok=True)
             (folder / "nets").symlink_to(Path("..") / LADDER.folder / "nets")
         bench.boards[name] = DeviceEvaluator(
-            _setup(bench, task, way, row.epochs, folder),
+            _setup(bench, task, row, folder),
             bench.session,
             worker=bench.worker,
-            dataset=_dataset(bench, row.data),
             watch=Stopwatch(),
             doing=lambda what, share: None,
         )
     return bench.boards[name]
 
 
-def _setup(bench: Bench, task: Task, way: Way, epochs: int, folder: Path) -> EvaluatorConfig:
+def _setup(bench: Bench, task: Task, row: Row, folder: Path) -> EvaluatorConfig:
+    way, dataset = row.treatment.way, _dataset(bench, row.data)
     able = bench.able if way.int8 is None else replace(bench.able, int8=way.int8)
     return EvaluatorConfig(
         folder=folder,
-        cache=bench.work / "cache",
+        parents=ParentConfig(
+            dataset=dataset,
+            images=bench.work / "cache" / "images",
+            folder=bench.work / "cache" / "parents",
+            recipe=recipe_for(dataset, seed=0, parent_epochs=task.parent_epochs),
+            weights=bench.weights if bench.weights.is_dir() else None,
+            download=False,
+            variants={},
+            parent_px={net.family: net.image_px for net in task.nets},
+            teacher="parent",
+            progress=folder / "progress.json",
+            record=folder / "teacher.json",
+            shortened=folder / "short_parents.json",
+        ),
         able=able,
         versions={RUNTIME: bench.version},
         workspace_mb=256,
@@ -154,16 +169,7 @@ def _setup(bench: Bench, task: Task, way: Way, epochs: int, folder: Path) -> Eva
         yardstick=ReferencePace({}, 0.15, lambda runtime, old_ms, new_ms: None),
         percentile=PERCENTILE,
         rules=RULES,
-        rungs=tuple(sorted({0, epochs})),
-        weights=bench.weights if bench.weights.is_dir() else None,
-        download=False,
-        parent_epochs=task.parent_epochs,
-        parent_px={net.family: net.image_px for net in task.nets},
-        variants={},
-        teacher="parent",
-        distillation=None,
-        temperature=None,
-        seed=0,
+        rungs=tuple(sorted({0, row.epochs})),
         ladder=way.ladder,
     )
 

@@ -71,9 +71,7 @@ def _search_device(rooms: RunResources, started: str) -> tuple[Result, Preproces
     rooms.worker.ready()
     allowance = TimeAllowance()
     config, restless = configure_evaluator(rooms, allowance)
-    measuring = DeviceEvaluator(
-        config, rooms.session, worker=rooms.worker, dataset=rooms.dataset, watch=rooms.watch, doing=view.doing
-    )
+    measuring = DeviceEvaluator(config, rooms.session, worker=rooms.worker, watch=rooms.watch, doing=view.doing)
     weights = measuring.parents.weights_used(name for names in rooms.space.trained.values() for name in names)
     hold_to_state(rooms.ledger, {"weights": weights}, rooms.watch.wall_s())
     limits = limits_of(settings, rooms.ledger, rooms.watch, allowance)

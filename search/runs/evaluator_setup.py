@@ -14,8 +14,8 @@ from evaluators.timing.reference_model import IMAGE_PX as REFERENCE_PX
 from evaluators.timing.reference_model import no_reference, reference_model
 from evaluators.timing.reference_pace import ReferencePace
 from evaluators.timing.sample_log import SAMPLES, SampleLog
-from evaluators.training.augmentation import switches
 from evaluators.training.jobs import LadderConfig
+from evaluators.training.parent_networks import ParentConfig
 from evaluators.training.time_allowance import TimeAllowance
 from remote.errors import CandidateError, DeviceConfigError, DeviceError
 from remote.files import write_file
@@ -58,7 +58,7 @@ def configure_evaluator(rooms: RunResources, allowance: TimeAllowance) -> tuple[
     rooms.view.device(rooms.device.name, f"{kind}{rooms.facts.cpu}, {state}, reference {reference_ms:.3g} ms")
     setup = EvaluatorConfig(
         folder=rooms.folder,
-        cache=Path(settings.cache).expanduser(),
+        parents=_configure_parents(rooms, allowance),
         able=rooms.able,
         versions={runtime: rooms.facts.runtimes[runtime] for runtime in runtimes},
         workspace_mb=workspace_mb,
@@ -71,23 +71,32 @@ def configure_evaluator(rooms: RunResources, allowance: TimeAllowance) -> tuple[
         percentile=settings.percentile,
         rules=rules,
         rungs=settings.rungs,
-        weights=None if settings.weights in (None, "none") else Path(settings.weights),
-        download=settings.weights is None,
-        parent_epochs=settings.parent_epochs,
-        variants=_first(rooms.space, settings.trials),
-        teacher=settings.teacher,
-        distillation=settings.distillation,
-        temperature=settings.temperature,
-        parent_px={family: rooms.space.parent_px(family) for family in rooms.space.trained},
         given=rooms.given,
-        seed=settings.seed,
-        augment=switches(settings.augment),
         simulated=rooms.facts.simulated,
         metric=settings.metric,
         ladder=LadderConfig(allowed_drop=settings.int8_drop, qat_epochs=settings.qat_epochs),
-        allowance=allowance,
     )
     return setup, f"the device was not calm at the start: {restless}" if restless else ""
+
+
+def _configure_parents(rooms: RunResources, allowance: TimeAllowance) -> ParentConfig:
+    """Return the settings that parents depend on, with the files of this run and of the cache that runs share."""
+    settings, cache = rooms.settings, Path(rooms.settings.cache).expanduser()
+    return ParentConfig(
+        dataset=rooms.dataset,
+        images=cache / "images",
+        folder=cache / "parents",
+        recipe=rooms.recipe,
+        weights=None if settings.weights in (None, "none") else Path(settings.weights),
+        download=settings.weights is None,
+        variants=_first(rooms.space, settings.trials),
+        parent_px={family: rooms.space.parent_px(family) for family in rooms.space.trained},
+        teacher=settings.teacher,
+        progress=rooms.folder / "progress.json",
+        record=rooms.folder / "teacher.json",
+        allowance=allowance,
+        shortened=rooms.folder / "short_parents.json",
+    )
 
 
 def _calm(rooms: RunResources, runtime: str, rules: TimingRules, workspace_mb: int) -> tuple[float, str]:

@@ -17,7 +17,7 @@ from evaluators.device_probes import DeviceProbes
 from evaluators.device_space import cut_to
 from evaluators.timing.stopwatch import Stopwatch
 from evaluators.training.augmentation import switches
-from evaluators.training.jobs import recipe_for
+from evaluators.training.jobs import TrainingRecipe, recipe_for
 from evaluators.training.onnx_teacher import OnnxClassifier, open_models
 from evaluators.training.worker_process import Worker
 from remote.connect import connect
@@ -82,6 +82,11 @@ class RunResources:
     given: Mapping[str, OnnxClassifier]
     weights: WeightsReport | None
     runtime_mb: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def recipe(self) -> TrainingRecipe:
+        """Return the training recipe with the changes that the settings make to it."""
+        return _recipe(self.settings, self.dataset)
 
 
 @contextmanager
@@ -238,19 +243,22 @@ def _note(incident: Incident, ledger: Ledger, watch: Stopwatch, view: ProgressVi
     ledger.put("incident", str(number), asdict(incident), {}, watch.wall_s())
 
 
-def _state(settings: Settings, dataset: Dataset, facts: Facts, space: Space) -> dict[str, object]:
-    """Return the dependencies of a run's measurements, besides their keys."""
-    runtimes = {str(name): facts.runtimes[str(name)] for name in space.axes["runtime"]}
-    augment = switches(settings.augment)
-    recipe = recipe_for(
+def _recipe(settings: Settings, dataset: Dataset) -> TrainingRecipe:
+    """Return the recipe for the data set, with the changes that the settings make to it."""
+    return recipe_for(
         dataset,
         settings.seed,
         parent_epochs=settings.parent_epochs,
         distillation=settings.distillation,
         temperature=settings.temperature,
-        augment=augment,
+        augment=switches(settings.augment),
     )
+
+
+def _state(settings: Settings, dataset: Dataset, facts: Facts, space: Space) -> dict[str, object]:
+    """Return the dependencies of a run's measurements, besides their keys."""
+    runtimes = {str(name): facts.runtimes[str(name)] for name in space.axes["runtime"]}
     own = {label(family): split(family)[1] for family in space.variants if is_file(family)}
-    state = {"data": dataset.digest, **describe_device(facts, runtimes), "recipe": asdict(recipe)}
+    state = {"data": dataset.digest, **describe_device(facts, runtimes), "recipe": asdict(_recipe(settings, dataset))}
     fixed = {label(family): split(family)[1] for family in space.variants if is_fixed(family)}
     return state | ({"families": own} if own else {}) | ({"models": fixed} if fixed else {})

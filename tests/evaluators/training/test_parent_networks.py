@@ -89,6 +89,17 @@ def test_the_best_parent_teaches_all_and_is_found_again(school, worker, tmp_path
     assert second.logits_for(replace(SMALL, variant="res8_w16_s2")) == path and again == []
 
 
+def test_parent_file_name_is_that_of_earlier_versions(school, few, tmp_path):
+    """Caches that earlier versions filled are found again: a changed name trains every parent anew."""
+
+    def train(task, job, what):
+        return TrainedNetwork(path=job.out, steps=0, epochs=0, loss=0.0, seconds=0.0, start="none")
+
+    config = school("parent", dataset=replace(few, digest="data"), folder=tmp_path, recipe=TrainingRecipe(seed=3))
+    known = ParentNetworks(config, None, train)
+    assert known.of("tiny_mobile", "mb_w8", 16).path.name == "mb_w8-16-eba83e0b8a65.pt"
+
+
 def test_parents_of_another_augmentation_or_resize_are_other_parents(school, worker, few):
     """Nothing is trained: their files have other names."""
 
