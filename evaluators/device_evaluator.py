@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy
 
-from evaluators.data.dataset import TEST, VALIDATION, Dataset
+from evaluators.data.dataset import TEST, VALIDATION, Dataset, SplitName
 from evaluators.data.resizing import Preprocessing
 from evaluators.export.runtime_formats import for_runtime, needs
 from evaluators.fault_attribution import WorkerError
 from evaluators.layer_precision import LayerPrecision, summarise
-from evaluators.measurement import TOP1, Accuracy, Agreement, Block, Failure, Latency, Structure
+from evaluators.measurement import TOP1, Accuracy, Agreement, Block, FailedStage, Failure, Latency, Structure
 from evaluators.stages.accuracy import score
 from evaluators.timing.latency import RepeatHistory, TimingRules, TimingTarget, time_model
 from evaluators.timing.reference_pace import ReferencePace
@@ -355,7 +355,7 @@ class DeviceEvaluator:
         except (CandidateError, UnbuildableError) as error:
             return _failure("latency", error)
 
-    def _score(self, candidate: Candidate, epochs: int, split: str) -> Accuracy | Failure:
+    def _score(self, candidate: Candidate, epochs: int, split: SplitName) -> Accuracy | Failure:
         graph = self._graph(candidate, epochs)
         if isinstance(graph, Failure):
             return graph
@@ -520,7 +520,9 @@ def _fidelity(candidate: Candidate, epochs: int) -> int:
     return 0 if candidate.fixed else epochs
 
 
-def _failure(stage: str, error: Exception) -> Failure:
+def _failure(
+    stage: FailedStage, error: UnbuildableError | TrainingFailedError | WorkerError | CandidateError
+) -> Failure:
     """Return the candidate's own failure as a value."""
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return Failure(stage, getattr(error, "kind", "crashed"), reason)
+    return Failure(stage, error.kind, reason)

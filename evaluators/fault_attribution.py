@@ -6,7 +6,7 @@ import signal
 import traceback
 
 from evaluators.data.dataset import DataError
-from remote.errors import EdgefrontError, HostError
+from remote.errors import EdgefrontError, FailureKind, HostError
 from remote.files import host_error
 from spaces.memory_errors import chain, is_lack_of_memory
 from spaces.space import SpaceError
@@ -24,7 +24,7 @@ NO_ROOM = ("no space left on device", "disk quota exceeded")  # in messages of l
 class WorkerError(EdgefrontError):
     """Raised when work ended without a result; the message is one line and `kind` that of a `Failure`."""
 
-    kind = "crashed"
+    kind = FailureKind.CRASHED
 
 
 class WorkerCrashedError(WorkerError):
@@ -43,13 +43,13 @@ class WorkerCrashedError(WorkerError):
 class WorkerTimeoutError(WorkerError):
     """Raised when the process was killed because it exceeded its time limit."""
 
-    kind = "timed_out"
+    kind = FailureKind.TIMED_OUT
 
 
 class HostMemoryError(WorkerError):
     """Raised when the work requested more memory than this machine had at that moment."""
 
-    kind = "out_of_memory"
+    kind = FailureKind.OUT_OF_MEMORY
 
 
 SUSPECTS = (WorkerCrashedError, WorkerTimeoutError, HostMemoryError)  # errors that a retry in a new process may clear

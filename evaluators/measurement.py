@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, field
+from enum import StrEnum
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from evaluators.class_scores import Confusion, Error, errors_from_json
 from evaluators.layer_precision import LayerPrecision
+from remote.errors import FailureKind
 from spaces.candidate import Candidate
 
 TOP1, BALANCED, MACRO_F1 = "top1", "balanced", "macro-f1"
@@ -330,27 +332,50 @@ class Agreement:
         )
 
 
+FailedStage = Literal["structure", "latency", "accuracy", "coverage", "agreement"]
+
+
 @dataclass(frozen=True)
 class Failure:
     """Describe why a candidate failed. Only failures of the candidate itself inform the sampler.
 
     Attributes:
-        stage: structure | latency | accuracy.
-        kind: unbuildable | no_gain | unsupported | out_of_memory | crashed | timed_out | parity | device.
+        stage: Stage of the evaluation that failed.
+        kind: Kind of the failure.
         reason: One line.
     """
 
-    stage: str
-    kind: str
+    stage: FailedStage
+    kind: FailureKind
     reason: str
 
 
-# Outcomes of a trial. KEPT: the trial was measured in full. The others name the stage limit that ended it.
-KEPT, OVER_BUDGET, NO_GAIN, UNPROMISING, FAILED = "kept", "over budget", "no gain", "unpromising", "failed"
-UNFINISHED = "out of time"  # the time limit ended the training; the fidelity reached before counts
-OUTCOMES = (KEPT, OVER_BUDGET, NO_GAIN, UNPROMISING, UNFINISHED, FAILED)
-# Outcomes of a candidate that never became a trial: a sampler requested its latency, or also a short training.
-TIMED_ONLY, TRIED_BRIEFLY = "timed only", "tried briefly"
+class Outcome(StrEnum):
+    """Name how the evaluation of a candidate ended. The texts stand in journals, tables and reports.
+
+    Attributes:
+        KEPT: It was measured in full.
+        OVER_BUDGET: It exceeds a limit of the budget.
+        NO_GAIN: It is not faster than a less compressed candidate.
+        UNPROMISING: Its accuracy after few epochs is too low.
+        UNFINISHED: The time limit ended its training; the fidelity reached before counts.
+        FAILED: It could not be built, run or trained.
+        TIMED_ONLY: It never became a trial: a sampler requested its latency.
+        TRIED_BRIEFLY: It never became a trial: a sampler requested its latency and a short training.
+    """
+
+    KEPT = "kept"
+    OVER_BUDGET = "over budget"
+    NO_GAIN = "no gain"
+    UNPROMISING = "unpromising"
+    UNFINISHED = "out of time"
+    FAILED = "failed"
+    TIMED_ONLY = "timed only"
+    TRIED_BRIEFLY = "tried briefly"
+
+
+SCREENED = (Outcome.TIMED_ONLY, Outcome.TRIED_BRIEFLY)
+OUTCOMES = tuple(outcome for outcome in Outcome if outcome not in SCREENED)  # of trials, in the order of reports
 
 
 @dataclass(frozen=True)
@@ -359,7 +384,7 @@ class Measurement:
 
     Attributes:
         candidate: The candidate that was proposed.
-        outcome: One of OUTCOMES, TIMED_ONLY or TRIED_BRIEFLY.
+        outcome: How its evaluation ended.
         reason: One line, for any outcome but KEPT.
         structure: Size and parity of the network.
         latency: Latency of its graph.
@@ -373,7 +398,7 @@ class Measurement:
     """
 
     candidate: Candidate
-    outcome: str
+    outcome: Outcome
     _: KW_ONLY
     reason: str = ""
     structure: Structure | None = None
@@ -389,7 +414,8 @@ class Measurement:
     @property
     def is_scored(self) -> bool:
         """Return True if no stage limit excluded it and it has an accuracy, even if time ran out in its training."""
-        return self.outcome in (KEPT, UNFINISHED) and self.latency is not None and self.accuracy is not None
+        is_measured = self.latency is not None and self.accuracy is not None
+        return is_measured and self.outcome in (Outcome.KEPT, Outcome.UNFINISHED)
 
     @property
     def accuracy(self) -> Accuracy | None:
@@ -398,7 +424,7 @@ class Measurement:
 
     def to_dict(self) -> dict[str, object]:
         """Return plain JSON values, with the score of each accuracy instead of its errors, which the ledger keeps."""
-        plain = asdict(self) | {"candidate": self.candidate.to_dict()}
+        plain = asdict(self) | {"candidate": self.candidate.to_dict(), "outcome": str(self.outcome)}
         plain["accuracies"] = [_summary(accuracy) for accuracy in self.accuracies]
         plain["test"] = _summary(self.test) if self.test else None
         return plain
@@ -431,6 +457,18 @@ def accuracy_from_dict(data: dict[str, Any]) -> Accuracy:
     counts = tuple(int(count) for count in data.get("class_counts", ()))
     errors = errors_from_json(data.get("errors", ()))
     return Accuracy(**(data | {"rungs": rungs, "class_counts": counts, "errors": errors}))
+
+
+def failure_from_dict(data: dict[str, Any]) -> Failure:
+    """Restore a failure from JSON values.
+
+    Args:
+        data: The result of `asdict` for a Failure, after a round trip through JSON.
+
+    Raises:
+        ValueError: The kind is none of this version.
+    """
+    return Failure(**(data | {"kind": FailureKind(data["kind"])}))
 
 
 def _summary(accuracy: Accuracy) -> dict[str, object]:

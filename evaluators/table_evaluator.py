@@ -10,6 +10,7 @@ from typing import Any
 import pandas
 
 from evaluators.measurement import Accuracy, Failure, Interval, Latency, Structure
+from remote.errors import FailureKind
 from spaces.candidate import Candidate
 from spaces.space import SpaceError
 from spaces.table_space import TableSpace
@@ -57,7 +58,7 @@ class TableEvaluator:
         columns = self._space.parameters, self._space.macs
         sizes = [self._number(candidate, column.name) * column.unit for column in columns]
         if not all(map(math.isfinite, sizes)):
-            return Failure("structure", "unbuildable", f"the table gives no size of {candidate.variant}")
+            return Failure("structure", FailureKind.UNBUILDABLE, f"the table gives no size of {candidate.variant}")
         return Structure(
             parameters=int(sizes[0]),
             macs=int(sizes[1]),
@@ -103,7 +104,7 @@ class TableEvaluator:
     def _latency(self, candidate: Candidate) -> Latency | Failure:
         value = self._number(candidate, self._device)
         if not value > 0:
-            return Failure("latency", "unbuildable", f"the table has no latency of {candidate.variant}")
+            return Failure("latency", FailureKind.UNBUILDABLE, f"the table has no latency of {candidate.variant}")
         exactly = Interval(value, value, value)
         return Latency(
             percentile=self._percentile,
@@ -124,7 +125,7 @@ class TableEvaluator:
     def _accuracy(self, candidate: Candidate, epochs: int, split: str) -> Accuracy | Failure:
         value = self._number(candidate, self.columns[epochs]) * self._space.accuracy_unit
         if not 0 <= value <= 1:
-            return Failure("accuracy", "unbuildable", f"the table has no accuracy of {candidate.variant}")
+            return Failure("accuracy", FailureKind.UNBUILDABLE, f"the table has no accuracy of {candidate.variant}")
         return Accuracy(
             top1=value,
             correct=round(value * IMAGES),

@@ -28,10 +28,32 @@ nothing else of ours.
 
 from __future__ import annotations
 
-CANDIDATE_KINDS = ("unsupported", "unbuildable", "out_of_memory", "crashed", "timed_out")
+from enum import StrEnum
+
+
+class FailureKind(StrEnum):
+    """Name why a candidate failed. The texts stand in ledgers and, of those that a device tells, in its replies."""
+
+    UNBUILDABLE = "unbuildable"
+    NO_GAIN = "no_gain"
+    UNSUPPORTED = "unsupported"
+    OUT_OF_MEMORY = "out_of_memory"
+    CRASHED = "crashed"
+    TIMED_OUT = "timed_out"
+    PARITY = "parity"
+
+
+# Kinds that a device tells; it has no enumeration of them, since its code runs on Python 3.6.
+CANDIDATE_KINDS = (
+    FailureKind.UNSUPPORTED,
+    FailureKind.UNBUILDABLE,
+    FailureKind.OUT_OF_MEMORY,
+    FailureKind.CRASHED,
+    FailureKind.TIMED_OUT,
+)
 # Verdicts that a second, fresh process may refute, since other processes may have taken the memory or a hang may
 # pass. A verdict that occurs twice is attributed to the model.
-SUSPECT_KINDS = ("out_of_memory", "crashed", "timed_out")
+SUSPECT_KINDS = (FailureKind.OUT_OF_MEMORY, FailureKind.CRASHED, FailureKind.TIMED_OUT)
 # Failures of a device: kind -> wording for the user.
 DEVICE_KINDS = {
     "link": "connection lost",
@@ -107,7 +129,9 @@ class CandidateError(CandidateFaultError):
         reason: The device's own words, one line.
     """
 
-    def __init__(self, kind: str, reason: str) -> None:
+    kind: FailureKind
+
+    def __init__(self, kind: FailureKind, reason: str) -> None:
         super().__init__(f"{kind}: {reason}")
         self.kind = kind
         self.reason = reason

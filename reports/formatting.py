@@ -143,7 +143,7 @@ def outcomes(result: Result) -> list[tuple[str, int, list[tuple[str, int]]]]:
     Returns:
         (outcome, trials, [(reason, trials)]) in the order of the stages.
     """
-    found = []
+    found: list[tuple[str, int, list[tuple[str, int]]]] = []
     for outcome in OUTCOMES:
         ended = [m for m in trials(result) if m.outcome == outcome]
         examples = {_shape(m.reason): m.reason for m in reversed(ended) if m.reason}

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from pandas import DataFrame
 from plotly.offline import get_plotlyjs
 
-from evaluators.measurement import METRICS, OUTCOMES, TIMED_ONLY, TRIED_BRIEFLY, Measurement
+from evaluators.measurement import METRICS, OUTCOMES, SCREENED, Measurement
 from reports import formatting
 from reports.classes import by_class
 from reports.comparison import levers, saving
@@ -25,7 +25,6 @@ _DRAWN = (
     "latency_high_ms rank_ms validation_score validation_score_se test_score test_score_se epochs peak_mb parameters "
     "macs onnx_bytes keeps_budget disturbed on_front chosen baseline"
 )
-SCREENED = (TIMED_ONLY, TRIED_BRIEFLY)
 _KEYS = ("device", "data", "provenance")
 
 

@@ -12,14 +12,13 @@ from evaluators.layer_precision import LayerPrecision
 from evaluators.measurement import (
     BALANCED,
     MACRO_F1,
-    TIMED_ONLY,
     TOP1,
-    TRIED_BRIEFLY,
     Accuracy,
     Agreement,
     Interval,
     Latency,
     Measurement,
+    Outcome,
     Structure,
 )
 from search.budget import Budget
@@ -129,7 +128,7 @@ def _table(result: Result, measurements: Sequence[Measurement]) -> pandas.DataFr
 def _as_screened(measurement: Measurement) -> Measurement:
     if measurement.latency is None:  # a failure keeps its outcome, whether it is a trial or not
         return measurement
-    outcome = TRIED_BRIEFLY if measurement.accuracies else TIMED_ONLY
+    outcome = Outcome.TRIED_BRIEFLY if measurement.accuracies else Outcome.TIMED_ONLY
     return replace(measurement, outcome=outcome)
 
 
@@ -140,7 +139,7 @@ def _identity(measurement: Measurement) -> tuple[int, str]:
 def _row(measurement: Measurement, budget: Budget) -> dict[str, object]:
     facts: dict[str, object] = {
         "trial": measurement.trial if measurement.trial >= 0 else None,
-        "outcome": measurement.outcome,
+        "outcome": str(measurement.outcome),
         "reason": measurement.reason,
         "confirmed": measurement.confirmed,
         "model_path": measurement.model_path,

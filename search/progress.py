@@ -165,7 +165,7 @@ def _best(best: Measurement | None) -> str:
 
 
 def _ending(measurement: Measurement) -> str:
-    parts = [measurement.outcome]
+    parts: list[str] = [measurement.outcome]
     if measurement.reason:
         parts.append(measurement.reason)
     elif measurement.latency and measurement.accuracy:

@@ -7,7 +7,7 @@ import json
 from dataclasses import KW_ONLY, asdict, dataclass, replace
 from typing import Any
 
-from remote.errors import CandidateFaultError
+from remote.errors import CandidateFaultError, FailureKind
 from spaces.family_files import identity, is_fixed
 
 USUAL_RUNTIME = "onnxruntime"  # runs on every device, so descriptions leave it out
@@ -22,13 +22,13 @@ class UnbuildableError(CandidateFaultError, ValueError):
         kind: Kind of the recorded `Failure`.
     """
 
-    kind = "unbuildable"
+    kind = FailureKind.UNBUILDABLE
 
 
 class NoGainError(UnbuildableError):
     """Raised when a compression step saves no multiply-accumulates, or adds some."""
 
-    kind = "no_gain"
+    kind = FailureKind.NO_GAIN
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 from benchmarks.search_quality.task import Task
 from evaluators.measurement import Accuracy, Failure, Interval, Latency, Structure
 from evaluators.table_evaluator import TableEvaluator
+from remote.errors import FailureKind
 from spaces.candidate import Candidate
 
 
@@ -101,7 +102,7 @@ class Watched:
     def accuracy(self, candidate: Candidate, epochs: int) -> Accuracy | Failure:
         found = self._table.accuracy(candidate, epochs)
         if candidate.variant in self._faults.untrained:
-            found = Failure("accuracy", "crashed", "said to fail")
+            found = Failure("accuracy", FailureKind.CRASHED, "said to fail")
         elif epochs == self._full:
             self.rows.append(self._row(candidate))
         return found
@@ -126,7 +127,7 @@ class Watched:
     def _told(self, candidate: Candidate, found: Latency | Failure) -> Latency | Failure:
         self._looks[candidate.variant] += 1
         if candidate.variant in self._faults.untimed:
-            return Failure("latency", "crashed", "said to fail")
+            return Failure("latency", FailureKind.CRASHED, "said to fail")
         factor = self._faults.factors.get(candidate.variant, 1.0)
         if isinstance(found, Failure) or factor == 1.0 or self._looks[candidate.variant] > 1:
             return found

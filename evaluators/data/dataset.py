@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, Literal
 
 import numpy as np
 
@@ -13,7 +14,10 @@ from evaluators.data.resizing import SQUASH
 from remote.errors import UserError
 from remote.link.reply_parsing import printable
 
-TRAIN, VALIDATION, TEST = "train", "validation", "test"
+SplitName = Literal["train", "validation", "test"]
+TRAIN: Final = "train"
+VALIDATION: Final = "validation"
+TEST: Final = "test"
 SPLITS = (TRAIN, VALIDATION, TEST)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from evaluators.cache_lock import hold_lock
-from evaluators.data.dataset import TRAIN, DataError, Dataset, digest_of
+from evaluators.data.dataset import TRAIN, DataError, Dataset, SplitName, digest_of
 from evaluators.data.decode_check import Progress
 from evaluators.data.image_folders import open_folder
 from evaluators.data.preprocessing import decoding_threads, fit, load_image
@@ -74,7 +74,7 @@ def _open_kind(spec: str | None, seed: int, cache: Path | None, progress: Progre
 
 
 def arrays(
-    dataset: Dataset, split: str, image_px: int, cache: Path, progress: Progress | None = None
+    dataset: Dataset, split: SplitName, image_px: int, cache: Path, progress: Progress | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return a split's images, decoded once into `cache`, and its labels.
 
@@ -141,7 +141,7 @@ def calibration_images(dataset: Dataset, count: int, seed: int) -> np.ndarray:
     return np.sort(np.array(in_turn[:count]))
 
 
-def _decode(dataset: Dataset, split: str, file: Path, shape: tuple[int, ...], progress: Progress | None) -> None:
+def _decode(dataset: Dataset, split: SplitName, file: Path, shape: tuple[int, ...], progress: Progress | None) -> None:
     """Write the file completely or not at all.
 
     Its disk space is reserved first, because a write to a memory map on a full disk kills the process.

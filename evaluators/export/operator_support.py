@@ -8,6 +8,7 @@ import onnx
 from onnx import numpy_helper
 
 from evaluators.export.onnx_export import IR_VERSION
+from remote.errors import FailureKind
 from spaces.candidate import UnbuildableError
 
 # Operators that TensorRT 8.2's parser reads, from docs/operators.md of onnx-tensorrt: those of opset 13, without the
@@ -32,7 +33,7 @@ ON_TENSORRT = ("tensorrt", "trtexec", "onnxruntime:tensorrt")
 class UnsupportedOperatorError(UnbuildableError):
     """Raised when the device's operators can't express a network."""
 
-    kind = "unsupported"
+    kind = FailureKind.UNSUPPORTED
 
 
 def ceiling(path: Path, opset_max: int, runtimes: tuple[str, ...]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy
 
 from evaluators.class_scores import Error
-from evaluators.data.dataset import Dataset
+from evaluators.data.dataset import Dataset, SplitName
 from evaluators.data.loading import arrays
 from evaluators.data.preprocessing import normalise
 from evaluators.measurement import TOP1, Accuracy
@@ -31,7 +31,7 @@ def score(
     session: PredictsOnDevice,
     model: Path,
     dataset: Dataset,
-    split: str,
+    split: SplitName,
     image_px: int,
     normalisation: tuple[tuple[float, ...], tuple[float, ...]],
     job: Job,

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from evaluators.data.dataset import Dataset
+from evaluators.data.dataset import Dataset, SplitName
 from evaluators.data.loading import arrays
 from evaluators.data.preprocessing import normalise
 
@@ -17,7 +17,7 @@ HOST = f"onnxruntime {onnxruntime.__version__}"
 def host_classes(
     graph: Path,
     dataset: Dataset,
-    split: str,
+    split: SplitName,
     image_px: int,
     normalisation: tuple[tuple[float, ...], tuple[float, ...]],
     cache: Path,

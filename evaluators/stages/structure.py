@@ -24,6 +24,7 @@ from evaluators.quantization.precision import to_precision
 from evaluators.rounding_evaluator import AXIS
 from evaluators.training.onnx_teacher import OnnxClassifier
 from remote.device import Int8Recipe
+from remote.errors import FailureKind
 from spaces.candidate import Candidate, UnbuildableError
 from spaces.channel_rounding import granularity
 from spaces.folding import fold_for_export
@@ -43,7 +44,7 @@ SETTLING_PIXELS = 2**15  # of noise for batch statistics: 32 images of 32 px, 8 
 class ParityError(UnbuildableError):
     """Raised when an exported graph does not compute the same as torch."""
 
-    kind = "parity"
+    kind = FailureKind.PARITY
 
 
 def measure(

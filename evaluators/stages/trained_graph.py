@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from evaluators.data.dataset import TRAIN, VALIDATION
+from evaluators.data.dataset import TRAIN, VALIDATION, SplitName
 from evaluators.data.loading import arrays, calibration_images
 from evaluators.data.preprocessing import normalise
 from evaluators.export.onnx_export import export, save
@@ -129,7 +129,7 @@ def _second(job: GraphJob) -> EvaluationSet:
     return _of(job, TRAIN, np.random.default_rng([job.recipe.seed, 4]).permutation(others)[: job.ladder.second])
 
 
-def _of(job: GraphJob, split: str, chosen: np.ndarray) -> EvaluationSet:
+def _of(job: GraphJob, split: SplitName, chosen: np.ndarray) -> EvaluationSet:
     images, labels = arrays(job.dataset, split, job.candidate.image_px, job.cache)
     normalisation = _normalisation(job)
     chosen = np.sort(chosen)

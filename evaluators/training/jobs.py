@@ -13,7 +13,7 @@ from evaluators.measurement import LadderStep
 from evaluators.training.augmentation import DEFAULT, View
 from evaluators.training.onnx_teacher import OnnxClassifier
 from remote.device import Int8Recipe
-from remote.errors import CandidateFaultError
+from remote.errors import CandidateFaultError, FailureKind
 from spaces.candidate import Candidate
 
 
@@ -350,4 +350,4 @@ class TrainedNetwork:
 class TrainingFailedError(CandidateFaultError):
     """Raised when the network itself is the reason that it can't be trained."""
 
-    kind = "crashed"
+    kind = FailureKind.CRASHED

@@ -31,6 +31,7 @@ from evaluators.fault_attribution import (
     hosts_fault,
 )
 from evaluators.training.tasks import Result, Task
+from remote.errors import FailureKind
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -301,7 +302,7 @@ def _run(function: Callable[..., Result] | str, args: tuple[object, ...], name: 
         if _can_be_sent(answer):
             raise answer from None
         sendable = WorkerError(f"{type(error).__name__}: {' '.join(str(error).split())}")
-        sendable.kind = getattr(error, "kind", WorkerError.kind)
+        sendable.kind = next((kind for kind in FailureKind if kind == getattr(error, "kind", "")), WorkerError.kind)
         raise sendable from None
     if not is_sendable:
         raise WorkerError(f"the {type(result).__name__} it returned cannot be sent between processes")

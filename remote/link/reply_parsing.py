@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TypedDict, TypeVar, cast
 
 from remote.device import Facts, Gpu, Layer
-from remote.errors import CANDIDATE_KINDS, CancelledError, CandidateError, DeviceError
+from remote.errors import CANDIDATE_KINDS, CancelledError, CandidateError, DeviceError, FailureKind
 
 Kind = TypeVar("Kind")
 LISTS = ("wall_ms", "cpu_ms", "reference_wall_ms", "reference_cpu_ms")
@@ -159,7 +159,7 @@ def error(reply: dict[str, object]) -> Exception:
     """Return the exception that an error reply stands for: CandidateError only for CANDIDATE_KINDS."""
     kind, reason = text(reply, "kind", 50), text(reply, "reason", 600)
     if kind in CANDIDATE_KINDS:
-        return CandidateError(kind, reason)
+        return CandidateError(FailureKind(kind), reason)
     if kind == "cancelled":
         return CancelledError(reason)
     if kind == "no_runtime":

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import optuna
 
-from evaluators.measurement import KEPT, OVER_BUDGET, UNFINISHED, Failure, Latency, Measurement, Structure
+from evaluators.measurement import Failure, Latency, Measurement, Outcome, Structure
 from evaluators.training.time_allowance import OutOfTimeError, TimeAllowance
 from search.pipeline.stages import StageLimits, before_training, evaluate
 from search.progress import ProgressView
@@ -162,18 +162,20 @@ class _Loop:
         for trial, candidate in studies.iter_evaluated(self.study, self.space):
             done = tuple(epochs for epochs in self.gates.rungs_of(candidate) if self.evaluator.knows(candidate, epochs))
             outcome = trial.user_attrs.get("outcome")
-            gates = self.gates if outcome == KEPT else replace(self.gates, rungs=done or self.gates.rungs[:1])
-            if outcome == UNFINISHED and not done:
+            gates = self.gates if outcome == Outcome.KEPT else replace(self.gates, rungs=done or self.gates.rungs[:1])
+            if outcome == Outcome.UNFINISHED and not done:
                 measurement = self.record_unfinished(candidate, trial.user_attrs.get("reason", ""))
             elif not done:
                 measurement = before_training(candidate, self.evaluator, gates, self.view.doing)
-                if measurement.outcome == KEPT:  # the device has become faster since
+                if measurement.outcome == Outcome.KEPT:  # the device has become faster since
                     self.queue_again(candidate)
                     continue
             else:
                 measurement = self.evaluate(candidate, gates)
-                if outcome == UNFINISHED and measurement.outcome == KEPT:
-                    measurement = replace(measurement, outcome=UNFINISHED, reason=trial.user_attrs.get("reason", ""))
+                if outcome == Outcome.UNFINISHED and measurement.outcome == Outcome.KEPT:
+                    measurement = replace(
+                        measurement, outcome=Outcome.UNFINISHED, reason=trial.user_attrs.get("reason", "")
+                    )
             self.add(replace(measurement, trial=trial.number))
             self.learn(self.searched.measurements[-1])
 
@@ -183,7 +185,7 @@ class _Loop:
         latency = self.evaluator.latency(candidate, self.gates.budget.latency_ms)
         return Measurement(
             candidate=candidate,
-            outcome=UNFINISHED,
+            outcome=Outcome.UNFINISHED,
             reason=reason,
             structure=structure if isinstance(structure, Structure) else None,
             latency=latency if isinstance(latency, Latency) else None,
@@ -271,10 +273,10 @@ class _Loop:
         self.searched.measurements.clear()
         for old in found:
             m = self.evaluator.at_present_pace(old)
-            if m.outcome != OVER_BUDGET or m.latency is None or not budget.keeps(m.latency):
+            if m.outcome != Outcome.OVER_BUDGET or m.latency is None or not budget.keeps(m.latency):
                 self.searched.measurements.append(m if m.latency is None else apply_budget(m, budget))
             elif m.accuracy is not None and m.accuracy.epochs == self.gates.rungs_of(m.candidate)[-1]:
-                self.searched.measurements.append(replace(m, outcome=KEPT, reason=""))
+                self.searched.measurements.append(replace(m, outcome=Outcome.KEPT, reason=""))
             else:
                 self.queue_again(m.candidate)
         self.queue_plain()
@@ -291,7 +293,7 @@ class _Loop:
             return nullcontext()
         if candidate is not None and candidate == self.greedy() and self.baseline_asked:
             return allowance.at_most(self.limits.baseline_s, time.monotonic)
-        if self.best() is None and not any(m.outcome == UNFINISHED for m in self.searched.measurements):
+        if self.best() is None and not any(m.outcome == Outcome.UNFINISHED for m in self.searched.measurements):
             return allowance.at_most(FIRST_SHARE * allowance.left_s(), time.monotonic, self.has_accuracy)
         return nullcontext()
 
@@ -308,7 +310,7 @@ class _Loop:
     def assure(self, measurement: Measurement) -> Measurement:
         """Remeasure a new leader before its trial is reported, since a reported trial can't be changed."""
         accuracy, best, budget = measurement.accuracy, self.best(), self.gates.budget
-        if measurement.outcome != KEPT or accuracy is None or accuracy.relaid:
+        if measurement.outcome != Outcome.KEPT or accuracy is None or accuracy.relaid:
             return measurement
         leads = best is None or rank_feasible([measurement, best], budget, None)[0] is measurement
         if not leads or self.evaluator.times_looked(measurement.candidate) != 1 or not self.in_time():
@@ -329,7 +331,7 @@ class _Loop:
         seconds = self.evaluator.training_s(candidate)
         if (
             isinstance(sampler, MultiFidelitySampler)
-            and measurement.outcome == KEPT
+            and measurement.outcome == Outcome.KEPT
             and candidate not in self.plain
             and seconds
         ):

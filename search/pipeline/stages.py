@@ -7,18 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from evaluators.evaluator import Evaluator
-from evaluators.measurement import (
-    FAILED,
-    KEPT,
-    NO_GAIN,
-    OVER_BUDGET,
-    UNFINISHED,
-    UNPROMISING,
-    Accuracy,
-    Failure,
-    Latency,
-    Measurement,
-)
+from evaluators.measurement import Accuracy, Failure, Latency, Measurement, Outcome
 from evaluators.training.time_allowance import OutOfTimeError
 from search.budget import Budget
 from spaces.candidate import Candidate, NoGainError
@@ -77,9 +66,9 @@ def evaluate(
         tell: Callback that receives one progress line before each stage.
     """
     so_far = before_training(candidate, evaluator, gates, tell)
-    if so_far.outcome == KEPT:
+    if so_far.outcome == Outcome.KEPT:
         return _run_accuracy_stages(so_far, evaluator, gates, rivals, tell)
-    if so_far.outcome == OVER_BUDGET and gates.is_baseline(candidate):
+    if so_far.outcome == Outcome.OVER_BUDGET and gates.is_baseline(candidate):
         return _run_accuracy_stages(so_far, evaluator, replace(gates, rungs=gates.rungs[:1]), (), tell)
     return so_far
 
@@ -95,7 +84,7 @@ def before_training(
         gates: Stage limits.
         tell: Callback that receives one progress line before each stage.
     """
-    so_far = Measurement(candidate=candidate, outcome=KEPT)
+    so_far = Measurement(candidate=candidate, outcome=Outcome.KEPT)
     tell(f"structure of {candidate.describe()}")
     structure = evaluator.structure(candidate)
     if isinstance(structure, Failure):
@@ -107,9 +96,9 @@ def before_training(
         return _as_failed(so_far, latency)
     so_far = replace(so_far, latency=latency)
     if not gates.budget.keeps(latency):
-        return replace(so_far, outcome=OVER_BUDGET, reason=over(gates.budget, latency))
+        return replace(so_far, outcome=Outcome.OVER_BUDGET, reason=over(gates.budget, latency))
     if rival := _no_slower(candidate, latency, evaluator, gates, tell):
-        return replace(so_far, outcome=NO_GAIN, reason=_no_faster(latency, *rival))
+        return replace(so_far, outcome=Outcome.NO_GAIN, reason=_no_faster(latency, *rival))
     return so_far
 
 
@@ -180,7 +169,11 @@ def _run_accuracy_stages(
         try:
             accuracy = evaluator.accuracy(so_far.candidate, epochs)
         except OutOfTimeError as error:
-            return replace(so_far, outcome=UNFINISHED, reason=str(error)) if so_far.outcome == KEPT else so_far
+            return (
+                replace(so_far, outcome=Outcome.UNFINISHED, reason=str(error))
+                if so_far.outcome == Outcome.KEPT
+                else so_far
+            )
         if isinstance(accuracy, Failure):
             return _as_failed(so_far, accuracy)
         path = evaluator.model_path(so_far.candidate, epochs)
@@ -188,7 +181,7 @@ def _run_accuracy_stages(
         assert so_far.latency is not None
         why = promising(accuracy, so_far.latency, gates, rivals)
         if why and epochs != gates.epochs_max:
-            return replace(so_far, outcome=UNPROMISING, reason=why)
+            return replace(so_far, outcome=Outcome.UNPROMISING, reason=why)
     return _retime_scored_graph(so_far, evaluator, gates, tell)
 
 
@@ -206,8 +199,8 @@ def _retime_scored_graph(
     if isinstance(latency, Failure):
         return _as_failed(so_far, latency)
     so_far = replace(so_far, latency=latency)
-    if so_far.outcome == KEPT and not gates.budget.keeps(latency):
-        return replace(so_far, outcome=OVER_BUDGET, reason=over(gates.budget, latency))
+    if so_far.outcome == Outcome.KEPT and not gates.budget.keeps(latency):
+        return replace(so_far, outcome=Outcome.OVER_BUDGET, reason=over(gates.budget, latency))
     return so_far
 
 
@@ -263,5 +256,5 @@ def _no_faster(latency: Latency, rival: Candidate, before: Latency) -> str:
 
 def _as_failed(so_far: Measurement, failure: Failure) -> Measurement:
     if failure.kind == NoGainError.kind:
-        return replace(so_far, outcome=NO_GAIN, reason=failure.reason)
-    return replace(so_far, outcome=FAILED, reason=f"{failure.stage}, {failure.kind}: {failure.reason}")
+        return replace(so_far, outcome=Outcome.NO_GAIN, reason=failure.reason)
+    return replace(so_far, outcome=Outcome.FAILED, reason=f"{failure.stage}, {failure.kind}: {failure.reason}")

@@ -16,7 +16,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 from threadpoolctl import ThreadpoolController
 
-from evaluators.measurement import UNFINISHED, Accuracy, Failure, Latency
+from evaluators.measurement import Accuracy, Failure, Latency, Outcome
 from search.bayesopt.encoding import encode
 from search.bayesopt.observations import Observations, PriorRun, ProposerSettings, settings_for
 from search.bayesopt.proposer import Proposer
@@ -200,7 +200,7 @@ class BudgetSampler(WholeSampler):
             return
         self._stopped.add(place)
         self._known.closed[place] = True
-        self._hurried |= trial.user_attrs.get("outcome") == UNFINISHED
+        self._hurried |= trial.user_attrs.get("outcome") == Outcome.UNFINISHED
         if trial.state == TrialState.COMPLETE:
             self._known.accuracy[place] = trial.values[0]
             if not self._known.looks[place]:  # a study without a search around it

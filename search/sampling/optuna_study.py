@@ -17,7 +17,7 @@ from optuna.storages import JournalStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from evaluators.measurement import FAILED, KEPT, Measurement
+from evaluators.measurement import Measurement, Outcome
 from search.bayesopt.observations import PriorRun
 from search.budget import Budget
 from search.sampling.protocol import MultiFidelitySampler
@@ -144,12 +144,12 @@ def tell(study: optuna.Study, trial: Trial, measurement: Measurement, budget: Bu
         budget: Limits of the run.
     """
     latency = measurement.latency
-    trial.set_constraint("built", 1.0 if measurement.outcome == FAILED else 0.0)
+    trial.set_constraint("built", 1.0 if measurement.outcome == Outcome.FAILED else 0.0)
     trial.set_constraint("latency_ms", budget.excess_ms(latency) if latency else 0.0)
     trial.set_constraint("peak_mb", budget.excess_mb(latency) if latency else 0.0)
     for name, value in _finite(measurement.to_dict()).items():
         trial.set_user_attr(name, value)
-    if measurement.outcome == KEPT:
+    if measurement.outcome == Outcome.KEPT:
         study.tell(trial, list(objectives(measurement)))
     else:
         study.tell(trial, state=TrialState.PRUNED)
@@ -176,7 +176,7 @@ def record_corrections(study: optuna.Study, measurements: Iterable[Measurement])
     """
     told = {trial.number: trial.user_attrs.get("outcome") for trial in study.get_trials(deepcopy=False)}
     changed = {
-        str(m.trial): _finite({"outcome": m.outcome, "reason": m.reason, "latency": m.to_dict()["latency"]})
+        str(m.trial): _finite({"outcome": str(m.outcome), "reason": m.reason, "latency": m.to_dict()["latency"]})
         for m in measurements
         if m.trial in told and told[m.trial] != m.outcome
     }

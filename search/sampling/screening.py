@@ -8,7 +8,7 @@ from typing import Any
 
 import optuna
 
-from evaluators.measurement import KEPT, OVER_BUDGET, Failure, Latency, Measurement
+from evaluators.measurement import Failure, Latency, Measurement, Outcome
 from search.budget import Budget
 from search.pipeline.stages import StageLimits, before_training, over
 from search.progress import ProgressView
@@ -63,7 +63,7 @@ def screen_candidates(
         return
     for candidate in _while(in_time, sampler.request_low_fidelity()):
         # a candidate over the budget informs about similar candidates within it
-        if before_training(candidate, evaluator, gates, view.doing).outcome not in (KEPT, OVER_BUDGET):
+        if before_training(candidate, evaluator, gates, view.doing).outcome not in (Outcome.KEPT, Outcome.OVER_BUDGET):
             sampler.exclude(candidate.key())
             continue
         view.doing(f"first look at {candidate.describe()}: it may be worth a training")
@@ -101,9 +101,9 @@ def apply_budget(measurement: Measurement, budget: Budget) -> Measurement:
         budget: Limits of the run.
     """
     assert measurement.latency is not None
-    if measurement.outcome != KEPT or budget.keeps(measurement.latency):
+    if measurement.outcome != Outcome.KEPT or budget.keeps(measurement.latency):
         return measurement
-    return replace(measurement, outcome=OVER_BUDGET, reason=over(budget, measurement.latency))
+    return replace(measurement, outcome=Outcome.OVER_BUDGET, reason=over(budget, measurement.latency))
 
 
 def _while(in_time: Callable[[], bool], candidates: Iterable[Candidate]) -> Iterable[Candidate]:

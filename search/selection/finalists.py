@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from evaluators.evaluator import DeviceInspector
-from evaluators.measurement import FAILED, OVER_BUDGET, Accuracy, Failure, Latency, Measurement
+from evaluators.measurement import Accuracy, Failure, Latency, Measurement, Outcome
 from evaluators.timing.confidence import scale_interval
 from search.budget import Budget
 from search.pipeline.stages import over
@@ -109,13 +109,13 @@ def _confirm(measurement: Measurement, evaluator: CachedEvaluator, budget: Budge
     if _refutes_by_noise(before, latency, budget):
         latency = evaluator.confirm_again(candidate, epochs)
     if isinstance(latency, Failure):
-        return replace(measurement, outcome=FAILED, reason=f"{latency.kind}: {latency.reason}")
+        return replace(measurement, outcome=Outcome.FAILED, reason=f"{latency.kind}: {latency.reason}")
     if _refutes_by_noise(before, latency, budget):  # disturbed samples alone do not disqualify a leader
         return measurement
     again = replace(measurement, latency=latency, confirmed=True)
     if budget.keeps(latency):
         return again
-    return replace(again, outcome=OVER_BUDGET, reason=over(budget, latency))
+    return replace(again, outcome=Outcome.OVER_BUDGET, reason=over(budget, latency))
 
 
 def _refutes_by_noise(before: Latency | None, latency: Latency | Failure, budget: Budget) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from evaluators.measurement import FAILED, KEPT, OVER_BUDGET, Accuracy, Failure, Latency, Measurement, Structure
+from evaluators.measurement import Accuracy, Failure, Latency, Measurement, Outcome, Structure
 from search.budget import Budget
 from search.pipeline.stages import over
 from search.storage.cached_evaluator import decode_entry
@@ -37,7 +37,9 @@ def looks(
             continue
         latency = pooled(key)
         if isinstance(latency, Latency):
-            outcome, reason = (KEPT, "") if budget.keeps(latency) else (OVER_BUDGET, over(budget, latency))
+            outcome, reason = (
+                (Outcome.KEPT, "") if budget.keeps(latency) else (Outcome.OVER_BUDGET, over(budget, latency))
+            )
             found.append(Measurement(candidate=candidate, outcome=outcome, reason=reason, latency=latency))
     return found
 
@@ -70,13 +72,15 @@ def screened_candidates(
         latency = pooled(candidate.key())
         structure = decode_entry(built) if built else None
         accuracies = tuple(sorted(brief.get(candidate.key(), ()), key=lambda a: a.epochs))
-        whole = Measurement(candidate=candidate, outcome=KEPT, accuracies=accuracies)
+        whole = Measurement(candidate=candidate, outcome=Outcome.KEPT, accuracies=accuracies)
         whole = replace(whole, structure=structure if isinstance(structure, Structure) else None)
         if isinstance(latency, Failure):
-            whole = replace(whole, outcome=FAILED, reason=f"{latency.stage}, {latency.kind}: {latency.reason}")
+            whole = replace(whole, outcome=Outcome.FAILED, reason=f"{latency.stage}, {latency.kind}: {latency.reason}")
         elif latency is not None:
             over_it = "" if budget.keeps(latency) else over(budget, latency)
-            whole = replace(whole, outcome=OVER_BUDGET if over_it else KEPT, reason=over_it, latency=latency)
+            whole = replace(
+                whole, outcome=Outcome.OVER_BUDGET if over_it else Outcome.KEPT, reason=over_it, latency=latency
+            )
         found.append(whole)
     return found
 
@@ -92,5 +96,5 @@ def early_stops(measurements: Iterable[Measurement], ledger: Ledger) -> tuple[in
         ledger: Ledger of the run.
     """
     trained = {key for key, _, epochs in (e.key.partition("@") for e in ledger.entries("accuracy")) if int(epochs) > 0}
-    slow = [m for m in measurements if m.outcome == OVER_BUDGET]
+    slow = [m for m in measurements if m.outcome == Outcome.OVER_BUDGET]
     return sum(1 for m in slow if not m.accuracies and m.candidate.key() not in trained), len(slow)

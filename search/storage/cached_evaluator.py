@@ -19,6 +19,7 @@ from evaluators.measurement import (
     Measurement,
     Structure,
     accuracy_from_dict,
+    failure_from_dict,
     latency_from_dict,
 )
 from evaluators.timing.pooled_latency import agree, pool, scale_latency
@@ -37,7 +38,7 @@ DECODERS: dict[str, Callable[[dict[str, Any]], Stored]] = {
     "LayerPrecision": coverages.from_dict,
     "Coverage": coverages.from_dict,  # name of LayerPrecision in run folders of earlier versions
     "Agreement": lambda data: Agreement(**data),
-    "Failure": lambda data: Failure(**data),
+    "Failure": failure_from_dict,
 }
 
 STAGES = ("structure", "latency", "accuracy", "confirm", "test")

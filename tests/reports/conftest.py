@@ -9,17 +9,13 @@ import pytest
 
 from evaluators.layer_precision import LayerPrecision
 from evaluators.measurement import (
-    FAILED,
-    KEPT,
-    NO_GAIN,
-    OVER_BUDGET,
-    UNPROMISING,
     Accuracy,
     Agreement,
     Interval,
     LadderStep,
     Latency,
     Measurement,
+    Outcome,
     Structure,
     WallTime,
 )
@@ -156,11 +152,11 @@ def measure(candidate: Candidate, trial: int, budget: Budget) -> Measurement:
         opset=13,
     )
     latency = timed(ms, mb, budget.percentile, repeated=trial % 7 == 0)
-    made = Measurement(candidate=candidate, outcome=KEPT, structure=structure, latency=latency, trial=trial)
+    made = Measurement(candidate=candidate, outcome=Outcome.KEPT, structure=structure, latency=latency, trial=trial)
     if not budget.keeps(latency):
         if latency.percentile_ms.low > budget.latency_ms:  # as timing does: sure enough, so no bound was waited for
             latency = replace(latency, percentile_ms=replace(latency.percentile_ms, high=inf))
-        made = replace(made, outcome=OVER_BUDGET, reason=over(budget, latency), latency=latency)
+        made = replace(made, outcome=Outcome.OVER_BUDGET, reason=over(budget, latency), latency=latency)
         plain = not candidate.compressed
         return replace(made, accuracies=(accuracy(top1, 0),), model_path=f"models/{trial}.onnx") if plain else made
     climb = tuple(accuracy(top1 - lost, epochs) for epochs, lost in ((0, 0.08 * pruned + 0.01), (1, 0.01), (3, 0.0)))
@@ -216,7 +212,7 @@ def finished(measurements: list[Measurement], budget: Budget, folder: Path, **ch
     """The Result a search over these measurements ends with, choice, baseline and miss by the search's own rules."""
     plain = frozenset(m.candidate for m in measurements if not m.candidate.compressed)
     greedy = baseline(measurements, plain)
-    best = next(iter(rank_feasible([m for m in measurements if m.outcome == KEPT], budget, greedy)), None)
+    best = next(iter(rank_feasible([m for m in measurements if m.outcome == Outcome.KEPT], budget, greedy)), None)
     known = {m.trial: m for m in measurements}
     for m in [*front(measurements), *(m for m in (greedy, best) if m)]:
         known[m.trial] = replace(m, test=accuracy(m.accuracy.top1 - 0.008, m.accuracy.epochs, "test", 540))
@@ -225,7 +221,7 @@ def finished(measurements: list[Measurement], budget: Budget, folder: Path, **ch
             known[m.trial] = replace(known[m.trial], confirmed=True)
     for m in [*front(measurements), *([best] if best else [])]:
         known[m.trial] = seen(known[m.trial])
-    slow = [m for m in known.values() if m.outcome == OVER_BUDGET]
+    slow = [m for m in known.values() if m.outcome == Outcome.OVER_BUDGET]
     result = Result(
         folder=folder,
         command=f"python -m search.run --budget-ms {budget.latency_ms:g} --data ./defects --out {folder.name}",
@@ -253,19 +249,23 @@ def usual(folder: Path, budget: Budget | None = None, count: int = 40, seed: int
     """A run with every outcome in it."""
     budget = budget or Budget(latency_ms=5.0)
     measurements = [measure(c, trial, budget) for trial, c in enumerate(candidates(count, seed))]
-    compressed = [i for i, m in enumerate(measurements) if m.outcome == KEPT and m.candidate.compressed]
+    compressed = [i for i, m in enumerate(measurements) if m.outcome == Outcome.KEPT and m.candidate.compressed]
     for order, i in enumerate(compressed):
         if order % 6 == 1:
             why = "87.1 % after 1 epochs; trial 3, which is no slower, had 94.0 % after 1"
             measurements[i] = replace(
-                measurements[i], outcome=UNPROMISING, reason=why, accuracies=measurements[i].accuracies[:2]
+                measurements[i], outcome=Outcome.UNPROMISING, reason=why, accuracies=measurements[i].accuracies[:2]
             )
         elif order % 6 == 3:
             why = "2.31 ms, no faster than the 2.29 ms of mobilenet_v2 64px int8, which is uncompressed"
-            measurements[i] = replace(measurements[i], outcome=NO_GAIN, reason=why, accuracies=(), model_path="")
+            measurements[i] = replace(
+                measurements[i], outcome=Outcome.NO_GAIN, reason=why, accuracies=(), model_path=""
+            )
         elif order % 6 == 5:
             why = "structure, parity: 0.031 between torch and the exported graph, 0.0001 allowed"
-            measurements[i] = Measurement(candidate=measurements[i].candidate, outcome=FAILED, reason=why, trial=i)
+            measurements[i] = Measurement(
+                candidate=measurements[i].candidate, outcome=Outcome.FAILED, reason=why, trial=i
+            )
     return finished(measurements, budget, folder, **changes)
 
 
@@ -314,7 +314,9 @@ def disturbed(folder: Path) -> Result:
 def failed(folder: Path) -> Result:
     """No trial got as far as being timed."""
     why = "structure, unbuildable: no such layer"
-    made = [Measurement(candidate=c, outcome=FAILED, reason=why, trial=i) for i, c in enumerate(candidates(3, 0))]
+    made = [
+        Measurement(candidate=c, outcome=Outcome.FAILED, reason=why, trial=i) for i, c in enumerate(candidates(3, 0))
+    ]
     return finished(made, Budget(latency_ms=5.0), folder, warnings=(), early_stops=(0, 0))
 
 

@@ -10,7 +10,7 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from evaluators.measurement import KEPT, OVER_BUDGET
+from evaluators.measurement import Outcome
 from evaluators.timing.stopwatch import Stopwatch
 from remote.exit_codes import OK
 from reports.run_report import write
@@ -92,7 +92,9 @@ def test_a_finalist_that_is_too_slow_after_all_is_corrected_in_the_journal(tmp_p
     remembered = CachedEvaluator(evaluator, ledger, Stopwatch())
     ending = finish(found, remembered, budget, frozenset(space.parents()), lambda line: None)
     ledger.close()
-    changed = [m for m in ending.measurements if m.outcome == OVER_BUDGET and found[m.trial].outcome == KEPT]
+    changed = [
+        m for m in ending.measurements if m.outcome == Outcome.OVER_BUDGET and found[m.trial].outcome == Outcome.KEPT
+    ]
     assert changed, "a finalist was dropped"
     ends = {name: getattr(ending, name) for name in ("measurements", "front", "choice", "baseline", "miss")}
     result = replace(usual(tmp_path), budget=budget, screened=(), **ends)

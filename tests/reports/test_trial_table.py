@@ -8,17 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluators.layer_precision import LayerPrecision
-from evaluators.measurement import (
-    FAILED,
-    TIMED_ONLY,
-    TRIED_BRIEFLY,
-    Accuracy,
-    Agreement,
-    Interval,
-    Latency,
-    Measurement,
-    Structure,
-)
+from evaluators.measurement import Accuracy, Agreement, Interval, Latency, Measurement, Outcome, Structure
 from reports.run_report import write
 from reports.trial_table import COLUMNS, rows, rows_of_screened, same, screened_measurements, trials
 from search.budget import Budget
@@ -194,14 +184,14 @@ def test_what_was_measured_and_is_no_trial_has_its_rows(tmp_path):
             Candidate(family="resnet", variant="resnet18", image_px=96), 0, Budget(latency_ms=50)
         ).accuracies[:1],
     )
-    broken = Measurement(candidate=broken.candidate, outcome=FAILED, reason="latency, crashed: signal 4")
+    broken = Measurement(candidate=broken.candidate, outcome=Outcome.FAILED, reason="latency, crashed: signal 4")
     again = replace(result.measurements[0], trial=-1)
     result = replace(result, screened=(timed, brief, broken, again))
     assert len(screened_measurements(result)) == 3, "what became a trial after all is one row"
     assert len(rows(result)) == len(result.measurements)
     last = rows_of_screened(result)
     assert list(last.columns[: len(COLUMNS)]) == list(COLUMNS)
-    assert list(last.outcome) == [TIMED_ONLY, TRIED_BRIEFLY, FAILED] and last.trial.isna().all()
+    assert list(last.outcome) == [Outcome.TIMED_ONLY, Outcome.TRIED_BRIEFLY, Outcome.FAILED] and last.trial.isna().all()
     assert last.latency_ms.notna().tolist() == [True, True, False]
     assert not last.on_front.any() and not last.chosen.any()
     write(result, tmp_path)

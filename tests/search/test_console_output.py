@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from evaluators.measurement import KEPT, OVER_BUDGET, Measurement
+from evaluators.measurement import Measurement, Outcome
 from remote.link.reply_parsing import printable
 from search.budget import Budget
 from search.console_output import WIDE, UnfailingStream, console_of
@@ -113,11 +113,11 @@ def test_view_of_a_run_gone_on_with_counts_all_trials():
     console = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=100, _environ={"TERM": "xterm"})
     candidate = Candidate(family="tiny_resnet", variant="res8_w4_s2", image_px=16)
     trials = [
-        Measurement(candidate=candidate, outcome=KEPT, trial=0),
-        Measurement(candidate=candidate, outcome=OVER_BUDGET, trial=1),
+        Measurement(candidate=candidate, outcome=Outcome.KEPT, trial=0),
+        Measurement(candidate=candidate, outcome=Outcome.OVER_BUDGET, trial=1),
     ]
     with ProgressView(console, Budget(latency_ms=1.0), 5, None) as view:
         view.earlier(trials, None)
-        view.outcome(Measurement(candidate=candidate, outcome=KEPT, trial=2), None)
+        view.outcome(Measurement(candidate=candidate, outcome=Outcome.KEPT, trial=2), None)
     said = console.file._file.getvalue()
     assert "3 of 5 (2 before)" in said and "2 kept, 1 over budget" in said and "2 trials were recorded before" in said

@@ -17,7 +17,7 @@ from PIL import Image
 
 from evaluators.data.loading import arrays, open_dataset
 from evaluators.data.preprocessing import load_image, normalise
-from evaluators.measurement import KEPT
+from evaluators.measurement import Outcome
 from remote.exit_codes import OK, USER
 from search.budget import Budget
 from search.pipeline.stages import StageLimits, evaluate, promising
@@ -55,7 +55,7 @@ def test_evaluate_scores_a_fixed_candidate_once_and_holds_it_against_nobody():
     gates, evaluator = StageLimits(budget=Budget(latency_ms=1000.0), rungs=(1, 3)), Analytic()
     fixed = replace(FIXED, variant="res8_w8_s2")
     measured = evaluate(fixed, evaluator, gates, [], lambda line: None)
-    assert measured.outcome == KEPT and [a.epochs for a in measured.accuracies] == [0]
+    assert measured.outcome == Outcome.KEPT and [a.epochs for a in measured.accuracies] == [0]
     trained = evaluate(
         Candidate(family="tiny_resnet", variant="res8_w8_s2", image_px=32),
         evaluator,
@@ -63,7 +63,7 @@ def test_evaluate_scores_a_fixed_candidate_once_and_holds_it_against_nobody():
         [measured],
         lambda line: None,
     )
-    assert trained.outcome == KEPT
+    assert trained.outcome == Outcome.KEPT
     worse = replace(trained.accuracies[0], top1=0.0, correct=0, epochs=1)
     assert promising(worse, trained.latency, gates, [measured]) == ""
 

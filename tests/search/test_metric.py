@@ -9,7 +9,7 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from evaluators.measurement import KEPT, METRICS, Accuracy, Interval, Latency, Measurement
+from evaluators.measurement import METRICS, Accuracy, Interval, Latency, Measurement, Outcome
 from remote.exit_codes import USER
 from search.budget import Budget
 from search.cli import parser, settings_of
@@ -65,9 +65,9 @@ def test_the_choice_goes_by_the_metric(tmp_path):
         name: rank_feasible(found, Budget(latency_ms=1e6), None)[0]
         for name, found in (("top", by_top1), ("class", by_class))
     }
-    assert best["top"].accuracy.top1 == max(m.accuracy.top1 for m in by_top1 if m.outcome == KEPT)
+    assert best["top"].accuracy.top1 == max(m.accuracy.top1 for m in by_top1 if m.outcome == Outcome.KEPT)
     assert best["class"].candidate.precision == "int8" and best["class"].accuracy.confusion.recalls()[1] == 0.9
-    assert best["class"].accuracy.score == max(m.accuracy.score for m in by_class if m.outcome == KEPT)
+    assert best["class"].accuracy.score == max(m.accuracy.score for m in by_class if m.outcome == Outcome.KEPT)
     assert all(objectives(m)[0] == m.accuracy.value_of("balanced") for m in front(by_class))
 
 
@@ -76,13 +76,13 @@ def test_the_journal_names_the_metric_and_holds_its_values(tmp_path):
     storage = JournalStorage(JournalFileBackend(str(tmp_path / "study.journal")))
     study = optuna.load_study(study_name="edgefront", storage=storage)
     assert study.metric_names[0] == "validation_macro-f1"
-    kept = next(m for m in found if m.outcome == KEPT)
+    kept = next(m for m in found if m.outcome == Outcome.KEPT)
     assert study.get_trials()[kept.trial].values[0] == pytest.approx(kept.accuracy.value_of("macro-f1"))
 
 
 def test_an_earlier_run_is_read_by_the_metric_of_this_one(tmp_path):
     found = searched(tmp_path, "top1")
-    whole = next(m for m in found if m.outcome == KEPT)
+    whole = next(m for m in found if m.outcome == Outcome.KEPT)
     candidates = [SPACE.candidate(point) for point in SPACE.params()]
     place = candidates.index(whole.candidate)
     for metric in METRICS:
@@ -127,7 +127,7 @@ def searched_one():
         model_sha256="",
         runtime_version="",
     )
-    return Measurement(candidate=SPACE.parents()[0], outcome=KEPT, latency=latency)
+    return Measurement(candidate=SPACE.parents()[0], outcome=Outcome.KEPT, latency=latency)
 
 
 def test_limits_and_gates_go_by_the_metric():

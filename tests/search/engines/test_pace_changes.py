@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from evaluators.measurement import KEPT, OVER_BUDGET
+from evaluators.measurement import Outcome
 from evaluators.timing.stopwatch import Stopwatch
 from search.budget import Budget
 from search.engines import serial
@@ -127,7 +127,9 @@ def test_run_device_slower_for_good_keeps_the_budget_at_the_slower_pace(tmp_path
     assert inner.reference_ms == CALM_MS * SLOW
     assert SLOW * inner.cost(ended.choice.candidate) <= BUDGET.latency_ms
     for m in ended.measurements:
-        assert m.outcome not in (KEPT, OVER_BUDGET) or (m.outcome == KEPT) == BUDGET.keeps(m.latency)
+        assert m.outcome not in (Outcome.KEPT, Outcome.OVER_BUDGET) or (m.outcome == Outcome.KEPT) == BUDGET.keeps(
+            m.latency
+        )
 
 
 def test_run_resumed_after_a_change_of_pace_ends_as_the_uninterrupted_one(tmp_path):

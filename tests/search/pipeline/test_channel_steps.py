@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from evaluators.measurement import KEPT, NO_GAIN, Failure
+from evaluators.measurement import Failure, Outcome
 from evaluators.rounding_evaluator import RoundingEvaluator
 from evaluators.timing.stopwatch import Stopwatch
 from search.budget import Budget
@@ -148,7 +148,13 @@ def test_whatever_asks_no_cut_is_trained_that_brought_nothing(tmp_path, sampler)
     )
     became = {m.candidate.amount("prune"): m for m in found.measurements}
     outcomes = {amount: m.outcome for amount, m in became.items()}
-    assert outcomes == {0.0: KEPT, 0.125: NO_GAIN, 0.25: KEPT, 0.375: NO_GAIN, 0.5: KEPT}
+    assert outcomes == {
+        0.0: Outcome.KEPT,
+        0.125: Outcome.NO_GAIN,
+        0.25: Outcome.KEPT,
+        0.375: Outcome.NO_GAIN,
+        0.5: Outcome.KEPT,
+    }
     assert "no faster than the 2 ms" in became[0.125].reason and "which is uncompressed" in became[0.125].reason
     assert "res8_w8_s2 32px prune 0.25 fp32, which is less compressed" in became[0.375].reason
     assert not became[0.125].accuracies and not became[0.375].accuracies

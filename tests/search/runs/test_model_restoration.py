@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from evaluators.measurement import KEPT, Accuracy, Measurement
+from evaluators.measurement import Accuracy, Measurement, Outcome
 from search.runs.model_restoration import TRIES, restore_chosen_model
 from search.selection.finalists import SearchOutcome
 from spaces.candidate import Candidate
@@ -13,7 +13,7 @@ def measured(trial, top1, sha256):
     accuracy = Accuracy(
         top1=top1, correct=int(100 * top1), count=100, epochs=3, split="validation", model_sha256=sha256
     )
-    return Measurement(candidate=candidate, outcome=KEPT, accuracies=(accuracy,), trial=trial)
+    return Measurement(candidate=candidate, outcome=Outcome.KEPT, accuracies=(accuracy,), trial=trial)
 
 
 def finish(known):

@@ -10,7 +10,7 @@ import numpy
 import pytest
 from rich.console import Console
 
-from evaluators.measurement import KEPT, OVER_BUDGET
+from evaluators.measurement import Outcome
 from evaluators.table_evaluator import TableEvaluator
 from evaluators.timing.stopwatch import Stopwatch
 from search.budget import Budget
@@ -56,7 +56,7 @@ def test_what_is_known_to_be_too_slow_is_not_asked_for_again(tmp_path):
     evaluator = Analytic()
     found = go(tmp_path, evaluator, SPACE, Budget(latency_ms=1.5), 40)
     assert len({m.candidate.key() for m in found}) == 40
-    over = [m for m in found if m.outcome == OVER_BUDGET]
+    over = [m for m in found if m.outcome == Outcome.OVER_BUDGET]
     assert [m.candidate for m in over] == [max(SPACE.parents(), key=evaluator.cost)], "the greedy baseline alone"
     timed = {key for stage, key in evaluator.calls if stage == "latency"}
     assert len(timed) > 100, "many latencies"
@@ -89,7 +89,7 @@ def test_the_first_training_is_of_the_slowest_whole_network_within_the_budget_af
     timed = list(takewhile(lambda call: call[0] == "latency", after))
     assert 1 <= len(timed) <= FEW and all(whole(candidates[key]) for _, key in timed)
     within = [candidates[key] for _, key in timed if evaluator.cost(candidates[key]) <= 1.4]
-    assert found[0].candidate == max(within, key=evaluator.cost) and found[0].outcome == KEPT
+    assert found[0].candidate == max(within, key=evaluator.cost) and found[0].outcome == Outcome.KEPT
 
 
 def test_a_second_session_goes_on_with_other_candidates(tmp_path):
@@ -131,7 +131,7 @@ def test_it_finds_more_than_chance_with_as_many_trainings(tmp_path):
                 rungs=(200,),
                 brief_epochs=12,
             )
-            reached.append(max(m.accuracy.top1 for m in found if m.outcome == KEPT))
+            reached.append(max(m.accuracy.top1 for m in found if m.outcome == Outcome.KEPT))
     assert numpy.mean(best["budget"]) > numpy.mean(best["random"]) + 0.01, best
 
 
@@ -140,7 +140,9 @@ def test_short_trainings_come_before_long_ones(tmp_path):
     found = go(tmp_path, evaluator, SPACE, Budget(latency_ms=1.5), 20)
     brief = [key for stage, key in evaluator.calls if stage == "accuracy" and key.endswith("@1")]
     full = [key for stage, key in evaluator.calls if stage == "accuracy" and key.endswith("@3")]
-    assert len(brief) > len(full) and {m.candidate.key() + "@1" for m in found if m.outcome == KEPT} <= set(brief)
+    assert len(brief) > len(full) and {m.candidate.key() + "@1" for m in found if m.outcome == Outcome.KEPT} <= set(
+        brief
+    )
     assert len(evaluator.calls) == len(set(evaluator.calls)) + sum(
         evaluator.calls.count(call) - 1 for call in set(evaluator.calls) if call[0] == "latency"
     ), "only latencies are ever measured twice"

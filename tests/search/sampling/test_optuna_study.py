@@ -15,7 +15,7 @@ import pytest
 from optuna.trial import TrialState
 from rich.console import Console
 
-from evaluators.measurement import FAILED, KEPT, OVER_BUDGET, UNFINISHED, Failure
+from evaluators.measurement import Failure, Outcome
 from evaluators.timing.stopwatch import Stopwatch
 from evaluators.training.time_allowance import OutOfTimeError
 from search.budget import Budget
@@ -57,10 +57,10 @@ def test_every_sampler_finds_something_and_never_repeats(sampler, tmp_path):
     searched, study, _ = go(tmp_path, 25, sampler)
     keys = [m.candidate.key() for m in searched.measurements]
     assert len(keys) == len(set(keys)) == 25
-    assert any(m.outcome == KEPT for m in searched.measurements)
-    assert all(m.latency.percentile_ms.high <= 1.5 for m in searched.measurements if m.outcome == KEPT)
+    assert any(m.outcome == Outcome.KEPT for m in searched.measurements)
+    assert all(m.latency.percentile_ms.high <= 1.5 for m in searched.measurements if m.outcome == Outcome.KEPT)
     feasible = {t.number for t in study.best_trials}
-    assert feasible <= {m.trial for m in searched.measurements if m.outcome == KEPT}
+    assert feasible <= {m.trial for m in searched.measurements if m.outcome == Outcome.KEPT}
 
 
 def test_run_uncompressed_networks_are_all_timed_before_anything_is_trained(tmp_path):
@@ -74,7 +74,7 @@ def test_run_uncompressed_networks_are_all_timed_before_anything_is_trained(tmp_
 
 def test_run_only_the_likeliest_baseline_is_trained_over_the_budget(tmp_path):
     searched, _, evaluator = go(tmp_path)
-    over = {m.candidate: m for m in searched.measurements if m.outcome == OVER_BUDGET and m.accuracy}
+    over = {m.candidate: m for m in searched.measurements if m.outcome == Outcome.OVER_BUDGET and m.accuracy}
     greedy = max(SPACE.parents(), key=evaluator.cost)
     assert list(over) == [greedy] and [a.epochs for a in over[greedy].accuracies] == [0]
     trained = {key.partition("@")[0] for stage, key in evaluator.calls if stage == "accuracy"}
@@ -98,7 +98,7 @@ class Late(Analytic):
 @pytest.mark.parametrize(("epochs_max", "scored"), [(1, [0, 1]), (-1, [])])
 def test_run_out_of_time_keeps_what_was_reached_and_goes_on(tmp_path, epochs_max, scored):
     first, _, _ = go(tmp_path, 6, evaluator=Late(epochs_max))
-    late = [m for m in first.measurements if m.outcome == UNFINISHED]
+    late = [m for m in first.measurements if m.outcome == Outcome.UNFINISHED]
     assert late and all([a.epochs for a in m.accuracies] == scored for m in late)
     second, study, evaluator = go(tmp_path, 6, evaluator=Late(epochs_max))
     assert second.measurements == first.measurements and evaluator.calls == []
@@ -110,10 +110,10 @@ def test_record_corrections_names_what_the_end_changed(tmp_path):
     searched, study, _ = go(tmp_path, 8)
     record_corrections(study, searched.measurements)
     assert "corrections" not in study.user_attrs
-    kept = next(m for m in searched.measurements if m.outcome == KEPT)
-    changed = replace(kept, outcome=OVER_BUDGET, reason="p95 may reach 2 ms > 1.5")
+    kept = next(m for m in searched.measurements if m.outcome == Outcome.KEPT)
+    changed = replace(kept, outcome=Outcome.OVER_BUDGET, reason="p95 may reach 2 ms > 1.5")
     record_corrections(study, [changed if m is kept else m for m in searched.measurements])
-    assert study.user_attrs["corrections"][str(kept.trial)]["outcome"] == OVER_BUDGET
+    assert study.user_attrs["corrections"][str(kept.trial)]["outcome"] == Outcome.OVER_BUDGET
 
 
 def test_what_is_told_is_what_was_measured(tmp_path):
@@ -124,12 +124,12 @@ def test_what_is_told_is_what_was_measured(tmp_path):
     for m in searched.measurements:
         trial = trials[m.trial]
         assert trial.user_attrs["outcome"] == m.outcome
-        assert trial.state == (TrialState.COMPLETE if m.outcome == KEPT else TrialState.PRUNED)
-        if m.outcome == OVER_BUDGET:
+        assert trial.state == (TrialState.COMPLETE if m.outcome == Outcome.KEPT else TrialState.PRUNED)
+        if m.outcome == Outcome.OVER_BUDGET:
             assert trial.constraints["latency_ms"] > 0
-        if m.outcome == FAILED:
+        if m.outcome == Outcome.FAILED:
             assert trial.constraints["built"] == 1 and trial.user_attrs["reason"].endswith("no such thing")
-        if m.outcome == KEPT:
+        if m.outcome == Outcome.KEPT:
             assert trial.values[0] == m.accuracy.top1 and all(v <= 0 for v in trial.constraints.values())
 
 

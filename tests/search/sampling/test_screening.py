@@ -9,7 +9,7 @@ import optuna
 import pytest
 from rich.console import Console
 
-from evaluators.measurement import KEPT, OVER_BUDGET, Failure, Measurement
+from evaluators.measurement import Failure, Measurement, Outcome
 from evaluators.timing.stopwatch import Stopwatch
 from search.budget import Budget
 from search.pipeline.stages import StageLimits
@@ -80,10 +80,10 @@ def test_a_listener_hears_the_past_and_what_comes(ledger):
 
 def test_a_candidate_that_is_too_slow_after_all_is_over_the_budget():
     latency = Analytic()._latency(CANDIDATE, 1.0)
-    kept = Measurement(candidate=CANDIDATE, outcome=KEPT, latency=latency)
+    kept = Measurement(candidate=CANDIDATE, outcome=Outcome.KEPT, latency=latency)
     assert apply_budget(kept, Budget(latency_ms=latency.percentile_ms.high)) == kept
     over = apply_budget(kept, Budget(latency_ms=0.9 * latency.percentile_ms.low))
-    assert over.outcome == OVER_BUDGET and "> " in over.reason
+    assert over.outcome == Outcome.OVER_BUDGET and "> " in over.reason
 
 
 class Wrong(Analytic):
@@ -111,11 +111,11 @@ def _fifth(interval):
 def test_latencies_that_are_too_good_to_be_true_do_not_lead_away(tmp_path):
     budget, evaluator = Budget(latency_ms=1.0), Wrong()
     found = go(tmp_path, evaluator, SPACE, budget, 40)
-    kept = [m for m in found if m.outcome == KEPT]
+    kept = [m for m in found if m.outcome == Outcome.KEPT]
     best = max(kept, key=lambda m: m.accuracy.top1)
     assert evaluator.cost(best.candidate) <= 1.0, "the best within the budget is so in truth"
     honest = go(tmp_path / "honest", Analytic(), SPACE, budget, 40)
-    reachable = max(m.accuracy.top1 for m in honest if m.outcome == KEPT)
+    reachable = max(m.accuracy.top1 for m in honest if m.outcome == Outcome.KEPT)
     assert best.accuracy.top1 >= reachable - 0.01
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluators.measurement import KEPT, OVER_BUDGET, Accuracy, Interval, Measurement
+from evaluators.measurement import Accuracy, Interval, Measurement, Outcome
 from search.selection.pareto import front, objectives
 from spaces.candidate import Candidate
 from tests.search.analytic import Analytic
@@ -16,7 +16,7 @@ BASE = Candidate(family="tiny_resnet", variant="res8_w8_s2", image_px=32)
 def measured(number, top1, ms, mb):
     latency = replace(Analytic().latency(BASE, None), rank_ms=Interval(ms, ms, ms), peak_mb=mb)
     accuracy = Accuracy(top1=top1, correct=int(100 * top1), count=100, epochs=3, split="validation", model_sha256="")
-    return Measurement(candidate=BASE, outcome=KEPT, latency=latency, accuracies=(accuracy,), trial=number)
+    return Measurement(candidate=BASE, outcome=Outcome.KEPT, latency=latency, accuracies=(accuracy,), trial=number)
 
 
 POINTS = st.lists(
@@ -49,5 +49,5 @@ def test_order_does_not_matter(points):
 
 
 def test_only_what_was_measured_in_full_is_on_a_front():
-    over = replace(measured(0, 0.99, 0.1, 10), outcome=OVER_BUDGET)
+    over = replace(measured(0, 0.99, 0.1, 10), outcome=Outcome.OVER_BUDGET)
     assert front([over, measured(1, 0.5, 1.0, 50)])[0].trial == 1

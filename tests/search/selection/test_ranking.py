@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from evaluators.measurement import KEPT, OVER_BUDGET
+from evaluators.measurement import Outcome
 from evaluators.timing.confidence import scale_interval
 from evaluators.timing.stopwatch import Stopwatch
 from search.budget import Budget
@@ -43,9 +43,9 @@ def run(budget, evaluator=None):
 def test_the_choice_is_the_most_accurate_that_keeps_the_budget():
     ending, evaluator = run(Budget(latency_ms=2.6))
     assert ending.choice.candidate == replace(PLAIN, precision="int8") or ending.choice.confirmed
-    best = max((m for m in ending.measurements if m.outcome == KEPT), key=lambda m: m.accuracy.top1)
+    best = max((m for m in ending.measurements if m.outcome == Outcome.KEPT), key=lambda m: m.accuracy.top1)
     assert ending.choice == best and ending.choice.confirmed and ending.choice.test is not None
-    assert ending.baseline.candidate == PLAIN and ending.baseline.outcome == OVER_BUDGET
+    assert ending.baseline.candidate == PLAIN and ending.baseline.outcome == Outcome.OVER_BUDGET
     assert ending.baseline.confirmed and ending.baseline.test is not None and ending.miss is None
     tested = [stage for stage, _ in evaluator.calls]
     assert tested.index("test") > max(i for i, stage in enumerate(tested) if stage != "test")
@@ -62,7 +62,7 @@ def test_what_timing_again_takes_over_the_budget_is_not_chosen():
     ending, _ = run(Budget(latency_ms=2.6), Once())
     assert ending.choice.candidate != calm.choice.candidate
     demoted = ending.measurements[calm.choice.trial]
-    assert demoted.outcome == OVER_BUDGET and demoted.confirmed
+    assert demoted.outcome == Outcome.OVER_BUDGET and demoted.confirmed
 
 
 def test_nothing_fits_names_the_nearest():

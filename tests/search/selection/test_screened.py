@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evaluators.measurement import FAILED, KEPT, OVER_BUDGET
+from evaluators.measurement import Outcome
 from evaluators.timing.stopwatch import Stopwatch
 from search.budget import Budget
 from search.selection.finalists import finish
@@ -33,8 +33,8 @@ def test_what_is_a_trial_is_no_look_and_all_else_that_was_timed_is(tmp_path):
     found, looks_, ledger = looked(tmp_path, budget, 12)
     timed = {entry.key for entry in ledger.entries("latency")}
     assert {m.candidate.key() for m in [*found, *looks_]} == timed and len(looks_) > 12
-    assert {m.outcome for m in looks_} == {KEPT, OVER_BUDGET}
-    assert all((m.outcome == KEPT) == budget.keeps(m.latency) == (not m.reason) for m in looks_)
+    assert {m.outcome for m in looks_} == {Outcome.KEPT, Outcome.OVER_BUDGET}
+    assert all((m.outcome == Outcome.KEPT) == budget.keeps(m.latency) == (not m.reason) for m in looks_)
 
 
 def test_all_that_was_measured_of_what_is_no_trial_is_told(tmp_path):
@@ -52,7 +52,7 @@ def test_all_that_was_measured_of_what_is_no_trial_is_told(tmp_path):
     failed = next(
         m for m in screened_candidates(SPACE, ledger, pooled(ledger), found, budget) if m.candidate.key() == key
     )
-    assert failed.outcome == FAILED and failed.latency is None and failed.reason == "latency, crashed: signal 4"
+    assert failed.outcome == Outcome.FAILED and failed.latency is None and failed.reason == "latency, crashed: signal 4"
 
 
 def test_the_nearest_to_a_budget_nobody_keeps_may_be_a_look(tmp_path):
@@ -70,12 +70,12 @@ def test_the_nearest_to_a_budget_nobody_keeps_may_be_a_look(tmp_path):
 def test_looks_over_the_budget_cost_no_training_and_plain_networks_do(tmp_path):
     found, looks_, ledger = looked(tmp_path, Budget(latency_ms=1.5), 12)
     before, over = early_stops([*found, *looks_], ledger)
-    slow = [m for m in [*found, *looks_] if m.outcome == OVER_BUDGET]
+    slow = [m for m in [*found, *looks_] if m.outcome == Outcome.OVER_BUDGET]
     trained = [m for m in slow if m.accuracies]
-    assert over == len(slow) > len([m for m in found if m.outcome == OVER_BUDGET])
+    assert over == len(slow) > len([m for m in found if m.outcome == Outcome.OVER_BUDGET])
     assert trained and all(m.candidate in PLAIN for m in trained) and before < over
     tried = {entry.key.partition("@")[0] for entry in ledger.entries("accuracy")}
-    key = next(k for m in looks_ if m.outcome == OVER_BUDGET and (k := m.candidate.key()) not in tried)
+    key = next(k for m in looks_ if m.outcome == Outcome.OVER_BUDGET and (k := m.candidate.key()) not in tried)
     ledger.put("accuracy", f"{key}@0", None, {}, 0.0)
     assert early_stops([*found, *looks_], ledger) == (before, over), "a score of the parent's weights is no training"
     ledger.put("accuracy", f"{key}@1", None, {}, 0.0)
