@@ -39,6 +39,15 @@ class Budget:
             return interval.high - self.latency_ms
         return max(interval.value - self.latency_ms, 0.001 * self.latency_ms)
 
+    def possible_excess_ms(self, latency: Latency) -> float:
+        """Return by how many milliseconds the limit is surely exceeded; <= 0 may be feasible.
+
+        Whatever disturbs a timing adds time, and a few runs on emptied caches raise the upper bound several times. Of a
+        disturbed timing, the lower confidence bound is therefore compared: only a calmer timing can decide.
+        """
+        strict_ms = self.excess_ms(latency)
+        return min(strict_ms, latency.percentile_ms.low - self.latency_ms) if latency.disturbed else strict_ms
+
     def excess_mb(self, latency: Latency) -> float:
         """Return by how many megabytes peak memory exceeds the limit; <= 0 is feasible."""
         return latency.peak_mb - self.peak_mb if self.peak_mb is not None else -1.0
@@ -61,6 +70,13 @@ class Budget:
     def keeps(self, latency: Latency) -> bool:
         """Return True if latency (upper confidence bound) and memory are both within their limits."""
         return self.excess_ms(latency) <= 0 and self.excess_mb(latency) <= 0
+
+    def may_keep(self, latency: Latency) -> bool:
+        """Return True unless the limits are surely exceeded: a candidate that may keep them is worth a trial.
+
+        The choice must keep them, see `keeps`.
+        """
+        return self.possible_excess_ms(latency) <= 0 and self.excess_mb(latency) <= 0
 
     def keeps_accuracy(self, measurement: Measurement, baseline: Measurement | None) -> bool:
         """Return True if the validation accuracy is no more than `max_drop` below the baseline's.

@@ -208,7 +208,7 @@ class _Loop:
                 unbuilt.append(candidate)  # its trial records why it can't be built
                 continue
             latency = self.evaluator.latency(candidate, budget.latency_ms)
-            if isinstance(latency, Failure) or budget.keeps(latency):
+            if isinstance(latency, Failure) or budget.may_keep(latency):
                 within.append(candidate)
         self.evaluator.report_new_pace()
         self.queue_plain(unbuilt)
@@ -220,7 +220,7 @@ class _Loop:
             latency = self.evaluator.pooled(candidate.key())
             if isinstance(latency, Failure):
                 ranked.append((True, 0.0, candidate))
-            elif latency is not None and self.gates.budget.keeps(latency):
+            elif latency is not None and self.gates.budget.may_keep(latency):
                 ranked.append((not candidate.fixed, -latency.rank_ms.value, candidate))
         for *_, candidate in sorted(ranked, key=lambda found: found[:2]):
             self.study.enqueue_trial(dict(self.space.params_of(candidate)), skip_if_exists=True)
@@ -273,7 +273,7 @@ class _Loop:
         self.searched.measurements.clear()
         for old in found:
             m = self.evaluator.at_present_pace(old)
-            if m.outcome != Outcome.OVER_BUDGET or m.latency is None or not budget.keeps(m.latency):
+            if m.outcome != Outcome.OVER_BUDGET or m.latency is None or not budget.may_keep(m.latency):
                 self.searched.measurements.append(m if m.latency is None else apply_budget(m, budget))
             elif m.accuracy is not None and m.accuracy.epochs == self.gates.rungs_of(m.candidate)[-1]:
                 self.searched.measurements.append(replace(m, outcome=Outcome.KEPT, reason=""))

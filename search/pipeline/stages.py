@@ -95,7 +95,7 @@ def before_training(
     if isinstance(latency, Failure):
         return _as_failed(so_far, latency)
     so_far = replace(so_far, latency=latency)
-    if not gates.budget.keeps(latency):
+    if not gates.budget.may_keep(latency):
         return replace(so_far, outcome=Outcome.OVER_BUDGET, reason=over(gates.budget, latency))
     if rival := _no_slower(candidate, latency, evaluator, gates, tell):
         return replace(so_far, outcome=Outcome.NO_GAIN, reason=_no_faster(latency, *rival))
@@ -199,7 +199,7 @@ def _retime_scored_graph(
     if isinstance(latency, Failure):
         return _as_failed(so_far, latency)
     so_far = replace(so_far, latency=latency)
-    if so_far.outcome == Outcome.KEPT and not gates.budget.keeps(latency):
+    if so_far.outcome == Outcome.KEPT and not gates.budget.may_keep(latency):
         return replace(so_far, outcome=Outcome.OVER_BUDGET, reason=over(gates.budget, latency))
     return so_far
 

@@ -85,7 +85,7 @@ class BudgetSampler(WholeSampler):
         self._known.latency_ms[place] = found.rank_ms.value
         if numpy.isfinite(found.percentile_ms.high):
             self._bounds.append(max(1.0, found.percentile_ms.high / found.rank_ms.value))
-        self._known.beyond[place] = not self._budget.keeps(found)
+        self._known.beyond[place] = not self._budget.may_keep(found)
         # a candidate over the budget is never trained in full, unless another timing finds it within the budget
         self._known.closed[place] = self._known.beyond[place] or place in self._stopped
 

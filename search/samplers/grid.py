@@ -46,9 +46,8 @@ class GridSampler(WholeSampler):
         self._read = trial.number
         while self._next < len(self._points) and frozenset(self._points[self._next].items()) in self._tried:
             self._next += 1
-        point: Mapping[str, Value] = self._points[
-            self._next % len(self._points)
-        ]  # repeats the first: the search detects the end
+        # At the end the first point is repeated: the search detects that.
+        point: Mapping[str, Value] = self._points[self._next % len(self._points)]
         return point
 
 

@@ -45,13 +45,13 @@ def screen_candidates(
     if not isinstance(sampler, MultiFidelitySampler):
         return
     limit_ms = gates.budget.latency_ms
-    something = any(m.latency and gates.budget.keeps(m.latency) for m in measured)
+    something = any(m.latency and gates.budget.may_keep(m.latency) for m in measured)
     for _ in range(1 if something else ROUNDS_MAX):
         latencies = []
         for candidate in _while(in_time, sampler.request_latencies(study, costs)):
             view.doing(f"timing {candidate.describe()}, which may be worth a trial")
             latencies.append(evaluator.latency(candidate, limit_ms))
-        if not latencies or any(isinstance(found, Latency) and gates.budget.keeps(found) for found in latencies):
+        if not latencies or any(isinstance(found, Latency) and gates.budget.may_keep(found) for found in latencies):
             break
     for candidate in _while(in_time, sampler.request_remeasurements()):
         view.doing(f"timing {candidate.describe()} again: it is faster than expected, or the best so far")
@@ -94,14 +94,14 @@ def subscribe(study: optuna.Study, evaluator: CachedEvaluator, gates: StageLimit
 
 
 def apply_budget(measurement: Measurement, budget: Budget) -> Measurement:
-    """Return the measurement, with outcome OVER_BUDGET if its latency exceeds the limits after all.
+    """Return the measurement, with outcome OVER_BUDGET if its latency surely exceeds the limits after all.
 
     Args:
         measurement: Measurement with a latency.
         budget: Limits of the run.
     """
     assert measurement.latency is not None
-    if measurement.outcome != Outcome.KEPT or budget.keeps(measurement.latency):
+    if measurement.outcome != Outcome.KEPT or budget.may_keep(measurement.latency):
         return measurement
     return replace(measurement, outcome=Outcome.OVER_BUDGET, reason=over(budget, measurement.latency))
 

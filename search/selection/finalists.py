@@ -69,10 +69,13 @@ def finish(
         greedy = known[greedy.trial] = _confirm(greedy, evaluator, budget)
     choice = None
     for best in rank_feasible(measurements, budget, greedy):
+        if best.latency and not budget.keeps(best.latency) and not has_time():
+            continue  # only another timing could prove that it keeps the budget
         again = known[best.trial] = _confirm_once(known[best.trial], evaluator, budget, tell)
         if again.is_scored and again.latency and budget.keeps(again.latency):
             choice = again
             break
+    known = {number: _hold_to_budget(m, budget) for number, m in known.items()}
     found = front(list(known.values()))
     for measurement in [*(m for m in (choice, greedy) if m), *found]:
         if measurement.trial not in {m.trial for m in (choice, greedy) if m} and not has_time():
@@ -106,7 +109,8 @@ def _confirm(measurement: Measurement, evaluator: CachedEvaluator, budget: Budge
     assert measurement.accuracy is not None
     before, candidate, epochs = measurement.latency, measurement.candidate, measurement.accuracy.epochs
     latency = evaluator.confirm(candidate, epochs)
-    if _refutes_by_noise(before, latency, budget):
+    undecided = isinstance(latency, Latency) and budget.may_keep(latency) and not budget.keeps(latency)
+    if undecided or _refutes_by_noise(before, latency, budget):
         latency = evaluator.confirm_again(candidate, epochs)
     if isinstance(latency, Failure):
         return replace(measurement, outcome=Outcome.FAILED, reason=f"{latency.kind}: {latency.reason}")
@@ -116,6 +120,14 @@ def _confirm(measurement: Measurement, evaluator: CachedEvaluator, budget: Budge
     if budget.keeps(latency):
         return again
     return replace(again, outcome=Outcome.OVER_BUDGET, reason=over(budget, latency))
+
+
+def _hold_to_budget(measurement: Measurement, budget: Budget) -> Measurement:
+    """Return the measurement, over the budget if no timing proved that it keeps the limits."""
+    latency = measurement.latency
+    if measurement.outcome != Outcome.KEPT or latency is None or budget.keeps(latency):
+        return measurement
+    return replace(measurement, outcome=Outcome.OVER_BUDGET, reason=over(budget, latency))
 
 
 def _refutes_by_noise(before: Latency | None, latency: Latency | Failure, budget: Budget) -> bool:

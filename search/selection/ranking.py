@@ -14,17 +14,17 @@ from spaces.candidate import Candidate
 def rank_feasible(
     measurements: Sequence[Measurement], budget: Budget, baseline: Measurement | None
 ) -> list[Measurement]:
-    """Return the feasible measurements, best first: most accurate, then fastest, then smallest.
+    """Return the measurements that may be feasible, best first: most accurate, then fastest, then smallest.
 
     Args:
         measurements: Measurements to rank.
-        budget: Limits that a feasible measurement keeps.
+        budget: Limits that a feasible measurement keeps; the timing of a finalist decides whether it does.
         baseline: Greedy baseline, to which the accuracy limit refers; None skips that limit.
     """
     keep = [
         m
         for m in measurements
-        if m.latency and m.accuracy and budget.keeps(m.latency) and budget.keeps_accuracy(m, baseline)
+        if m.latency and m.accuracy and budget.may_keep(m.latency) and budget.keeps_accuracy(m, baseline)
     ]
     return sorted(keep, key=_merit)
 

@@ -118,3 +118,42 @@ def test_finish_leader_is_not_dropped_on_disturbed_samples_alone(rank, chosen):
     assert (ending.choice is not None and ending.choice.candidate == calm.choice.candidate) == chosen
     assert not chosen or not ending.choice.confirmed
     assert [stage for stage, _ in evaluator.calls].count("confirm") >= 2, "it is timed once more first"
+
+
+class Loaded(Analytic):
+    """The first timing of one candidate is disturbed, and its bound several times too high."""
+
+    def __init__(self, confirm_factor=1.0, bound=5.0):
+        super().__init__()
+        self.factor, self.bound = confirm_factor, bound
+
+    def latency(self, candidate, limit_ms):
+        found = super().latency(candidate, limit_ms)
+        wide = replace(found.percentile_ms, high=self.bound * found.percentile_ms.high)
+        return replace(found, percentile_ms=wide, disturbed="other load") if candidate == OTHERS[2] else found
+
+    def confirm(self, candidate, epochs):
+        return self._latency(candidate, self.factor if candidate == OTHERS[2] else 1.0)
+
+
+def test_finish_bound_of_a_disturbed_timing_is_decided_by_the_finalists_timing():
+    budget = Budget(latency_ms=1.1 * Analytic().cost(OTHERS[2]))
+    calm, _ = run(budget)
+    assert calm.choice.candidate == OTHERS[2]
+    loaded, _ = run(budget, Loaded())
+    assert loaded.choice.candidate == OTHERS[2] and budget.keeps(loaded.choice.latency) and loaded.choice.confirmed
+
+
+def test_finish_what_no_timing_proves_to_keep_the_budget_is_over_it():
+    budget = Budget(latency_ms=1.1 * Analytic().cost(OTHERS[2]))
+    ending, _ = run(budget, Loaded(confirm_factor=1.3))
+    assert ending.choice is not None and ending.choice.candidate != OTHERS[2]
+    assert ending.measurements[2].outcome == Outcome.OVER_BUDGET and ending.measurements[2] not in ending.front
+    for m in ending.measurements:
+        assert m.outcome != Outcome.KEPT or budget.keeps(m.latency)
+
+
+def test_finish_disturbed_timing_that_is_surely_over_the_budget_is_never_trained():
+    budget = Budget(latency_ms=0.9 * Analytic().cost(OTHERS[2]))
+    ending, _ = run(budget, Loaded())
+    assert ending.measurements[2].outcome == Outcome.OVER_BUDGET and not ending.measurements[2].accuracies
