@@ -23,7 +23,8 @@ WAY = {
         *("remote.agent", "remote.onboard.timing"),
     ),
     "6 accuracy": (
-        *("evaluators.stages.accuracy", "evaluators.training.tasks", "evaluators.training.trainer"),
+        *("evaluators.stages.graph_cache", "evaluators.training.candidate_networks", "evaluators.training.tasks"),
+        *("evaluators.training.trainer", "evaluators.stages.accuracy"),
         *("evaluators.stages.trained_graph", "evaluators.quantization.ladder"),
     ),
     "8 finalists": ("search.selection.finalists",),

@@ -12,6 +12,7 @@ from benchmarks.compression.sets import opened
 from evaluators.data.dataset import Dataset
 from evaluators.device_evaluator import DeviceEvaluator, EvaluatorConfig
 from evaluators.measurement import Accuracy, Block, Failure, Latency, Structure
+from evaluators.stages.graph_cache import GraphConfig
 from evaluators.timing.latency import TimingRules, TimingTarget, calibrate, reduce_blocks, time_block
 from evaluators.timing.reference_model import reference_model
 from evaluators.timing.reference_pace import ReferencePace
@@ -162,7 +163,7 @@ def _setup(bench: Bench, task: Task, row: Row, folder: Path) -> EvaluatorConfig:
             record=folder / "teacher.json",
             shortened=folder / "short_parents.json",
         ),
-        able=able,
+        graphs=GraphConfig(able=able, ladder=way.ladder),
         versions={RUNTIME: bench.version},
         workspace_mb=256,
         references={},  # the evaluator times nothing; `timed` times the variants in turn
@@ -170,7 +171,6 @@ def _setup(bench: Bench, task: Task, row: Row, folder: Path) -> EvaluatorConfig:
         percentile=PERCENTILE,
         rules=RULES,
         rungs=tuple(sorted({0, row.epochs})),
-        ladder=way.ladder,
     )
 
 

@@ -72,11 +72,13 @@ def _search_device(rooms: RunResources, started: str) -> tuple[Result, Preproces
     allowance = TimeAllowance()
     config, restless = configure_evaluator(rooms, allowance)
     measuring = DeviceEvaluator(config, rooms.session, worker=rooms.worker, watch=rooms.watch, doing=view.doing)
-    weights = measuring.parents.weights_used(name for names in rooms.space.trained.values() for name in names)
+    weights = measuring.networks.parents.weights_used(name for names in rooms.space.trained.values() for name in names)
     hold_to_state(rooms.ledger, {"weights": weights}, rooms.watch.wall_s())
     limits = limits_of(settings, rooms.ledger, rooms.watch, allowance)
     unrounded = CachedEvaluator(measuring, rooms.ledger, rooms.watch, config.yardstick.of)
-    measuring.start_px = ParentSizes(unrounded, rooms.ledger, rooms.space, settings.budget(), rooms.watch.wall_s).of
+    measuring.networks.start_px = ParentSizes(
+        unrounded, rooms.ledger, rooms.space, settings.budget(), rooms.watch.wall_s
+    ).of
     steps = _steps(rooms, unrounded, limits)
     built = RoundingEvaluator(measuring, steps.rounding)
     evaluator = CachedEvaluator(built, rooms.ledger, rooms.watch, config.yardstick.of)
@@ -185,7 +187,7 @@ def _scratch(board: DeviceEvaluator) -> list[str]:
     """Return a warning for every parent that had no pretrained weights."""
     return [
         f"{variant} was trained from scratch: more accurate with pretrained weights (--weights DIR)"
-        for variant, start in board.parents.starts.items()
+        for variant, start in board.networks.parents.starts.items()
         if start.startswith("none")
     ]
 

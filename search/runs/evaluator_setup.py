@@ -9,6 +9,7 @@ from pathlib import Path
 from evaluators.device_evaluator import EvaluatorConfig, keep_block
 from evaluators.export.runtime_formats import for_runtime, needs
 from evaluators.measurement import Block
+from evaluators.stages.graph_cache import GraphConfig
 from evaluators.timing.latency import TimingRules, calibrate
 from evaluators.timing.reference_model import IMAGE_PX as REFERENCE_PX
 from evaluators.timing.reference_model import no_reference, reference_model
@@ -59,7 +60,11 @@ def configure_evaluator(rooms: RunResources, allowance: TimeAllowance) -> tuple[
     setup = EvaluatorConfig(
         folder=rooms.folder,
         parents=_configure_parents(rooms, allowance),
-        able=rooms.able,
+        graphs=GraphConfig(
+            able=rooms.able,
+            ladder=LadderConfig(allowed_drop=settings.int8_drop, qat_epochs=settings.qat_epochs),
+            given=rooms.given,
+        ),
         versions={runtime: rooms.facts.runtimes[runtime] for runtime in runtimes},
         workspace_mb=workspace_mb,
         references={runtime: rooms.session.put(_reference(rooms, runtime)) for runtime in runtimes},
@@ -71,10 +76,8 @@ def configure_evaluator(rooms: RunResources, allowance: TimeAllowance) -> tuple[
         percentile=settings.percentile,
         rules=rules,
         rungs=settings.rungs,
-        given=rooms.given,
         simulated=rooms.facts.simulated,
         metric=settings.metric,
-        ladder=LadderConfig(allowed_drop=settings.int8_drop, qat_epochs=settings.qat_epochs),
     )
     return setup, f"the device was not calm at the start: {restless}" if restless else ""
 
