@@ -22,7 +22,8 @@ from spaces import family_files
 from spaces.candidate import Candidate, UnbuildableError
 
 Train = Callable[[Task[TrainedNetwork], object, str], TrainedNetwork]  # task, its job, its display name
-SHORT_EPOCHS = 1  # epochs of a parent where time allows no more
+EPOCHS_MIN = 1  # minimum epochs of a parent whose time is short
+SAFE_SHARE = 0.9  # share of the epochs that fit by the pace of the first steps: later ones may be slower
 TEACHING_S_MAX = 3600.0
 
 
@@ -43,7 +44,7 @@ class ParentConfig:
         progress: File that receives the progress of a training.
         record: File with the best parent, so that a resumed run keeps its teacher.
         allowance: Time in which a training must end.
-        shortened: File with the networks that had time for one epoch only.
+        shortened: File with the epochs of networks that had time for fewer than the recipe's.
     """
 
     dataset: Dataset
@@ -228,7 +229,7 @@ class ParentNetworks:
         return out
 
     def _train_parent(self, family: str, variant: str, px: int) -> ParentNetwork:
-        """Return the network trained as the recipe defines, or for one epoch where there is no time for more.
+        """Return the network trained as the recipe defines, or for as many epochs as there is time for.
 
         The number of epochs is stored, so that a resumed run keeps its parents.
         """
@@ -236,12 +237,20 @@ class ParentNetworks:
         short = (_read_note(school.shortened) if school.shortened else None) or {}
         try:
             return self._train_epochs(family, variant, px, short.get(name, school.recipe.parent_epochs))
-        except OutOfTimeError:
-            if school.shortened is None or name in short or school.recipe.parent_epochs <= SHORT_EPOCHS:
+        except OutOfTimeError as error:
+            if school.shortened is None or name in short or school.recipe.parent_epochs <= EPOCHS_MIN:
                 raise
-        parent = self._train_epochs(family, variant, px, SHORT_EPOCHS)
-        write_file(school.shortened, json.dumps(short | {name: SHORT_EPOCHS}))
-        return parent
+            fitting = int(SAFE_SHARE * error.share * school.recipe.parent_epochs)
+        for epochs in dict.fromkeys((max(fitting, EPOCHS_MIN), EPOCHS_MIN)):
+            try:
+                parent = self._train_epochs(family, variant, px, epochs)
+            except OutOfTimeError:
+                if epochs == EPOCHS_MIN:
+                    raise
+                continue
+            write_file(school.shortened, json.dumps(short | {name: epochs}))
+            return parent
+        raise AssertionError("the last number of epochs either fits or raises")
 
     def _train_epochs(self, family: str, variant: str, px: int, epochs: int) -> ParentNetwork:
         school = replace(self._school, recipe=replace(self._school.recipe, parent_epochs=epochs))

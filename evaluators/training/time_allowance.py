@@ -14,6 +14,16 @@ class OutOfTimeError(EdgefrontError):
 
     kind = "out_of_time"
 
+    def __init__(self, message: str, share: float = 0.0) -> None:
+        """Say why.
+
+        Args:
+            message: One line for people.
+            share: Share of the training's steps for which the time suffices, 0..1; 0 where that is not known.
+        """
+        super().__init__(message)
+        self.share = share
+
 
 class TimeAllowance:
     """Hold the seconds that the current work may still take; infinite without a time limit."""

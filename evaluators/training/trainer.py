@@ -327,10 +327,13 @@ class Deadline:
         if step <= self.UNTIMED:
             self._from_s = now_s
         elif now_s - self._from_s >= self.LEAST_S:
-            left_s = (steps - step + self._after) * (now_s - self._from_s) / (step - self.UNTIMED)
-            if now_s + left_s > self._end_s:
+            step_s = (now_s - self._from_s) / (step - self.UNTIMED)
+            needed_s, left_s = (steps - step + self._after) * step_s, max(self._end_s - now_s, 0.0)
+            if needed_s > left_s:
+                fitting = left_s / step_s - self._after  # steps of another training that begins now
                 raise OutOfTimeError(
-                    f"its training needs {left_s:.0f} s more, {max(self._end_s - now_s, 0):.0f} s are left"
+                    f"its training needs {needed_s:.0f} s more, {left_s:.0f} s are left",
+                    min(max(fitting / steps, 0.0), 1.0),
                 )
         if now_s > self._end_s:
             raise OutOfTimeError(f"its training time ended after {step} of {steps} steps")

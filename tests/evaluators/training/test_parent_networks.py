@@ -194,22 +194,30 @@ def test_a_teacher_that_is_not_there(school, worker, teacher, says):
     assert "\n" not in str(caught.value)
 
 
-def test_parents_no_time_for_all_epochs_trains_one_and_keeps_to_it(school, worker, tmp_path):
-    """A run whose time is short gets a parent all the same, and the same one when it is gone on with."""
+@pytest.mark.parametrize(
+    ("share", "fits", "tried"), [(0.0, 1, [4, 1]), (0.6, 2, [4, 2]), (0.9, 2, [4, 3, 1]), (0.3, 0, [4, 1])]
+)
+def test_parents_no_time_for_all_epochs_trains_what_fits_and_keeps_to_it(school, worker, tmp_path, share, fits, tried):
+    """A run whose time is short gets a parent all the same, and the same one when it is resumed."""
     wanted = school("parent", shortened=tmp_path / "short.json")
-    wanted = replace(wanted, recipe=replace(wanted.recipe, parent_epochs=3, seed=7))
+    wanted = replace(wanted, recipe=replace(wanted.recipe, parent_epochs=4, seed=int(100 * share)))
     asked = []
 
     def train(task, job, what):
         asked.append(job.recipe.parent_epochs)
-        if job.recipe.parent_epochs > 1:
-            raise OutOfTimeError("its training needs 30 s more, 24 s are left")
+        if job.recipe.parent_epochs > fits:
+            raise OutOfTimeError("its training needs 30 s more, 24 s are left", share)
         return worker.call(task, job, timeout_s=600)
 
+    if not fits:
+        with pytest.raises(OutOfTimeError):
+            ParentNetworks(wanted, worker, train).of("tiny_mobile", "mb_w8")
+        assert asked == tried
+        return
     first = ParentNetworks(wanted, worker, train).of("tiny_mobile", "mb_w8")
-    assert asked == [3, 1]
+    assert asked == tried
     second = ParentNetworks(wanted, worker, train).of("tiny_mobile", "mb_w8")
-    assert second.path == first.path and asked == [3, 1]
+    assert second.path == first.path and asked == tried
     with pytest.raises(OutOfTimeError):
         ParentNetworks(replace(wanted, shortened=None), worker, train).of("tiny_resnet", "res8_w4_s2")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 
 import pytest
 from hypothesis import given
@@ -76,3 +77,17 @@ def test_allowance_cap_is_lifted_once_there_is_something_to_fall_back_on():
         assert allowance.left_s() == pytest.approx(10.0)
         there.append("an accuracy")
         assert allowance.left_s() == math.inf
+
+
+@given(st.floats(0.01, 2.0), st.integers(10, 500), st.floats(0.1, 0.95))
+def test_deadline_share_is_what_another_training_that_begins_now_can_do(step_s, steps, share):
+    clock = Clock()
+    began_s, seconds_max = clock(), share * step_s * steps
+    deadline = Deadline(began_s, seconds_max, clock=clock)
+    with pytest.raises(OutOfTimeError) as caught:
+        for step in range(1, steps + 1):
+            clock.now_s += step_s
+            deadline.check(step, steps)
+    left_s = began_s + seconds_max - clock()
+    assert caught.value.share * steps * step_s == pytest.approx(max(left_s, 0.0), abs=1e-6)
+    assert pickle.loads(pickle.dumps(caught.value)).share == caught.value.share, "the worker sends it"
