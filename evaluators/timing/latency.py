@@ -18,6 +18,7 @@ from remote.device import ON_GPU
 from remote.link.reply_parsing import BlockFields, parse_sensors
 from remote.link.session import Job
 
+UNDECIDED_TIMES = 3  # a timing that does not decide about the limit may take this many times the seconds of another
 WAITED, WAITED_MS = (
     1.1,
     0.02,
@@ -55,7 +56,8 @@ class TimingRules:
         foreign_cores_max: Cores that other processes may keep busy; they cost cache, memory and clock, if not time.
         ratio_spread_max: Maximum distance between the quartiles of the pair ratios, relative to their median.
         reference_drift_max: Maximum relative change of the reference against the calm device.
-        seconds_max: Time in s after which one measurement repeats no block, and adds none to narrow the interval.
+        seconds_max: Time in s after which one measurement repeats no block, and adds none to narrow the interval; three
+            times as long while the interval contains the limit.
         fruitless_max: Consecutive repeats without a calm block after which none is repeated until a block is calm.
     """
 
@@ -387,7 +389,8 @@ def _enough(
         return True
     if len(blocks) < blocks_min or len(wall) < samples_needed(target.percentile):
         return False
-    if spent_s >= rules.seconds_max:
+    undecided = limit_ms is not None and interval.low <= limit_ms < interval.high
+    if spent_s >= (UNDECIDED_TIMES if undecided else 1) * rules.seconds_max:
         return True
     return _narrow(interval, rules) or (limit_ms is not None and interval.high < 0.8 * limit_ms)
 

@@ -214,15 +214,19 @@ class _Loop:
         self.queue_plain(unbuilt)
 
     def queue_plain(self, unbuilt: Sequence[Candidate] = ()) -> None:
-        """Queue the timed uncompressed networks that keep the budget, the slowest first, and those that failed."""
-        ranked: list[tuple[bool, float, Candidate]] = [(True, 0.0, candidate) for candidate in unbuilt]
+        """Queue the timed uncompressed networks that may keep the budget, and those that failed.
+
+        Those that surely keep it come first, and of these the slowest.
+        """
+        ranked: list[tuple[bool, bool, float, Candidate]] = [(True, True, 0.0, candidate) for candidate in unbuilt]
+        budget = self.gates.budget
         for candidate in self.plain:
             latency = self.evaluator.pooled(candidate.key())
             if isinstance(latency, Failure):
-                ranked.append((True, 0.0, candidate))
-            elif latency is not None and self.gates.budget.may_keep(latency):
-                ranked.append((not candidate.fixed, -latency.rank_ms.value, candidate))
-        for *_, candidate in sorted(ranked, key=lambda found: found[:2]):
+                ranked.append((True, True, 0.0, candidate))
+            elif latency is not None and budget.may_keep(latency):
+                ranked.append((not candidate.fixed, not budget.keeps(latency), -latency.rank_ms.value, candidate))
+        for *_, candidate in sorted(ranked, key=lambda found: found[:3]):
             self.study.enqueue_trial(dict(self.space.params_of(candidate)), skip_if_exists=True)
 
     # --- a trial

@@ -68,8 +68,10 @@ def finish(
         tell(f"timing the greedy baseline again: {greedy.candidate.describe()}")
         greedy = known[greedy.trial] = _confirm(greedy, evaluator, budget)
     choice = None
-    for best in rank_feasible(measurements, budget, greedy):
-        if best.latency and not budget.keeps(best.latency) and not has_time():
+    ranked = rank_feasible(measurements, budget, greedy)
+    surest = min(ranked, key=lambda m: budget.excess_ms(m.latency) if m.latency else 0.0, default=None)
+    for best in ranked:
+        if best is not surest and best.latency and not budget.keeps(best.latency) and not has_time():
             continue  # only another timing could prove that it keeps the budget
         again = known[best.trial] = _confirm_once(known[best.trial], evaluator, budget, tell)
         if again.is_scored and again.latency and budget.keeps(again.latency):

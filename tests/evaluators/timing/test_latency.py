@@ -149,6 +149,10 @@ def test_time_model_short_of_time_adds_no_block_to_narrow_the_interval():
     machine, rules = Machine(5.0), replace(TimingRules(), narrow=0.0, seconds_max=3.0)
     latency = time_model(machine, TARGET, rules, limit_ms=None, clock=lambda: next(seconds))
     assert latency.blocks == rules.blocks_min and math.isfinite(latency.percentile_ms.high)
+    seconds = iter(range(0, 1000, 2))
+    limit_ms = latency.percentile_ms.value
+    undecided = time_model(machine, TARGET, rules, limit_ms=limit_ms, clock=lambda: next(seconds))
+    assert undecided.blocks > rules.blocks_min, "it takes longer, for the budget to be decided"
 
 
 def test_time_model_load_that_empties_caches_is_left_out_of_the_bound():

@@ -28,7 +28,7 @@ OTHERS = [
 ]
 
 
-def run(budget, evaluator=None):
+def run(budget, evaluator=None, has_time=lambda: True):
     evaluator = evaluator or Analytic()
     measured = []
     gates = StageLimits(budget=budget, is_baseline=lambda candidate: candidate == PLAIN)
@@ -37,7 +37,8 @@ def run(budget, evaluator=None):
         for i, candidate in enumerate(OTHERS):
             m = evaluate(candidate, remembered, gates, measured, lambda line: None)
             measured.append(replace(m, trial=i))
-        return finish(measured, remembered, budget, frozenset([PLAIN]), lambda line: None), evaluator
+        ending = finish(measured, remembered, budget, frozenset([PLAIN]), tell=lambda line: None, has_time=has_time)
+        return ending, evaluator
 
 
 def test_the_choice_is_the_most_accurate_that_keeps_the_budget():
@@ -157,3 +158,19 @@ def test_finish_disturbed_timing_that_is_surely_over_the_budget_is_never_trained
     budget = Budget(latency_ms=0.9 * Analytic().cost(OTHERS[2]))
     ending, _ = run(budget, Loaded())
     assert ending.measurements[2].outcome == Outcome.OVER_BUDGET and not ending.measurements[2].accuracies
+
+
+def test_finish_time_is_up_the_surest_of_what_may_keep_the_budget_is_timed():
+    """Not one timing proves its candidate: there is a choice all the same, without a timing of each."""
+
+    class AllLoaded(Analytic):
+        def latency(self, candidate, limit_ms):
+            found = super().latency(candidate, limit_ms)
+            wide = replace(found.percentile_ms, high=found.percentile_ms.value + 3.0)
+            return replace(found, percentile_ms=wide, disturbed="other load")
+
+    budget = Budget(latency_ms=2.6)
+    ending, evaluator = run(budget, AllLoaded(), has_time=lambda: False)
+    fastest = min(ending.measurements, key=lambda m: m.latency.rank_ms.value)
+    assert ending.choice.candidate == fastest.candidate and budget.keeps(ending.choice.latency)
+    assert [key for stage, key in evaluator.calls if stage == "confirm"] == [fastest.candidate.key()]
