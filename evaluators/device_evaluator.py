@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy
@@ -334,7 +334,7 @@ class DeviceEvaluator:
     def _keep(self, candidate: Candidate) -> Callable[[Block], None]:
         def keep(block: Block) -> None:
             self._setup.yardstick.watch(candidate.runtime, block)
-            keep_block(self._samples, candidate.key(), block)
+            self._samples.add_block(candidate.key(), block)
 
         return keep
 
@@ -343,17 +343,6 @@ class DeviceEvaluator:
             return self.graphs.get(candidate, epochs)
         except (UnbuildableError, TrainingFailedError, WorkerError) as error:
             return _failure("accuracy", error)
-
-
-def keep_block(samples: SampleLog, name: str, block: Block) -> None:
-    """Add a raw block to the samples of a run, as one line that pandas reads with `lines=True`.
-
-    Args:
-        samples: Sample log of the run.
-        name: Key of the candidate, or `reference RUNTIME`.
-        block: Timed block.
-    """
-    samples.add({"candidate": name, **asdict(block)})
 
 
 def _failure(

@@ -14,6 +14,7 @@ import tomllib
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 
@@ -22,7 +23,7 @@ HERE = Path(__file__).parent
 
 @cache
 def read_table() -> tuple[dict[str, str], dict[str, dict[str, str]]]:
-    """Return today's module by its old name, and by today's module its new names by the old ones."""
+    """Return today's module by its old name, and by today's module its new names, dotted for members, by the old ones."""
     table = tomllib.loads((HERE / "deprecated_names.toml").read_text(encoding="utf-8"))
     return table["modules"], table["names"]
 
@@ -42,7 +43,7 @@ def _finder_of(module: str, home: str) -> Callable[[str], object]:
         is_submodule = (HERE.parent.joinpath(*module.split(".")) / f"{name}.py").exists()
         if name.startswith("__") or is_submodule or (new is None and home == module):
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        found: object = getattr(importlib.import_module(home), new or name)
+        found: object = attrgetter(new or name)(importlib.import_module(home))
         warnings.warn(f"{module}.{name} is {home}.{new or name} now", DeprecationWarning, stacklevel=2)
         return found
 
@@ -74,7 +75,7 @@ class _Alias(importlib.abc.Loader):
         home = importlib.import_module(self._home)
         vars(module).update({name: value for name, value in vars(home).items() if not name.startswith("__")})
         names = read_table()[1].get(self._home, {})
-        vars(module).update({old: getattr(home, new) for old, new in names.items()})
+        vars(module).update({old: attrgetter(new)(home) for old, new in names.items()})
         warnings.warn(f"{module.__name__} is {self._home} now", DeprecationWarning, stacklevel=2)
 
 

@@ -6,8 +6,10 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
+from evaluators.measurement import Block
 from remote.files import append, write_file
 
 SAMPLES = "samples.jsonl.gz"
@@ -41,6 +43,18 @@ class SampleLog:
         packed = gzip.compress((json.dumps(line, default=dict) + "\n").encode(), mtime=0)
         with self._path.open("ab", buffering=0) as file:
             append(file, packed, self._path, is_synced=False)
+
+    def add_block(self, name: str, block: Block) -> None:
+        """Append a raw block.
+
+        Args:
+            name: Key of the candidate, or `reference RUNTIME`.
+            block: Timed block.
+
+        Raises:
+            HostError: The disk is full; no part of the line remains.
+        """
+        self.add({"candidate": name, **asdict(block)})
 
 
 def whole_members(data: bytes) -> Iterator[tuple[int, int]]:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
-from evaluators.device_evaluator import EvaluatorConfig, keep_block
+from evaluators.device_evaluator import EvaluatorConfig
 from evaluators.export.runtime_formats import for_runtime, needs
 from evaluators.measurement import Block
 from evaluators.stages.graph_cache import GraphConfig
@@ -122,7 +122,7 @@ def _calm(rooms: RunResources, runtime: str, rules: TimingRules, workspace_mb: i
         raise DeviceError(no_reference(rooms.device.name, runtime, rooms.facts, error), "no_reference") from None
     samples = SampleLog(rooms.folder / SAMPLES)
     for block in blocks:
-        keep_block(samples, f"reference {runtime}", block)
+        samples.add_block(f"reference {runtime}", block)
     rooms.runtime_mb[runtime] = min(block.runtime_mb for block in blocks)
     known = rooms.ledger.get("calibration", runtime)
     if known is not None:  # one reference pace per run: earlier timings must stay comparable

@@ -68,7 +68,7 @@ def hold_to_state(ledger: Ledger, state: Mapping[str, object], now_s: float) -> 
             f"this run was measured under other conditions: {'; '.join(changed)}. Measurements are never mixed: name a "
             "new --out, and --warm-start this folder to use its measurements"
         )
-    for name in state.keys() - before.keys():
+    for name in sorted(state.keys() - before.keys()):
         ledger.put(STAGE, name, state[name], {}, now_s)
     whole = {entry.key: entry.value for entry in ledger.entries(STAGE)}
     ledger.state = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:12]
