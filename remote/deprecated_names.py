@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 
 @cache
 def read_table() -> tuple[dict[str, str], dict[str, dict[str, str]]]:
-    """Return today's module by its old name, and by today's module its new names, dotted for members, by the old ones."""
+    """Return today's module by its old name, and by today's module its new (or dotted) names by the old ones."""
     table = tomllib.loads((HERE / "deprecated_names.toml").read_text(encoding="utf-8"))
     return table["modules"], table["names"]
 
