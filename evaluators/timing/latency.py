@@ -156,7 +156,6 @@ def time_model(
     repeated, drifted, is_repeat, began_s, of_block = 0, 0, False, clock(), rules
     while not _enough(blocks, target, rules, limit_ms, blocks_min or rules.blocks_min, clock() - began_s):
         block = time_block(session, target, of_block)
-        of_block = replace(rules, pairs=_pairs(block, rules))
         keep(block)
         history.record(block, is_repeat)
         if limit_ms is not None and min(samples_ms(block, target, rules)) > limit_ms:
@@ -172,6 +171,7 @@ def time_model(
                 cool_down(session, block.during.get("temperature_c_start"))
             continue
         blocks.append(block)
+        of_block = replace(rules, pairs=_pairs(block, rules))
     return reduce_blocks(blocks, target, rules, repeated)
 
 

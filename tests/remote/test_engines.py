@@ -114,7 +114,7 @@ def test_an_engine_is_built_once_for_the_same_options(toy, home):
 
 @pytest.mark.parametrize(
     ("text", "kind", "words"),
-    [("refuse", "unsupported", "operator"), ("die", "crashed", "signal 9"), ("hang", "timed_out", "not done")],
+    [("refuse", "unsupported", "operator"), ("die", "crashed", "signal 9"), ("hang", "timed_out", "not finished")],
 )
 def test_a_failing_build_is_the_models_fault_and_leaves_nothing(toy, home, text, kind, words):
     before = {path.name for path in (home / "edgefront" / "engines").iterdir()}

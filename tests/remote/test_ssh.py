@@ -235,7 +235,11 @@ Host key verification failed.
         (255, "ssh: connect to host nano port 22: Connection timed out\n", "is the board on"),
         (255, "ssh: connect to host nano port 22: No route to host\n", "is the board on"),
         (255, "Can't open user config file /x: No such file or directory\n", "configuration file"),
-        (255, "/x: line 1: Bad configuration option: blub\n/x: terminating, 1 bad configuration options\n", "mend"),
+        (
+            255,
+            "/x: line 1: Bad configuration option: blub\n/x: terminating, 1 bad configuration options\n",
+            "fix what it names",
+        ),
         (255, "Unable to negotiate with 10.0.0.5 port 22: no matching host key type found.", "HostKeyAlgorithms"),
         (255, "kex_exchange_identification: Connection closed by remote host\n", "hangs up at once"),
         (255, "Timeout, server nano not responding.\n", "silent for too long"),

@@ -116,7 +116,7 @@ def test_calibration_matters(fp32, images, tmp_path):
 @pytest.mark.parametrize("recipe, count", [(None, 4), (RECIPES["TensorRT"], 0), (RECIPES["TensorRT"], None)])
 def test_int8_without_what_it_needs_is_refused(fp32, images, tmp_path, recipe, count):
     calibration = None if count is None else images[:count]
-    with pytest.raises(ValueError, match="int8 needs a recipe"):
+    with pytest.raises(ValueError, match="int8 needs the device's recipe"):
         to_precision(fp32, tmp_path / "int8.onnx", "int8", recipe, calibration)
 
 

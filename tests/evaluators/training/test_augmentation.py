@@ -31,7 +31,9 @@ def test_switches_are_what_the_words_stand_for(text, expected):
 
 @pytest.mark.parametrize("text", ["", "mirrored", "none,shift", "shift,,mirror", "MIRROR"])
 def test_settings_with_an_unknown_word_are_refused_in_one_line(text):
-    with pytest.raises(SettingsError, match=r"augment = .* it takes a comma-separated list of shift, mirror") as caught:
+    with pytest.raises(
+        SettingsError, match=r"augment = .* it accepts a comma-separated list of shift, mirror"
+    ) as caught:
         Settings(budget_ms=1.0, augment=text)
     assert "\n" not in str(caught.value)
 

@@ -122,7 +122,7 @@ def test_layers_are_what_the_runtime_runs(session, graphs):
 
 def test_a_runtime_that_tells_nothing_is_no_failure(session, graphs):
     layers, untold = session.layers(session.put(graphs["linear"]), Job(runtime="ncnn"))
-    assert layers == () and untold == "ncnn does not tell what it runs"
+    assert layers == () and untold == "ncnn does not report its layers"
 
 
 def test_predict_refuses_data_of_another_size(session, graphs):
