@@ -74,7 +74,7 @@ def _search_device(rooms: RunResources, started: str) -> tuple[Result, Preproces
     measuring = DeviceEvaluator(config, rooms.session, worker=rooms.worker, watch=rooms.watch, doing=view.doing)
     weights = measuring.networks.parents.weights_used(name for names in rooms.space.trained.values() for name in names)
     hold_to_state(rooms.ledger, {"weights": weights}, rooms.watch.wall_s())
-    limits = limits_of(settings, rooms.ledger, rooms.watch, allowance)
+    limits = limits_of(settings, rooms.ledger, rooms.watch, allowance, rooms.space.parents())
     unrounded = CachedEvaluator(measuring, rooms.ledger, rooms.watch, config.yardstick.of)
     measuring.networks.start_px = ParentSizes(
         unrounded, rooms.ledger, rooms.space, settings.budget(), rooms.watch.wall_s

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Collection
 from statistics import mean
 
 from evaluators.device_evaluator import CONFIRM_BLOCKS
@@ -13,6 +14,7 @@ from search.engines.serial import Limits
 from search.sampling.protocol import StageCosts
 from search.settings import Settings
 from search.storage.ledger import Ledger, LedgerEntry
+from spaces.candidate import Candidate
 
 SEEING_S = 2.0  # seconds of a process that profiles a finalist's layers
 REPORT_S = 5.0  # seconds for figures and tables
@@ -23,7 +25,9 @@ BASELINE_SHARE = 0.25  # share of the time limit that training the greedy baseli
 LOOKS_A_TRAINING = 10  # assumed cost of a training, in low-fidelity scores, until one has passed every stage limit
 
 
-def limits_of(settings: Settings, ledger: Ledger, watch: Stopwatch, allowance: TimeAllowance) -> Limits:
+def limits_of(
+    settings: Settings, ledger: Ledger, watch: Stopwatch, allowance: TimeAllowance, plain: Collection[Candidate]
+) -> Limits:
     """Return the limits of trials and time, derived from the settings and the time spent in all sessions.
 
     Args:
@@ -31,14 +35,16 @@ def limits_of(settings: Settings, ledger: Ledger, watch: Stopwatch, allowance: T
         ledger: Everything measured so far.
         watch: Stopwatch of this session.
         allowance: Time allowance within which trainings must end; it is tied to the time limit here.
+        plain: Uncompressed networks, one of which may become the greedy baseline.
     """
+    uncut = frozenset(candidate.key() for candidate in plain)
     limit = math.inf if settings.time_limit_s is None else settings.time_limit_s
 
     def seconds_left() -> float:
         return limit - ledger.earlier_wall_s() - watch.wall_s()
 
     def ending_s() -> float:
-        return finishing_s(ledger, settings.rungs[-1], limit)
+        return finishing_s(ledger, settings.rungs[-1], uncut, limit)
 
     allowance.take_from(lambda: seconds_left() - ending_s())
     return Limits(
@@ -111,16 +117,18 @@ def own_s(entry: LedgerEntry) -> float:
     return sum(seconds for kind, seconds in entry.spent_s.items() if kind != "parents")
 
 
-def finishing_s(ledger: Ledger, epochs_max: int, limit_s: float = math.inf) -> float:
+def finishing_s(ledger: Ledger, epochs_max: int, plain: Collection[str], limit_s: float = math.inf) -> float:
     """Estimate the seconds that the end of a search will take.
 
-    Timing the choice and the baseline for long, scoring both on the test set, and writing the report are mandatory.
+    Timing the choice for long, scoring it on the test set, and writing the report are mandatory, and the same for the
+    greedy baseline once an uncompressed network was scored.
     Scoring the other members of the front and inspecting their layers is optional; time up to a share of the limit is
     reserved for it.
 
     Args:
         ledger: Everything measured so far.
         epochs_max: Epochs of the last rung: a candidate that reached it may be on the front.
+        plain: Keys of the uncompressed networks.
         limit_s: The user's time limit in seconds; infinite without one.
     """
     looks = [(entry, entry.value) for entry in ledger.entries("latency") if entry.value["type"] == "Latency"]
@@ -128,6 +136,8 @@ def finishing_s(ledger: Ledger, epochs_max: int, limit_s: float = math.inf) -> f
     scoring = mean([entry.spent_s.get("scoring", 0.0) for entry in ledger.entries("accuracy")] or [0.0])
     through = sum(1 for entry in ledger.entries("accuracy") if entry.key.endswith(f"@{epochs_max}"))
     shown = min(through, FRONT) * (1.5 * scoring + SEEING_S)
-    must = 2 * CONFIRM_BLOCKS * block + 2 * 1.5 * scoring + REPORT_S
+    scored = {entry.key.partition("@")[0] for entry in ledger.entries("accuracy")}
+    finalists = 1 if scored and scored.isdisjoint(plain) else 2
+    must = finalists * (CONFIRM_BLOCKS * block + 1.5 * scoring) + REPORT_S
     seconds: float = min(must, MUST_SHARE * limit_s + REPORT_S) + min(shown, SHOWN_SHARE * limit_s)
     return seconds

@@ -2,7 +2,8 @@
 
 import pytest
 
-from search.runs.time_budget import LOOKS_A_TRAINING, brief_epochs, costs_of
+from evaluators.device_evaluator import CONFIRM_BLOCKS
+from search.runs.time_budget import LOOKS_A_TRAINING, REPORT_S, brief_epochs, costs_of, finishing_s
 from search.settings import Settings
 from search.storage.ledger import Ledger
 
@@ -46,3 +47,15 @@ def test_without_rungs_there_is_no_first_look(ledger):
     put(ledger, "accuracy", "b@3", 13.0)
     found = costs_of(Settings(budget_ms=1.0, rungs=(3,)), ledger, 60.0)
     assert (found.brief_s, found.training_s) == (None, 12.0)
+
+
+def test_finishing_s_without_a_scored_plain_network_reserves_no_baseline(ledger):
+    timing = {"type": "Latency", "blocks": 2, "repeated": 0}
+    ledger.put("latency", "cut", timing, {"timing": 4.0}, 0.0)
+    unknown = finishing_s(ledger, 3, {"plain"})
+    ledger.put("accuracy", "cut@1", {}, {"scoring": 2.0}, 0.0)
+    alone = finishing_s(ledger, 3, {"plain"})
+    assert alone == CONFIRM_BLOCKS * 2.0 + 1.5 * 2.0 + REPORT_S
+    assert unknown == 2 * CONFIRM_BLOCKS * 2.0 + REPORT_S, "before the first score, both may come"
+    ledger.put("accuracy", "plain@0", {}, {"scoring": 2.0}, 0.0)
+    assert finishing_s(ledger, 3, {"plain"}) == 2 * (alone - REPORT_S) + REPORT_S
