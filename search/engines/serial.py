@@ -15,7 +15,7 @@ import optuna
 
 from evaluators.measurement import Failure, Latency, Measurement, Outcome, Structure
 from evaluators.training.time_allowance import OutOfTimeError, TimeAllowance
-from search.pipeline.stages import StageLimits, before_training, evaluate
+from search.pipeline.stages import StageLimits, before_training, evaluate, over
 from search.progress import ProgressView
 from search.sampling import optuna_study as studies
 from search.sampling.protocol import MultiFidelitySampler, StageCosts
@@ -277,7 +277,8 @@ class _Loop:
         self.searched.measurements.clear()
         for old in found:
             m = self.evaluator.at_present_pace(old)
-            if m.outcome != Outcome.OVER_BUDGET or m.latency is None or not budget.may_keep(m.latency):
+            within = budget.keeps if m.accuracies else budget.may_keep
+            if m.outcome != Outcome.OVER_BUDGET or m.latency is None or not within(m.latency):
                 self.searched.measurements.append(m if m.latency is None else apply_budget(m, budget))
             elif m.accuracy is not None and m.accuracy.epochs == self.gates.rungs_of(m.candidate)[-1]:
                 self.searched.measurements.append(replace(m, outcome=Outcome.KEPT, reason=""))
@@ -314,14 +315,29 @@ class _Loop:
     def assure(self, measurement: Measurement) -> Measurement:
         """Remeasure a new leader before its trial is reported, since a reported trial can't be changed."""
         accuracy, best, budget = measurement.accuracy, self.best(), self.gates.budget
-        if measurement.outcome != Outcome.KEPT or accuracy is None or accuracy.relaid:
+        if measurement.outcome != Outcome.KEPT or accuracy is None:
             return measurement
         leads = best is None or rank_feasible([measurement, best], budget, None)[0] is measurement
-        if not leads or self.evaluator.times_looked(measurement.candidate) != 1 or not self.in_time():
+        once = not accuracy.relaid and self.evaluator.times_looked(measurement.candidate) == 1
+        if leads and once and self.in_time():
+            self.view.doing(f"timing {measurement.candidate.describe()} again: it is the best so far")
+            again = self.evaluator.latency_again(measurement.candidate, budget.latency_ms)
+            if not isinstance(again, Failure):
+                measurement = apply_budget(replace(measurement, latency=again), budget)
+        return self.prove(measurement) if leads else measurement
+
+    def prove(self, measurement: Measurement) -> Measurement:
+        """Time a leader that only may keep the budget as a finalist is: without proof, it is over the budget."""
+        latency, accuracy, budget = measurement.latency, measurement.accuracy, self.gates.budget
+        if measurement.outcome != Outcome.KEPT or latency is None or accuracy is None or budget.keeps(latency):
             return measurement
-        self.view.doing(f"timing {measurement.candidate.describe()} again: it is the best so far")
-        again = self.evaluator.latency_again(measurement.candidate, budget.latency_ms)
-        return measurement if isinstance(again, Failure) else apply_budget(replace(measurement, latency=again), budget)
+        self.view.doing(f"timing {measurement.candidate.describe()} for longer: so far it only may keep the budget")
+        proof = self.evaluator.confirm(measurement.candidate, accuracy.epochs)
+        if isinstance(proof, Failure):
+            return measurement
+        if budget.keeps(proof):
+            return replace(measurement, latency=proof)
+        return replace(measurement, latency=proof, outcome=Outcome.OVER_BUDGET, reason=over(budget, proof))
 
     def add(self, measurement: Measurement) -> None:
         """Add a measurement; it replaces an earlier one of the same candidate."""

@@ -145,7 +145,9 @@ def tell(study: optuna.Study, trial: Trial, measurement: Measurement, budget: Bu
     """
     latency = measurement.latency
     trial.set_constraint("built", 1.0 if measurement.outcome == Outcome.FAILED else 0.0)
-    trial.set_constraint("latency_ms", budget.possible_excess_ms(latency) if latency else 0.0)
+    is_over = measurement.outcome == Outcome.OVER_BUDGET
+    excess_ms = budget.excess_ms if is_over else budget.possible_excess_ms
+    trial.set_constraint("latency_ms", excess_ms(latency) if latency else 0.0)
     trial.set_constraint("peak_mb", budget.excess_mb(latency) if latency else 0.0)
     for name, value in _finite(measurement.to_dict()).items():
         trial.set_user_attr(name, value)
