@@ -18,11 +18,7 @@ from remote.device import ON_GPU
 from remote.link.reply_parsing import BlockFields, parse_sensors
 from remote.link.session import Job
 
-UNDECIDED_TIMES = 3  # a timing that does not decide about the limit may take this many times the seconds of another
-WAITED, WAITED_MS = (
-    1.1,
-    0.02,
-)  # a run waited for a core if its wall time exceeds its CPU time by this factor and these ms
+WAITED, WAITED_MS = 1.1, 0.02  # factor and ms by which the wall time of a run that waited exceeds its CPU time
 OTHER_LOAD, UNSTEADY, DRIFT = "other load", "unsteady", "drift"  # prefixes of `Block.disturbed`
 
 
@@ -56,8 +52,8 @@ class TimingRules:
         foreign_cores_max: Cores that other processes may keep busy; they cost cache, memory and clock, if not time.
         ratio_spread_max: Maximum distance between the quartiles of the pair ratios, relative to their median.
         reference_drift_max: Maximum relative change of the reference against the calm device.
-        seconds_max: Time in s after which one measurement repeats no block, and adds none to narrow the interval; three
-            times as long while the interval contains the limit.
+        seconds_max: Time in s after which one measurement repeats no block, and adds none to narrow the interval.
+        undecided_times: Multiple of these seconds for which blocks are added while the interval contains the limit.
         fruitless_max: Consecutive repeats without a calm block after which none is repeated until a block is calm.
     """
 
@@ -75,6 +71,7 @@ class TimingRules:
     ratio_spread_max: float = 0.10
     reference_drift_max: float = 0.15
     seconds_max: float = math.inf
+    undecided_times: float = 3.0
     fruitless_max: int = 6
 
 
@@ -390,7 +387,7 @@ def _enough(
     if len(blocks) < blocks_min or len(wall) < samples_needed(target.percentile):
         return False
     undecided = limit_ms is not None and interval.low <= limit_ms < interval.high
-    if spent_s >= (UNDECIDED_TIMES if undecided else 1) * rules.seconds_max:
+    if spent_s >= (rules.undecided_times if undecided else 1.0) * rules.seconds_max:
         return True
     return _narrow(interval, rules) or (limit_ms is not None and interval.high < 0.8 * limit_ms)
 

@@ -162,16 +162,18 @@ class _Loop:
         for trial, candidate in studies.iter_evaluated(self.study, self.space):
             done = tuple(epochs for epochs in self.gates.rungs_of(candidate) if self.evaluator.knows(candidate, epochs))
             outcome = trial.user_attrs.get("outcome")
-            gates = self.gates if outcome == Outcome.KEPT else replace(self.gates, rungs=done or self.gates.rungs[:1])
             if outcome == Outcome.UNFINISHED and not done:
                 measurement = self.record_unfinished(candidate, trial.user_attrs.get("reason", ""))
             elif not done:
-                measurement = before_training(candidate, self.evaluator, gates, self.view.doing)
+                measurement = before_training(candidate, self.evaluator, self.gates, self.view.doing)
                 if measurement.outcome == Outcome.KEPT:  # the device has become faster since
                     self.queue_again(candidate)
                     continue
             else:
+                gates = self.gates if outcome == Outcome.KEPT else replace(self.gates, rungs=done)
                 measurement = self.evaluate(candidate, gates)
+                if outcome == Outcome.OVER_BUDGET:
+                    measurement = self.prove(measurement)
                 if outcome == Outcome.UNFINISHED and measurement.outcome == Outcome.KEPT:
                     measurement = replace(
                         measurement, outcome=Outcome.UNFINISHED, reason=trial.user_attrs.get("reason", "")
@@ -194,10 +196,10 @@ class _Loop:
     def time_plain(self) -> None:
         """Time the uncompressed networks, and queue those within the budget as the first trials."""
         budget = self.gates.budget
-        within: list[Candidate] = []
+        is_any_within = False
         unbuilt: list[Candidate] = []
         for number, candidate in enumerate(self.plain, start=1):
-            least_s = (1 - PLAIN_SHARE) * self.limits.time_limit_s if within and self.limits.timed else 0.0
+            least_s = (1 - PLAIN_SHARE) * self.limits.time_limit_s if is_any_within and self.limits.timed else 0.0
             enough = self.limits.seconds_left() < least_s or not self.in_time()
             if enough and not self.evaluator.is_timed(candidate):
                 left = len(self.plain) - number + 1
@@ -208,9 +210,8 @@ class _Loop:
                 unbuilt.append(candidate)  # its trial records why it can't be built
                 continue
             latency = self.evaluator.latency(candidate, budget.latency_ms)
-            if isinstance(latency, Failure) or budget.may_keep(latency):
-                within.append(candidate)
-        self.evaluator.report_new_pace()
+            is_any_within |= isinstance(latency, Failure) or budget.may_keep(latency)
+        self.follow_pace()
         self.queue_plain(unbuilt)
 
     def queue_plain(self, unbuilt: Sequence[Candidate] = ()) -> None:

@@ -73,3 +73,14 @@ def test_run_unproven_leader_is_kept_only_if_a_finalists_timing_proves_it(tmp_pa
     assert ("confirm", loaded.key()) in evaluator.calls
     kept = [m for m in found.values() if m.outcome == Outcome.KEPT]
     assert kept and all(BUDGET.keeps(m.latency) for m in kept), "the search never leans on what is not proved"
+
+
+def test_run_resumed_unproven_leader_stays_over_the_budget_without_another_timing(tmp_path):
+    within = [c for c in SPACE.parents() if Analytic().cost(c) <= 0.9 * BUDGET.latency_ms]
+    loaded = max(within, key=lambda c: Analytic().top1(c, 3))
+    evaluator, trials = Loaded([loaded], 9.0), len(SPACE.parents())
+    search(tmp_path, evaluator, trials)
+    timed = evaluator.calls.count(("confirm", loaded.key()))
+    found = {m.candidate: m for m in search(tmp_path, evaluator, trials)}
+    assert found[loaded].outcome == Outcome.OVER_BUDGET and found[loaded].accuracies
+    assert evaluator.calls.count(("confirm", loaded.key())) == timed == 1
