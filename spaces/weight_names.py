@@ -183,6 +183,7 @@ def _rename_keys(net: nn.Module, state: OrderedDict[str, torch.Tensor]) -> Order
     found: OrderedDict[str, torch.Tensor] = OrderedDict()
     if not hasattr(state, "_metadata"):  # without layer versions: assume the current ones
         state._metadata = net.state_dict()._metadata  # type: ignore[attr-defined]
+    # torch has no types for this method
     hook = net.register_load_state_dict_pre_hook(stop)  # type: ignore[no-untyped-call]
     try:
         net.load_state_dict(state, strict=False)

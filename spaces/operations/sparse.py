@@ -74,7 +74,7 @@ def eligible(net: nn.Module) -> list[nn.Conv2d | nn.Linear]:
 
 def largest_two(weight: torch.Tensor) -> torch.Tensor:
     """Mark the two largest of every four inputs by 1, others by 0, in the shape of `weight` (outputs, inputs, ...)."""
-    fours = weight.detach().abs().unflatten(1, (-1, 4))  # type: ignore[no-untyped-call]
+    fours = torch.unflatten(weight.detach().abs(), 1, (-1, 4))
     return torch.zeros_like(fours).scatter_(2, fours.topk(2, dim=2).indices, 1.0).flatten(1, 2)
 
 
@@ -84,6 +84,7 @@ def hold_zeros(weight: torch.Tensor) -> None:
     Args:
         weight: A parameter with its zeros in place, of any shape.
     """
+    # torch has no types for this method
     weight.register_hook(lambda gradient: gradient * (weight != 0))  # type: ignore[no-untyped-call]
 
 
