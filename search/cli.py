@@ -167,6 +167,13 @@ def _add_search(p: argparse.ArgumentParser) -> None:
         f"channel counts end; with 0 they are multiples of 8 or fewer (default {default.probe_share:g})",
     )
     how.add_argument(
+        "--polish-share",
+        type=float,
+        metavar="FRACTION",
+        help="Share of the time limit reserved for training the leading candidates longer at the end; 0 trains none, "
+        f"nor does a search without --time-limit (default {default.polish_share:g})",
+    )
+    how.add_argument(
         "--seed", type=int, metavar="N", help=f"Seed of splits, sampler and training (default {default.seed})"
     )
     how.add_argument(

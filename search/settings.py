@@ -55,6 +55,7 @@ class Settings:
         time_limit_s: Time limit in seconds; None for no limit.
         rungs: Fine-tuning epochs after which unpromising candidates are pruned, ascending.
         probe_share: Share of the run time that measuring latency steps over channel counts may take, 0..1.
+        polish_share: Share of the time limit reserved for training the leading candidates longer at the end, 0..1.
         parent_epochs: Epochs of a parent's training; None derives them from the data.
         augment: Augmentation of training images: words of `evaluators.training.augmentation`, comma-separated.
         resize: Method that makes images square: squash, crop or pad.
@@ -88,6 +89,7 @@ class Settings:
     time_limit_s: float | None = None
     rungs: tuple[int, ...] = (0, 1, 3)
     probe_share: float = 0.1
+    polish_share: float = 0.25
     parent_epochs: int | None = None
     augment: str = "default"
     resize: str = SQUASH
@@ -130,6 +132,7 @@ class Settings:
                 self.warm_start is None or self.sampler == "budget",
                 f"needs sampler budget: {self.sampler} can't start from an earlier run",
             ),
+            "polish_share": (0 <= self.polish_share < 1, "is a fraction below 1: 0.25 is a quarter of the time limit"),
             "probe_share": (0 <= self.probe_share <= 1, "is a fraction: 0.1 is a tenth of the run's time"),
             "int8_drop": (0 <= self.int8_drop < 1, "is a fraction: 0.01 is one point"),
             "qat_epochs": (self.qat_epochs >= 0, "must not be below 0"),

@@ -221,9 +221,9 @@ class LadderConfig:
 
         Args:
             epochs: Fine-tuning epochs so far.
-            epochs_max: Fine-tuning epochs of the highest fidelity.
+            epochs_max: Fine-tuning epochs of the last rung; a polished network has more.
         """
-        if epochs == epochs_max:
+        if epochs >= epochs_max:
             return self
         short = replace(self, floating_macs=0.0, qat_epochs=0, best=False, second=0)
         if not epochs:

@@ -20,6 +20,7 @@ from search.progress import ProgressView
 from search.sampling import optuna_study as studies
 from search.sampling.protocol import MultiFidelitySampler, StageCosts
 from search.sampling.screening import apply_budget, screen_candidates, subscribe
+from search.selection.polish import PolishLimits, is_worth, polish
 from search.selection.ranking import rank_feasible
 from search.storage.cached_evaluator import CachedEvaluator
 from spaces.candidate import Candidate
@@ -42,6 +43,7 @@ class Limits:
         allowance: Time allowance within which trainings must end.
         time_limit_s: The user's time limit in seconds; infinite without one.
         baseline_s: Seconds that training the greedy baseline may take.
+        polish_s: Seconds of the time limit that are reserved for training the leaders longer at the end.
     """
 
     trials: int | None
@@ -51,6 +53,7 @@ class Limits:
     allowance: TimeAllowance = field(default_factory=TimeAllowance)
     time_limit_s: float = math.inf
     baseline_s: float = math.inf
+    polish_s: float = 0.0
 
     @property
     def timed(self) -> bool:
@@ -129,6 +132,7 @@ class _Loop:
                 self.ask_baseline()
         self.finish_baseline()
         self.follow_pace()
+        self.polish()
         return self.searched
 
     # --- whether to continue
@@ -144,7 +148,8 @@ class _Loop:
         if not math.isfinite(left_s):
             return True
         costs = self.limits.costs()
-        return left_s >= self.limits.finishing_s() + costs.latency_s + (costs.brief_s or costs.training_s / 4)
+        reserved_s = self.limits.finishing_s() + (self.limits.polish_s if is_worth(self.best()) else 0.0)
+        return left_s >= reserved_s + costs.latency_s + (costs.brief_s or costs.training_s / 4)
 
     def is_early(self) -> bool:
         """Return True while time permits training the baseline besides the choice, or without a time limit."""
@@ -357,6 +362,22 @@ class _Loop:
             and seconds
         ):
             sampler.on_training_time(candidate.key(), seconds)
+
+    # --- the end
+
+    def polish(self) -> None:
+        """Train the leaders for longer in the time that is left, if a part of it was reserved for that."""
+        found = self.limits
+
+        def left_s() -> float:
+            return found.seconds_left() - found.finishing_s() if found.polish_s else 0.0
+
+        limits = PolishLimits(
+            budget=self.gates.budget, epochs=self.gates.epochs_max, seconds_left=left_s, allowance=found.allowance
+        )
+        self.searched.measurements[:] = polish(
+            self.searched.measurements, self.evaluator, limits=limits, tell=self.view.log
+        )
 
     # --- the greedy baseline
 

@@ -17,9 +17,10 @@ STAGE = "parent_px"
 class ParentSizes:
     """Choose the input size of each network's parent, once per run.
 
-    A network is trained at about the largest size at which its uncompressed form keeps the budget. Larger sizes are
-    never chosen, and training at a larger size takes more time without improving the candidates (Touvron et al., Fixing
-    the train-test resolution discrepancy, 2019). The greedy baseline is its own parent at the largest size.
+    A network is trained at about the largest size at which its uncompressed form keeps the budget, in fp32 or in the
+    precision of the first candidate that needs it, which then is its parent without any loss. Larger sizes are
+    rarely chosen, and training at a larger size takes more time without improving the candidates (Touvron et al.,
+    Fixing the train-test resolution discrepancy, 2019). The greedy baseline is its own parent at the largest size.
     """
 
     def __init__(
@@ -56,7 +57,8 @@ class ParentSizes:
         if not isinstance(latency, Latency):
             return plain.image_px
         sizes = sorted(int(px) for px in self._space.values(plain.family, "image_px"))
-        return largest_within(sizes, latency.percentile_ms.value, plain.image_px, self._budget.latency_ms)
+        fitting_px = largest_within(sizes, latency.percentile_ms.value, plain.image_px, self._budget.latency_ms)
+        return fitting_px if first.steps else max(fitting_px, first.image_px)
 
     def _own(self, plain: Candidate) -> set[str]:
         """Return the keys of all candidates of the network except its uncompressed form."""

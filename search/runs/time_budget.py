@@ -55,6 +55,7 @@ def limits_of(
         allowance=allowance,
         time_limit_s=limit,
         baseline_s=math.inf if settings.time_limit_s is None else BASELINE_SHARE * limit,
+        polish_s=0.0 if settings.time_limit_s is None else settings.polish_share * limit,
     )
 
 
@@ -100,6 +101,8 @@ def costs_of(settings: Settings, ledger: Ledger, seconds_left: float) -> StageCo
     through: set[str] = set()
     for entry in ledger.entries("accuracy"):
         key, _, epochs = entry.key.partition("@")
+        if int(epochs) > settings.rungs[-1]:
+            continue  # polished, which the sampler does not plan
         full[key] += own_s(entry)
         if int(epochs) == settings.rungs[-1]:
             through.add(key)

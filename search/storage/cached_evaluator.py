@@ -177,6 +177,11 @@ class CachedEvaluator(LedgerCache):
         entries = [e for e in self._ledger.entries("accuracy") if e.key.partition("@")[0] == candidate.key()]
         return sum(sum(entry.spent_s.values()) for entry in entries) if entries else None
 
+    def scoring_s(self, candidate: Candidate) -> float:
+        """Return the most seconds that exporting, quantizing and scoring a candidate took in one of its rungs."""
+        entries = [e for e in self._ledger.entries("accuracy") if e.key.partition("@")[0] == candidate.key()]
+        return max((entry.spent_s.get("scoring", 0.0) for entry in entries), default=0.0)
+
     def accuracy(self, candidate: Candidate, epochs: int) -> Accuracy | Failure:
         """Return the validation accuracy of a candidate.
 

@@ -42,6 +42,12 @@ def test_parent_sizes_tight_budget_takes_one_within_and_the_baseline_its_own(tmp
     assert found.of(SMALL) == 24 and found.of(PLAIN) == PLAIN.image_px
 
 
+def test_parent_sizes_first_candidate_without_compression_is_its_own_parent(tmp_path):
+    cost = Analytic().cost(PLAIN)
+    found, _ = sizes(tmp_path, 0.4 * cost)
+    assert found.of(replace(PLAIN, image_px=32, precision="int8")) == 32, "int8 keeps the budget at a larger size"
+
+
 def test_parent_sizes_decided_once_a_run(tmp_path):
     cost = Analytic().cost(PLAIN)
     found, ledger = sizes(tmp_path, 0.4 * cost)

@@ -1,0 +1,148 @@
+"""Train the leading candidates for longer once the search has ended, and keep what is more accurate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from evaluators.measurement import Accuracy, Latency, Measurement, Outcome
+from evaluators.training.time_allowance import OutOfTimeError, TimeAllowance
+from search.budget import Budget
+from search.selection.pareto import front
+from search.selection.ranking import rank_feasible
+from search.storage.cached_evaluator import CachedEvaluator
+
+FACTORS = (8, 4, 2)  # total epochs of a polished candidate, as multiples of the last rung's
+CONTENDERS = 3  # most candidates that share the time of those that may become the choice
+NOISE_SE = 2.0  # standard errors below the leader within which a candidate may become the choice
+SCORED = 1.5  # scorings of a polished candidate, for which time is reserved: export, int8, validation
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolishLimits:
+    """Hold what limits the polishing of a run.
+
+    Attributes:
+        budget: Limits of latency, memory and accuracy.
+        epochs: Epochs of the last rung, after which polishing begins.
+        seconds_left: Function that returns the seconds until the end of the search begins.
+        allowance: Time allowance within which trainings must end.
+    """
+
+    budget: Budget
+    epochs: int
+    seconds_left: Callable[[], float]
+    allowance: TimeAllowance
+
+    @property
+    def totals(self) -> tuple[int, ...]:
+        """Return the total epochs that a polished candidate may have, longest first."""
+        return tuple(factor * self.epochs for factor in FACTORS)
+
+
+def polish(
+    measurements: Sequence[Measurement], evaluator: CachedEvaluator, limits: PolishLimits, tell: Callable[[str], None]
+) -> list[Measurement]:
+    """Return the measurements, in which longer trained candidates replace the less accurate ones.
+
+    The candidates that may become the choice share the time; what they leave is for the other members of the front, the
+    most accurate first. Validation alone decides. What an earlier session trained is taken over without training.
+
+    Args:
+        measurements: Measurements of all trials.
+        evaluator: Evaluator of the run.
+        limits: Budget, fidelity and time.
+        tell: Callback that receives one progress line before each training.
+    """
+    polished = {m.trial: _polished_before(m, evaluator, limits) for m in measurements}
+    contenders, others = _to_polish(list(polished.values()), limits)
+    for place, m in enumerate([*contenders, *others]):
+        share_s = limits.seconds_left() / max(len(contenders) - place, 1)
+        if share_s <= 0:
+            break
+        polished[m.trial] = _train_on(m, evaluator, limits, share_s, tell)
+    return list(polished.values())
+
+
+def is_worth(measurement: Measurement | None) -> bool:
+    """Return True if a longer training may improve the choice.
+
+    Args:
+        measurement: Present choice; None without one.
+    """
+    return (
+        measurement is not None
+        and measurement.accuracy is not None
+        and measurement.accuracy.score < 1.0
+        and not measurement.candidate.fixed
+    )
+
+
+def _to_polish(
+    measurements: Sequence[Measurement], limits: PolishLimits
+) -> tuple[list[Measurement], list[Measurement]]:
+    """Return the candidates that may become the choice, best first, and the other members of the front."""
+    ranked = [m for m in rank_feasible(measurements, limits.budget, None) if m.outcome == Outcome.KEPT]
+    if not ranked or not is_worth(ranked[0]):
+        return [], []
+    assert ranked[0].accuracy is not None
+    top = ranked[0].accuracy.score
+
+    def may_lead(m: Measurement) -> bool:
+        return m.accuracy is not None and m.accuracy.score + NOISE_SE * m.accuracy.score_error() >= top
+
+    def is_due(m: Measurement) -> bool:
+        return (
+            m.outcome == Outcome.KEPT and is_worth(m) and m.accuracy is not None and m.accuracy.epochs == limits.epochs
+        )
+
+    contenders = [m for m in ranked if may_lead(m)][:CONTENDERS]
+    shown = sorted(front(measurements), key=lambda m: -m.accuracy.score if m.accuracy else 0.0)
+    others = [m for m in shown if m.trial not in {one.trial for one in contenders}]
+    return [m for m in contenders if is_due(m)], [m for m in others if is_due(m)]
+
+
+def _polished_before(measurement: Measurement, evaluator: CachedEvaluator, limits: PolishLimits) -> Measurement:
+    for epochs in limits.totals:
+        if measurement.outcome == Outcome.KEPT and evaluator.knows(measurement.candidate, epochs):
+            measurement = _take_over(measurement, epochs, evaluator, limits.budget)
+    return measurement
+
+
+def _train_on(
+    measurement: Measurement,
+    evaluator: CachedEvaluator,
+    limits: PolishLimits,
+    share_s: float,
+    tell: Callable[[str], None],
+) -> Measurement:
+    """Return the measurement after as many epochs as fit into a share of the time."""
+    candidate, most = measurement.candidate, float("inf")
+    train_s = share_s - SCORED * evaluator.scoring_s(candidate)
+    end_s = time.monotonic() + train_s
+    for epochs in limits.totals:
+        if epochs - limits.epochs > most:
+            continue
+        tell(f"polishing {candidate.describe()}: {epochs - limits.epochs} more epochs")
+        try:
+            with limits.allowance.at_most(end_s - time.monotonic(), time.monotonic):
+                return _take_over(measurement, epochs, evaluator, limits.budget)
+        except OutOfTimeError as error:
+            most = error.share * (epochs - limits.epochs)
+    return measurement
+
+
+def _take_over(old: Measurement, epochs: int, evaluator: CachedEvaluator, budget: Budget) -> Measurement:
+    """Return the measurement after more epochs if it is more accurate then and still keeps the budget."""
+    found = evaluator.accuracy(old.candidate, epochs)
+    if not isinstance(found, Accuracy) or old.accuracy is None or found.score <= old.accuracy.score:
+        return old
+    path = evaluator.model_path(old.candidate, epochs)
+    new = replace(old, accuracies=(*old.accuracies, found), model_path=path)
+    if not found.relaid:
+        return new
+    latency = evaluator.confirm(old.candidate, epochs)  # layers are in another precision than those that were timed
+    if isinstance(latency, Latency) and budget.may_keep(latency):
+        return replace(new, latency=latency)
+    return old
