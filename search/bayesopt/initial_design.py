@@ -81,8 +81,9 @@ def to_train(
     """Return one timed candidate per interval of latencies, by turns the most promising and a random one.
 
     Low fidelity shows which is promising, or else an earlier run. Without both, it is the slowest, which is likely the
-    least compressed. The slowest of the candidates in `first` precedes them all, since it is likely the most accurate;
-    if time is short, it is the fastest instead.
+    least compressed. The slowest of the candidates in `first` that surely keep the budget precedes them all, since it
+    is likely the most accurate; if time is short, or none surely keeps it, it is the fastest instead. Where there is
+    such a preference, the intervals nearest the budget come first, since a search may end before the last of them.
 
     Args:
         known: Observations so far.
@@ -98,22 +99,28 @@ def to_train(
     free = np.flatnonzero(known.waiting())
     if first is not None and wanted > 0 and first[free].any() and not known.is_finished()[first].any():
         whole = free[first[free]]
-        pick = np.argmin if hurried else np.argmax
+        sure = whole[~known.unsure[whole]]
+        pick = np.argmin if hurried or not len(sure) else np.argmax
+        whole = sure if len(sure) else whole
         begun = whole[[pick(known.latency_ms[whole])]]
-        chosen: Indices = np.r_[begun, _stretch_design(known, np.setdiff1d(free, begun), wanted - 1, hints, random)]
+        rest = _stretch_design(known, np.setdiff1d(free, begun), wanted - 1, hints, random, is_limited=True)
+        chosen: Indices = np.r_[begun, rest]
         return chosen
-    return _stretch_design(known, free, wanted, hints, random)
+    return _stretch_design(known, free, wanted, hints, random, is_limited=first is not None)
 
 
 def _stretch_design(
-    known: Observations, free: Indices, wanted: int, hints: Hints, random: np.random.Generator
+    known: Observations, free: Indices, wanted: int, hints: Hints, random: np.random.Generator, is_limited: bool
 ) -> Indices:
+    """Return one candidate per interval, the fastest first; with `is_limited` those nearest the budget first."""
     tried = free[np.isfinite(known.brief[free])]
     free = tried if len(tried) >= wanted else free
     wanted = min(wanted, len(free))
     if wanted <= 0:
         return free[:0]
     stretches = np.array_split(free[np.argsort(known.latency_ms[free], kind="stable")], wanted)
+    if is_limited:
+        stretches.reverse()
     return np.array([_one(stretch, turn % 2 == 0, known, hints, random) for turn, stretch in enumerate(stretches)])
 
 

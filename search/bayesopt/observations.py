@@ -84,6 +84,7 @@ class Observations:
     brief: Array
     closed: Mask
     beyond: Mask
+    unsure: Mask
     train_s: Array
     eased: Mask
 
@@ -100,6 +101,7 @@ class Observations:
             brief=unknown.copy(),
             closed=no.copy(),
             beyond=no.copy(),
+            unsure=no.copy(),
             train_s=unknown.copy(),
             eased=no.copy(),
         )

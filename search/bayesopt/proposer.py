@@ -87,11 +87,19 @@ class Proposer:
             self.encoding.columns, known, settings=self.settings, hints=self.hints, random=self.random, first=first
         )
 
-    def start_try(self, known: Observations) -> Indices:
-        """Return timed candidates to train at low fidelity in the initial design."""
+    def start_try(self, known: Observations, first: Indices | None = None) -> Indices:
+        """Return timed candidates to train at low fidelity in the initial design.
+
+        Args:
+            known: Observations so far.
+            first: Indices of candidates that precede those drawn at random; None for no preference.
+        """
         free = np.flatnonzero(known.waiting() & np.isnan(known.brief))
         wanted = self.settings.start_tries if self.settings.tries else 0
-        return self.random.choice(free, min(wanted, len(free)), replace=False)
+        led = np.zeros(0, dtype=np.int64) if first is None else first[np.isin(first, free)][:wanted]
+        rest = np.setdiff1d(free, led)
+        chosen: Indices = np.r_[led, self.random.choice(rest, min(wanted - len(led), len(rest)), replace=False)]
+        return chosen
 
     def start_train(self, known: Observations, first: Mask | None = None, hurried: bool = False) -> Indices:
         """Return candidates to train in the initial design: one in `first`, then one per interval of latencies.

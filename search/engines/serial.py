@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import optuna
 
-from evaluators.measurement import Failure, Latency, Measurement, Outcome, Structure
+from evaluators.measurement import Accuracy, Failure, Latency, Measurement, Outcome, Structure
 from evaluators.training.time_allowance import OutOfTimeError, TimeAllowance
 from search.pipeline.stages import StageLimits, before_training, evaluate, over
 from search.progress import ProgressView
@@ -132,6 +132,7 @@ class _Loop:
                 self.ask_baseline()
         self.finish_baseline()
         self.follow_pace()
+        self.promote()
         self.polish()
         return self.searched
 
@@ -222,15 +223,17 @@ class _Loop:
     def queue_plain(self, unbuilt: Sequence[Candidate] = ()) -> None:
         """Queue the timed uncompressed networks that may keep the budget, and those that failed.
 
-        Those that surely keep it come first, and of these the slowest.
+        Those that surely keep it come first, and of these the slowest. With a time limit the others are left to a
+        sampler that requests latencies: with a smaller input they surely keep it.
         """
+        is_left = self.limits.timed and isinstance(self.study.sampler, MultiFidelitySampler)
         ranked: list[tuple[bool, bool, float, Candidate]] = [(True, True, 0.0, candidate) for candidate in unbuilt]
         budget = self.gates.budget
         for candidate in self.plain:
             latency = self.evaluator.pooled(candidate.key())
             if isinstance(latency, Failure):
                 ranked.append((True, True, 0.0, candidate))
-            elif latency is not None and budget.may_keep(latency):
+            elif latency is not None and (budget.may_keep if candidate.fixed or not is_left else budget.keeps)(latency):
                 ranked.append((not candidate.fixed, not budget.keeps(latency), -latency.rank_ms.value, candidate))
         for *_, candidate in sorted(ranked, key=lambda found: found[:3]):
             self.study.enqueue_trial(dict(self.space.params_of(candidate)), skip_if_exists=True)
@@ -321,7 +324,7 @@ class _Loop:
     def assure(self, measurement: Measurement) -> Measurement:
         """Remeasure a new leader before its trial is reported, since a reported trial can't be changed."""
         accuracy, best, budget = measurement.accuracy, self.best(), self.gates.budget
-        if measurement.outcome != Outcome.KEPT or accuracy is None:
+        if measurement.outcome not in (Outcome.KEPT, Outcome.UNFINISHED) or accuracy is None:
             return measurement
         leads = best is None or rank_feasible([measurement, best], budget, None)[0] is measurement
         once = not accuracy.relaid and self.evaluator.times_looked(measurement.candidate) == 1
@@ -335,7 +338,7 @@ class _Loop:
     def prove(self, measurement: Measurement) -> Measurement:
         """Time a leader that only may keep the budget as a finalist is: without proof, it is over the budget."""
         latency, accuracy, budget = measurement.latency, measurement.accuracy, self.gates.budget
-        if measurement.outcome != Outcome.KEPT or latency is None or accuracy is None or budget.keeps(latency):
+        if accuracy is None or latency is None or budget.keeps(latency) or not budget.may_keep(latency):
             return measurement
         self.view.doing(f"timing {measurement.candidate.describe()} for longer: so far it only may keep the budget")
         proof = self.evaluator.confirm(measurement.candidate, accuracy.epochs)
@@ -364,6 +367,42 @@ class _Loop:
             sampler.on_training_time(candidate.key(), seconds)
 
     # --- the end
+
+    def promote(self) -> None:
+        """Make a trial of the best screened candidate within the budget if no trial keeps it.
+
+        It was scored at the low fidelity, and its training could not end in the time there was: better than nothing.
+        """
+        best = None if self.best() is not None or studies.has_queued(self.study) else self.best_screened()
+        if best is None or not self.limits.timed:
+            return
+        self.study.enqueue_trial(dict(self.space.params_of(best)))
+        asked = studies.ask(self.study, self.space, {m.candidate.key() for m in self.searched.measurements})
+        assert asked is not None and asked.candidate == best, "the only queued trial is asked for first"
+        brief = replace(self.gates, rungs=self.gates.rungs[:1], less_cut=lambda cut: ())
+        measurement = self.evaluate(best, brief)
+        if measurement.outcome == Outcome.KEPT:
+            measurement = replace(
+                measurement, outcome=Outcome.UNFINISHED, reason="there was no time to train it after its first score"
+            )
+        measurement = replace(self.prove(measurement), trial=asked.trial.number)
+        self.add(measurement)
+        studies.tell(self.study, asked.trial, measurement, self.gates.budget)
+        self.view.outcome(measurement, self.best())
+
+    def best_screened(self) -> Candidate | None:
+        """Return the candidate with the highest low-fidelity score of those within the budget that are no trials."""
+        low, budget = self.gates.brief_epochs, self.gates.budget
+        tried = {m.candidate.key() for m in self.searched.measurements}
+        scored = self.evaluator.keys_with_accuracy() - tried
+        found: list[tuple[bool, float, Candidate]] = []
+        for candidate in map(self.space.candidate, self.space.params() if scored and low is not None else ()):
+            if candidate.key() not in scored or low is None or not self.evaluator.knows(candidate, low):
+                continue
+            latency, accuracy = self.evaluator.pooled(candidate.key()), self.evaluator.accuracy(candidate, low)
+            if isinstance(latency, Latency) and isinstance(accuracy, Accuracy) and budget.may_keep(latency):
+                found.append((budget.keeps(latency), accuracy.score, candidate))
+        return max(found, key=lambda one: one[:2], default=(False, 0.0, None))[2]
 
     def polish(self) -> None:
         """Train the leaders for longer in the time that is left, if a part of it was reserved for that."""

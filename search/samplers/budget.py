@@ -86,6 +86,7 @@ class BudgetSampler(WholeSampler):
         if numpy.isfinite(found.percentile_ms.high):
             self._bounds.append(max(1.0, found.percentile_ms.high / found.rank_ms.value))
         self._known.beyond[place] = not self._budget.may_keep(found)
+        self._known.unsure[place] = not self._budget.keeps(found)
         # a candidate over the budget is never trained in full, unless another timing finds it within the budget
         self._known.closed[place] = self._known.beyond[place] or place in self._stopped
 
@@ -144,7 +145,7 @@ class BudgetSampler(WholeSampler):
         if not ((known.looks == 0) & ~known.closed).any():
             return []
         surest = self._surest()
-        if surest is not None and len(surest) and not known.waiting().any():
+        if surest is not None and len(surest) and not (known.waiting() & ~known.unsure).any():
             return self._candidates_at(surest)
         with self._threads.limit(limits=1):
             early = self._early(proposer)
@@ -162,7 +163,10 @@ class BudgetSampler(WholeSampler):
             return []
         early = self._early(proposer)
         with self._threads.limit(limits=1):
-            return self._candidates_at(proposer.start_try(self._known) if early else proposer.to_try(self._known))
+            if not early:
+                return self._candidates_at(proposer.to_try(self._known))
+            first = None if self._uncut.all else self._uncut.untried_largest(self._known)
+            return self._candidates_at(proposer.start_try(self._known, first))
 
     # --- Optuna's interface
 

@@ -83,11 +83,27 @@ class UncompressedCandidates:
         for place in keep:
             whole = self._candidates[place]
             expected_ms = known.latency_ms[place] if known.looks[place] else self._predict_ms(whole, known)
-            fits = not known.beyond[place] if known.looks[place] else expected_ms * bound <= MARGIN * self._limit_ms
+            sure = not (known.beyond[place] or known.unsure[place])
+            fits = sure if known.looks[place] else expected_ms * bound <= MARGIN * self._limit_ms
             rank = (fits, expected_ms if fits else -expected_ms, place)
             best[whole.variant] = max(best.get(whole.variant, rank), rank)
         ordered = sorted(best.values(), key=lambda rank: (not rank[0], -rank[1]))
         return np.array([place for _, _, place in ordered[:FEW]], dtype=np.int64)
+
+    def untried_largest(self, known: Observations) -> NDArray[np.int64]:
+        """Return the slowest timed candidate of each network that has no accuracy of any fidelity yet, slowest first.
+
+        Its parent is trained at its own size, so that it shows most of the network for the time of the parent.
+        """
+        tried = np.isfinite(known.brief) | np.isfinite(known.accuracy)
+        seen = {self._candidates[place].variant for place in self._places if tried[place]}
+        best: dict[str, int] = {}
+        waiting = known.waiting()
+        timed = [place for place in self._places if waiting[place]]
+        for place in sorted(timed, key=lambda place: -known.latency_ms[place]):
+            if self._candidates[place].variant not in seen:
+                best.setdefault(self._candidates[place].variant, place)
+        return np.array(list(best.values()), dtype=np.int64)
 
     def _predict_ms(self, whole: Candidate, known: Observations) -> float:
         """Return the latency in ms predicted from input area and the usual gain of a lower precision; 0 if unknown."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,8 +14,9 @@ from search.selection.pareto import front
 from search.selection.ranking import rank_feasible
 from search.storage.cached_evaluator import CachedEvaluator
 
-FACTORS = (8, 4, 2)  # total epochs of a polished candidate, as multiples of the last rung's
+FACTORS = (8, 4, 2, 1)  # total epochs, as multiples of the last rung's; one for a training that time had ended
 CONTENDERS = 3  # most candidates that share the time of those that may become the choice
+TRAINED = (Outcome.KEPT, Outcome.UNFINISHED)  # outcomes of candidates that may be trained further
 NOISE_SE = 2.0  # standard errors below the leader within which a candidate may become the choice
 SCORED = 1.5  # scorings of a polished candidate, for which time is reserved: export, int8, validation
 
@@ -37,7 +39,7 @@ class PolishLimits:
 
     @property
     def totals(self) -> tuple[int, ...]:
-        """Return the total epochs that a polished candidate may have, longest first."""
+        """Return the total epochs that a candidate may be trained for, longest first."""
         return tuple(factor * self.epochs for factor in FACTORS)
 
 
@@ -83,7 +85,7 @@ def _to_polish(
     measurements: Sequence[Measurement], limits: PolishLimits
 ) -> tuple[list[Measurement], list[Measurement]]:
     """Return the candidates that may become the choice, best first, and the other members of the front."""
-    ranked = [m for m in rank_feasible(measurements, limits.budget, None) if m.outcome == Outcome.KEPT]
+    ranked = [m for m in rank_feasible(measurements, limits.budget, None) if m.outcome in TRAINED]
     if not ranked or not is_worth(ranked[0]):
         return [], []
     assert ranked[0].accuracy is not None
@@ -104,8 +106,9 @@ def _to_polish(
 
 
 def _polished_before(measurement: Measurement, evaluator: CachedEvaluator, limits: PolishLimits) -> Measurement:
+    had = measurement.accuracy.epochs if measurement.accuracy else math.inf
     for epochs in limits.totals:
-        if measurement.outcome == Outcome.KEPT and evaluator.knows(measurement.candidate, epochs):
+        if measurement.outcome in TRAINED and epochs > had and evaluator.knows(measurement.candidate, epochs):
             measurement = _take_over(measurement, epochs, evaluator, limits.budget)
     return measurement
 
@@ -118,18 +121,19 @@ def _train_on(
     tell: Callable[[str], None],
 ) -> Measurement:
     """Return the measurement after as many epochs as fit into a share of the time."""
-    candidate, most = measurement.candidate, float("inf")
+    assert measurement.accuracy is not None
+    candidate, had, most = measurement.candidate, measurement.accuracy.epochs, math.inf
     train_s = share_s - SCORED * evaluator.scoring_s(candidate)
     end_s = time.monotonic() + train_s
     for epochs in limits.totals:
-        if epochs - limits.epochs > most:
+        if not had < epochs <= had + most:
             continue
-        tell(f"polishing {candidate.describe()}: {epochs - limits.epochs} more epochs")
+        tell(f"polishing {candidate.describe()}: {epochs - had} more epochs")
         try:
             with limits.allowance.at_most(end_s - time.monotonic(), time.monotonic):
                 return _take_over(measurement, epochs, evaluator, limits.budget)
         except OutOfTimeError as error:
-            most = error.share * (epochs - limits.epochs)
+            most = error.share * (epochs - had)
     return measurement
 
 
@@ -139,7 +143,7 @@ def _take_over(old: Measurement, epochs: int, evaluator: CachedEvaluator, budget
     if not isinstance(found, Accuracy) or old.accuracy is None or found.score <= old.accuracy.score:
         return old
     path = evaluator.model_path(old.candidate, epochs)
-    new = replace(old, accuracies=(*old.accuracies, found), model_path=path)
+    new = replace(old, accuracies=(*old.accuracies, found), model_path=path, outcome=Outcome.KEPT, reason="")
     if not found.relaid:
         return new
     latency = evaluator.confirm(old.candidate, epochs)  # layers are in another precision than those that were timed

@@ -101,3 +101,15 @@ def test_nothing_to_start_with():
     random = np.random.default_rng(0)
     assert not len(initial_design.to_time(np.zeros((5, 1)), known, replace(SMALL, start_timings=3), NONE, random))
     assert not len(initial_design.to_train(known, 3, NONE, random))
+
+
+def test_to_train_with_a_preference_goes_from_the_budget_down():
+    table, known = make(), Observations.nothing(1024)
+    timed = np.arange(0, 1024, 16)
+    known.latency_ms[timed], known.brief[timed], known.looks[timed] = table.latency_ms[timed], table.brief[timed], 1
+    first = np.isin(np.arange(1024), timed[:1])
+    known.accuracy[timed[0]] = 0.5  # the preference was met: the others follow
+    chosen = initial_design.to_train(known, 4, NONE, np.random.default_rng(0), first)
+    stretches = np.array_split(timed[1:][np.argsort(table.latency_ms[timed[1:]])], 4)[::-1]
+    assert all(i in stretch for i, stretch in zip(chosen, stretches, strict=True))
+    assert chosen[0] == stretches[0][np.argmax(table.brief[stretches[0]])]

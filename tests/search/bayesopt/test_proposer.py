@@ -235,3 +235,15 @@ def test_any_table_is_searched_to_its_end(n, axes, numbers, fails, coarse, tries
     while idle <= n // 9 + 1:
         idle = 0 if run.round(batch=5) else idle + 1
     assert sorted(run.order) == np.flatnonzero(np.isfinite(table.latency_ms)).tolist()
+
+
+def test_start_try_begins_with_the_preferred_that_wait_and_fills_up_at_random():
+    proposer, known = start(TABLE).proposer, Observations.nothing(len(TABLE.codes))
+    proposer.settings = replace(SMALL, start_tries=6)
+    timed = np.arange(0, 200, 4)
+    known.latency_ms[timed], known.looks[timed] = 1.0, 1
+    known.brief[8] = 0.5
+    tried = proposer.start_try(known, np.array([12, 8, 1, 4]))  # 8 was tried before, 1 is not timed
+    assert list(tried[:2]) == [12, 4] and len(set(tried)) == 6 and np.isin(tried, timed).all()
+    proposer.settings = replace(SMALL, start_tries=1)
+    assert list(proposer.start_try(known, np.array([12, 4]))) == [12]
