@@ -1,0 +1,1 @@
+"""Compare searches with a script that an engineer would write, within the same minutes."""

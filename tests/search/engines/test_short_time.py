@@ -1,0 +1,109 @@
+"""A search whose time ends early: sure candidates come first, and a first score is better than nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from evaluators.measurement import Outcome
+from evaluators.timing.stopwatch import Stopwatch
+from search.budget import Budget
+from search.engines import serial
+from search.pipeline.stages import StageLimits
+from search.progress import ProgressView
+from search.sampling.optuna_study import open_study
+from search.sampling.protocol import StageCosts
+from search.storage.cached_evaluator import CachedEvaluator
+from search.storage.ledger import Ledger
+from spaces.space import load
+from tests.search.analytic import Analytic
+
+SPACE = load("tiny")
+PLAIN = frozenset(SPACE.parents())
+EVERY = frozenset(map(SPACE.candidate, SPACE.params()))
+
+
+class Timed(Analytic):
+    """Every call takes seconds of a limit; timings of some candidates are disturbed, so that they only may keep it."""
+
+    def __init__(self, limit_s, looks_s, loaded=()):
+        super().__init__()
+        self.left_s, self.looks_s, self.loaded = limit_s, looks_s, loaded
+
+    def latency(self, candidate, limit_ms):
+        self.left_s -= 1.0
+        found = super().latency(candidate, limit_ms)
+        if candidate not in self.loaded:
+            return found
+        wide = replace(found.percentile_ms, high=1e3 * found.percentile_ms.high)
+        return replace(found, percentile_ms=wide, disturbed="other load")
+
+    def accuracy(self, candidate, epochs):
+        self.left_s -= self.looks_s
+        return super().accuracy(candidate, epochs)
+
+
+class Refuting(Timed):
+    """The first longer timing shows that a candidate is over the budget, later ones that others keep it."""
+
+    def confirm(self, candidate, epochs):
+        first = not any(stage == "confirm" for stage, _ in self.calls)
+        found = super().confirm(candidate, epochs)
+        wide = replace(found.percentile_ms, low=1e3 * found.percentile_ms.low, high=1e3 * found.percentile_ms.high)
+        return replace(found, percentile_ms=wide) if first else found
+
+
+def search(folder, evaluator, budget, sampler="budget"):
+    ledger = Ledger(folder / "ledger.jsonl")
+    limits = serial.Limits(
+        trials=None,
+        seconds_left=lambda: evaluator.left_s,
+        finishing_s=lambda: 1.0,
+        costs=lambda: StageCosts(1.0, 5.0, 50.0, evaluator.left_s),
+        time_limit_s=evaluator.left_s,
+    )
+    found = serial.run(
+        open_study(folder, sampler, 0, SPACE, budget),
+        SPACE,
+        evaluator=CachedEvaluator(evaluator, ledger, Stopwatch()),
+        gates=StageLimits(budget=budget, brief_epochs=0),
+        limits=limits,
+        view=ProgressView(Console(quiet=True), budget, None, evaluator.left_s),
+    )
+    ledger.close()
+    return found.measurements
+
+
+def first_trained(evaluator):
+    return next(key.partition("@")[0] for stage, key in evaluator.calls if stage == "accuracy")
+
+
+def test_run_time_ends_after_the_first_scores_makes_the_best_of_them_a_trial(tmp_path):
+    budget = Budget(latency_ms=0.9 * min(Analytic().cost(plain) for plain in PLAIN))  # no plain one keeps it
+    evaluator = Refuting(limit_s=200.0, looks_s=40.0, loaded=EVERY)
+    found = search(tmp_path, evaluator, budget)
+    assert found[0].outcome == Outcome.OVER_BUDGET and found[0].accuracies, "its longer timing refuted it"
+    scored = {key.partition("@")[0] for stage, key in evaluator.calls if stage == "accuracy"}
+    kept = [m for m in found if m.accuracy and budget.keeps(m.latency)]
+    assert [m.outcome for m in kept] == [Outcome.UNFINISHED] and kept[0].candidate.key() in scored
+    assert "no time" in kept[0].reason
+
+
+@pytest.mark.parametrize("is_loaded", [False, True])
+def test_run_with_a_time_limit_begins_with_a_candidate_that_surely_keeps_the_budget(tmp_path, is_loaded):
+    budget = Budget(latency_ms=5.5)
+    within = [c for c in PLAIN if Analytic().cost(c) <= 0.9 * budget.latency_ms]
+    assert within
+    evaluator = Timed(limit_s=300.0, looks_s=20.0, loaded=within if is_loaded else ())
+    search(tmp_path, evaluator, budget)
+    assert (first_trained(evaluator) in {c.key() for c in within}) is not is_loaded
+
+
+def test_run_of_a_sampler_without_timings_begins_with_what_may_keep_the_budget(tmp_path):
+    budget = Budget(latency_ms=5.5)
+    within = [c for c in PLAIN if Analytic().cost(c) <= 0.9 * budget.latency_ms]
+    evaluator = Timed(limit_s=300.0, looks_s=20.0, loaded=within)
+    search(tmp_path, evaluator, budget, "random")
+    assert first_trained(evaluator) in {c.key() for c in within}
