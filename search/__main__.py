@@ -10,6 +10,7 @@ from importlib.metadata import version
 # command -> (module with `main` and `parser`, one-line description)
 COMMANDS = {
     "search": ("search.run", "find the most accurate model that keeps a latency budget on a device"),
+    "polish": ("search.polish", "train the leading candidates of a run for longer"),
     "show": ("spaces.show", "show a search space, as defined or as a device restricts it"),
     "doctor": ("remote.doctor", "check whether a device is fit to be measured"),
     "devices": ("remote.devices", "list, add and show devices"),

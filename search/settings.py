@@ -189,7 +189,7 @@ class Settings:
 
 
 # Settings that may differ when a run is resumed: more of the same work, or other folders for the same files.
-EXTENDABLE = ("trials", "time_limit_s", "cache", "out")
+EXTENDABLE = ("trials", "time_limit_s", "polish_share", "cache", "out")
 
 
 def from_toml(path: Path, **over: object) -> Settings:

@@ -7,7 +7,7 @@ restarted run reads both and continues.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,11 +112,7 @@ class Ledger:
 
     def earlier_wall_s(self) -> float:
         """Return the wall time in seconds of the previous sessions, each up to its last entry."""
-        last: dict[int, float] = {}
-        for entry in self._all:
-            if entry.session != self.session:
-                last[entry.session] = max(last.get(entry.session, 0.0), entry.at_s)
-        return sum(last.values())
+        return _wall_s(entry for entry in self._all if entry.session != self.session)
 
     def close(self) -> None:
         """Close the file."""
@@ -128,6 +124,27 @@ class Ledger:
         if entry.stage == REMADE:
             for stage in OF_THE_FILE:
                 self._entries.pop((stage, entry.key), None)
+
+
+def read_wall_s(path: Path) -> float:
+    """Return the wall time in seconds of all sessions of a run, each up to its last entry; only read the file.
+
+    Args:
+        path: Ledger file; a missing one counts as empty.
+
+    Raises:
+        SettingsError: A line is damaged. The message names file and line.
+    """
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    return _wall_s(_entry(line, path, number) for number, line in enumerate(lines, 1))
+
+
+def _wall_s(entries: Iterable[LedgerEntry]) -> float:
+    """Return the sum of the sessions' last times in seconds."""
+    last: dict[int, float] = {}
+    for entry in entries:
+        last[entry.session] = max(last.get(entry.session, 0.0), entry.at_s)
+    return sum(last.values())
 
 
 def _entry(line: bytes, path: Path, number: int) -> LedgerEntry:
