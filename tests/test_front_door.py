@@ -21,8 +21,8 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_help_lists_every_command_within_a_second():
-    took_s = []
-    for _ in range(3):
+    took_s: list[float] = []
+    while len(took_s) < 3 and min(took_s, default=1.0) >= 1.0:
         began = time.monotonic()
         done = run("--help")
         took_s.append(time.monotonic() - began)

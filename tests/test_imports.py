@@ -157,8 +157,8 @@ def test_packages_hold_no_code():
 @pytest.mark.parametrize("entry", sorted(ENTRY_POINTS))
 def test_help_answers_at_once(entry):
     """Under a second even on a busy machine, which the best of three stands for."""
-    took = []
-    for _ in range(3):
+    took: list[float] = []
+    while len(took) < 3 and min(took, default=1.0) >= 1.0:
         began = time.monotonic()
         done = subprocess.run([sys.executable, "-m", entry, "--help"], cwd=ROOT, capture_output=True, text=True)
         took.append(time.monotonic() - began)

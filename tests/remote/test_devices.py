@@ -202,8 +202,8 @@ def test_an_interrupt_ends_with_130(monkeypatch, capsys):
 @pytest.mark.alone
 @pytest.mark.parametrize("words", [["--help"], ["add", "--help"], ["show", "--help"], ["list", "--help"]])
 def test_help_teaches_at_once(words):
-    took = []
-    for _ in range(3):
+    took: list[float] = []
+    while len(took) < 3 and min(took, default=1.0) >= 1.0:
         began = time.monotonic()
         command = [sys.executable, "-m", "remote.devices", *words]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
