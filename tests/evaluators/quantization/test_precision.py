@@ -14,11 +14,9 @@ from evaluators.export.onnx_export import INPUT, IR_VERSION, OUTPUT, export, ops
 from evaluators.quantization.precision import layout, to_precision
 from evaluators.stages.structure import random_net, run
 from spaces.candidate import Candidate
-from spaces.network import family_names, variants
 from tests.evaluators.quantization.nets import RECIPES
 
 PX = 32
-QUICK = ("mobilenet_v3", "tiny_mobile", "tiny_resnet")
 MAKE = """
 import sys, hashlib, pathlib, numpy, torch
 from evaluators.export.onnx_export import export
@@ -160,30 +158,6 @@ def test_fp16_keeps_in_fp32_what_overflows(images, tmp_path):
     kinds = [a.dtype for a in initializers(tmp_path / "fp16.onnx").values() if a.ndim == 4]
     assert 1 <= kinds.count(np.dtype("f4")) <= 3 and len(kinds) > 10
     onnx.checker.check_model(onnx.load(tmp_path / "fp16.onnx"), full_check=True)
-
-
-# A symmetric recipe quantizes fewer kinds of operators, which families have or not; bits of weights change no layout.
-LAYOUTS = [
-    pytest.param(family, recipe, id=f"{family}-{name}", marks=() if family in QUICK else pytest.mark.slow)
-    for family in family_names()
-    for name, recipe in RECIPES.items()
-    if family in QUICK or name != "cpu without VNNI"
-]
-
-
-@pytest.mark.parametrize("family, recipe", LAYOUTS)
-def test_random_and_other_weights_have_one_layout(family, recipe, images, tmp_path):
-    """What is timed before training is what is scored after it."""
-    for seed in (0, 1):
-        torch.manual_seed(seed)
-        export(
-            random_net(Candidate(family=family, variant=next(iter(variants(family))), image_px=PX), 7),
-            PX,
-            tmp_path / "fp32.onnx",
-        )
-        shown = images[8 * seed : 8 * seed + 4] * np.float32(1 + seed)
-        to_precision(tmp_path / "fp32.onnx", tmp_path / f"{seed}.onnx", "int8", recipe, shown)
-    assert layout(tmp_path / "0.onnx") == layout(tmp_path / "1.onnx") != layout(tmp_path / "fp32.onnx")
 
 
 def test_zero_biases_change_no_layout(tmp_path):
