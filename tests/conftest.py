@@ -7,11 +7,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 BOARD = "tests/ssh/"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Import no file without a test marked `alone` where only those are asked for: most of the time would go there."""
+    if config.getoption("markexpr").split()[:1] != ["alone"] or collection_path.suffix != ".py":
+        return None
+    return b"mark.alone" not in collection_path.read_bytes() or None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
