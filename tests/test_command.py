@@ -234,11 +234,10 @@ def test_search_killed_at_five_random_moments_goes_on_and_repeats_nothing(space,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
-def test_signal_undoes_everything_and_says_that_the_same_command_goes_on(space, cache, tmp_path, number, code):
+def test_signal_undoes_everything_and_says_that_the_same_command_goes_on(space, cache, tmp_path):
     """In the middle of a training: the board is restored, the worker gone, and the folder can be gone on with.
 
-    `tests/search/test_signal_handling.py` tries the other signals.
+    `tests/search/test_signal_handling.py` tries the other signals, SIGINT among them.
     """
     (tmp_path / "edgefront").mkdir()
     entry = f"[bench]\nrestore = ['touch {tmp_path / 'restored'}']\n"
@@ -254,9 +253,9 @@ def test_signal_undoes_everything_and_says_that_the_same_command_goes_on(space, 
         assert process.poll() is None, process.communicate()
         time.sleep(0.1)
     worker = worker_of(process.pid)
-    process.send_signal(signal.Signals[number])
+    process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == code and "same command to resume" in err and "Traceback" not in out + err, out + err
+    assert process.returncode == 143 and "same command to resume" in err and "Traceback" not in out + err, out + err
     assert (tmp_path / "restored").exists() and worker is not None and not Path(f"/proc/{worker}").exists()
     before = (tmp_path / "r" / "ledger.jsonl").read_bytes()
     assert before.endswith(b"\n") and Ledger(tmp_path / "r" / "ledger.jsonl")
