@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import sys
-import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,12 @@ class Run:
         return code
 
 
+def let_run(process: subprocess.Popen[bytes], seconds: float) -> None:
+    """Let it go on for so long, or until it ends."""
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600 + 120 * (KILLS + AT_THE_END + OF_THE_WORKER))
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the worker in /proc")
@@ -51,7 +58,7 @@ def test_search_killed_at_random_moments_ends_as_if_it_had_not_been(tmp_path):
     run = Run(tmp_path)
     for _ in range(KILLS):
         process = run.started()
-        time.sleep(rng.uniform(0.5, LONGEST_S))
+        let_run(process, rng.uniform(0.5, LONGEST_S))
         process.kill()
         assert run.ended(process) in (-signal.SIGKILL, OK)
 
@@ -59,7 +66,7 @@ def test_search_killed_at_random_moments_ends_as_if_it_had_not_been(tmp_path):
     while code == HOST:  # what was killed once is tried again; where that is killed, too, the command ends
         process, had = run.started(), left
         while process.poll() is None:
-            time.sleep(rng.uniform(4.0, 10.0))
+            let_run(process, rng.uniform(4.0, 10.0))
             if left and (worker := worker_of(process.pid)) is not None and process.poll() is None:
                 os.kill(worker, signal.SIGKILL)
                 left -= 1
@@ -69,7 +76,7 @@ def test_search_killed_at_random_moments_ends_as_if_it_had_not_been(tmp_path):
     for _ in range(AT_THE_END):
         process = run.started()
         if wait_for_text(process, run.output, "writing the report"):
-            time.sleep(rng.uniform(0.0, 3.0))
+            let_run(process, rng.uniform(0.0, 3.0))
         process.kill()
         assert run.ended(process) in (-signal.SIGKILL, OK)
     assert run.ended(run.started()) == OK, run.output.read_text()
