@@ -201,7 +201,7 @@ def lines_of(ledger):
 
 
 @pytest.mark.slow
-def test_search_killed_at_five_random_moments_goes_on_and_repeats_nothing(space, tmp_path):
+def test_search_killed_at_three_random_moments_goes_on_and_repeats_nothing(space, tmp_path):
     """Kill -9 the whole command; each time the same command goes on. One consistent journal at the end.
 
     The first is killed as it starts; each of the others some entries further than the one before had come, so that
@@ -211,7 +211,7 @@ def test_search_killed_at_five_random_moments_goes_on_and_repeats_nothing(space,
     words = ["--budget-ms", 50, "--space", space, "--trials", 4, "--rungs", "0,1", "--out", folder]
     words += ["--parent-epochs", 1, "--probe-share", 0, "--cache", tmp_path / "cache"]
     words += ["--sampler", "tpe"]  # ours looks at some latencies again, on purpose
-    for further in (0, 7, 4, 5, 6):
+    for further in (0, 9, 9):
         process, least = start(*words), lines_of(folder / "ledger.jsonl") + further
         while further and process.poll() is None and lines_of(folder / "ledger.jsonl") < least:
             time.sleep(0.02)

@@ -178,6 +178,8 @@ class FineTuneJob:
     seconds_max: float = math.inf
 
 
+CHECKPOINT = ".checkpoint"  # suffix of the state of an interrupted training
+
 # Calibration methods for the range of a quantized activation, simplest first.
 CALIBRATIONS = ("min-max", "percentile 99.999", "percentile 99.99", "percentile 99.9", "entropy")
 QUICK = (CALIBRATIONS[0], CALIBRATIONS[2])  # one of these suffices for most networks
@@ -311,6 +313,11 @@ class ExportedGraph:
     rungs: tuple[LadderStep, ...] = ()
     relaid: bool = False
     unfolded: str = ""
+
+
+def checkpoint_path(out: Path) -> Path:
+    """Return the path of the state of the training that writes `out`, from which it goes on after a kill."""
+    return out.with_name(out.name + CHECKPOINT)
 
 
 def beside(path: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import itertools
 import json
 import math
 import os
@@ -20,6 +21,7 @@ from evaluators.data.dataset import TRAIN
 from evaluators.data.loading import arrays, calibration_images
 from evaluators.training.augmentation import views
 from evaluators.training.batches import Batch, BatchSource, apply_view, device, logits, renew_batchnorm, tensor
+from evaluators.training.checkpoints import Checkpoint, TrainingState
 from evaluators.training.jobs import (
     CandidateJob,
     FineTuneJob,
@@ -27,11 +29,13 @@ from evaluators.training.jobs import (
     TrainedNetwork,
     TrainingFailedError,
     TrainingRecipe,
+    checkpoint_path,
 )
 from evaluators.training.time_allowance import OutOfTimeError
 from remote.files import write_file
 from spaces import network, weights
 
+RETRY_RATE = 1 / 3  # share of the learning rate with which a diverged training is repeated
 GRADIENT_IMAGES = 256  # training images for pruning criteria that need gradients
 Loss = Callable[[torch.Tensor, Batch], torch.Tensor]
 
@@ -51,24 +55,37 @@ def train_parent(job: ParentJob) -> TrainedNetwork:
     """
     began = time.monotonic()
     feed = _begin(job)
-    net = network.build(job.family, job.variant, len(job.dataset.classes), job.image_px)
-    start = weights.start(net, job.family, job.variant, job.weights, job.download)
-    _to_channels_last(net.to(device()))
-    recipe = job.recipe
+    recipe, start = job.recipe, ""
+
+    def begin() -> torch.nn.Module:
+        nonlocal start
+        torch.manual_seed(recipe.seed)
+        net = network.build(job.family, job.variant, len(job.dataset.classes), job.image_px)
+        start = weights.start(net, job.family, job.variant, job.weights, job.download)
+        return _to_channels_last(net.to(device()))
+
     # the logits afterwards take one forward pass per image and view, about a third of a training step each
     after = len(views(recipe.augment)) * len(feed.images) // (3 * recipe.batch)
-    steps, loss = train(
-        net,
-        feed,
-        loss_of=lambda out, batch: functional.cross_entropy(out, batch.labels, label_smoothing=recipe.label_smoothing),
-        epochs=recipe.parent_epochs,
-        lr=recipe.lr if weights.is_trained(start) else recipe.lr_scratch,
-        random=np.random.default_rng(recipe.seed),
-        progress=_Progress(job.progress, recipe.parent_epochs, len(feed), Deadline(began, job.seconds_max, after)),
-    )
+
+    def run(net: torch.nn.Module, rate: float, checkpoint: Checkpoint) -> tuple[int, float]:
+        return train(
+            net,
+            feed,
+            loss_of=lambda out, batch: functional.cross_entropy(
+                out, batch.labels, label_smoothing=recipe.label_smoothing
+            ),
+            epochs=recipe.parent_epochs,
+            lr=rate * (recipe.lr if weights.is_trained(start) else recipe.lr_scratch),
+            random=np.random.default_rng(recipe.seed),
+            progress=_Progress(job.progress, recipe.parent_epochs, len(feed), Deadline(began, job.seconds_max, after)),
+            checkpoint=checkpoint,
+        )
+
+    net, (steps, loss) = _train_stably(begin, run, job.out)
     seen = (apply_view(feed.images, view) for view in views(recipe.augment))
     taught = torch.stack([logits(net, images, feed.normalisation) for images in seen], dim=1)  # (N, views, C)
     _save({"state": net.cpu().state_dict(), "image_px": job.image_px, "logits": taught}, job.out)
+    Checkpoint(checkpoint_path(job.out)).remove()
     return TrainedNetwork(
         path=job.out, steps=steps, epochs=recipe.parent_epochs, loss=loss, seconds=time.monotonic() - began, start=start
     )
@@ -119,20 +136,32 @@ def fine_tune(job: FineTuneJob) -> TrainedNetwork:
     feed = _begin(job)
     saved = torch.load(job.net, weights_only=True)
     taught = torch.load(job.teacher, weights_only=True)["logits"].to(device())
-    net, before = _to_channels_last(network.unpack(saved).to(device())), saved["epochs"]
-    recipe = job.recipe
+    recipe, before = job.recipe, saved["epochs"]
 
     def loss_of(out: torch.Tensor, batch: Batch) -> torch.Tensor:
         hard = functional.cross_entropy(out, batch.labels, label_smoothing=recipe.label_smoothing)
         soft = distillation(out, taught[batch.index, batch.view], recipe.temperature)
         return (1 - recipe.distillation) * hard + recipe.distillation * soft
 
-    random = np.random.default_rng([recipe.seed, before])  # another order than in earlier epochs
-    progress = _Progress(job.progress, job.epochs, len(feed), Deadline(began, job.seconds_max))
-    steps, loss = train(
-        net, feed, loss_of=loss_of, epochs=job.epochs, lr=recipe.lr_candidate, random=random, progress=progress
-    )
+    def begin() -> torch.nn.Module:
+        torch.manual_seed(recipe.seed)
+        return _to_channels_last(network.unpack(saved).to(device()))
+
+    def run(net: torch.nn.Module, rate: float, checkpoint: Checkpoint) -> tuple[int, float]:
+        return train(
+            net,
+            feed,
+            loss_of=loss_of,
+            epochs=job.epochs,
+            lr=rate * recipe.lr_candidate,
+            random=np.random.default_rng([recipe.seed, before]),  # another order than in earlier epochs
+            progress=_Progress(job.progress, job.epochs, len(feed), Deadline(began, job.seconds_max)),
+            checkpoint=checkpoint,
+        )
+
+    net, (steps, loss) = _train_stably(begin, run, job.out)
     _save(saved | {"state": net.cpu().state_dict(), "epochs": before + job.epochs}, job.out)
+    Checkpoint(checkpoint_path(job.out)).remove()
     return TrainedNetwork(
         path=job.out,
         steps=steps,
@@ -141,6 +170,38 @@ def fine_tune(job: FineTuneJob) -> TrainedNetwork:
         seconds=time.monotonic() - began,
         start="parent",
     )
+
+
+def _train_stably(
+    begin: Callable[[], torch.nn.Module],
+    run: Callable[[torch.nn.Module, float, Checkpoint], tuple[int, float]],
+    out: Path,
+) -> tuple[torch.nn.Module, tuple[int, float]]:
+    """Train a network; if its loss becomes infinite, train it once more at a third of the learning rate.
+
+    Args:
+        begin: Returns the network before the training.
+        run: Trains it in place, given the share of its learning rate and the checkpoint.
+        out: File that the training is for.
+
+    Returns:
+        The network, and (gradient steps, mean loss of the last epoch). The checkpoint stays until `out` is written.
+
+    Raises:
+        TrainingFailedError: The second training diverged, too.
+    """
+    checkpoint = Checkpoint(checkpoint_path(out))
+    for rate in (1.0, RETRY_RATE):
+        net = begin()
+        try:
+            found = run(net, rate, checkpoint)
+        except TrainingFailedError:
+            checkpoint.remove()
+            if rate == RETRY_RATE:
+                raise
+        else:
+            return net, found
+    raise AssertionError("the second training either returns or raises")
 
 
 def _to_channels_last(net: torch.nn.Module) -> torch.nn.Module:
@@ -225,8 +286,9 @@ def train(
     lr: float,
     random: np.random.Generator,
     progress: Callable[[int, int, float], None],
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[int, float]:
-    """Train a network in place.
+    """Train a network in place, from its checkpoint on if an earlier training of it was interrupted.
 
     Args:
         net: Network on the device of `device()`; it is left in eval mode.
@@ -236,6 +298,7 @@ def train(
         lr: Peak learning rate.
         random: Random generator of order and augmentation.
         progress: Called with epoch, step and loss after each step.
+        checkpoint: State of an interrupted training; None keeps none.
 
     Returns:
         (gradient steps, mean loss of the last epoch).
@@ -250,22 +313,39 @@ def train(
     optimizer = torch.optim.AdamW(_groups(net, recipe), lr=lr)
     total = epochs * len(feed)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: one_cycle(step, total))
-    losses: list[float] = []
+    state = TrainingState(net, optimizer, schedule, random, losses=[])
+    identity = f"{total} steps at {lr:g}, {recipe}"
+    checkpoint = checkpoint or Checkpoint(None)
+    checkpoint.restore(state, identity)
     net.train()
-    for epoch in range(epochs):
-        for batch in feed.epoch(random):
-            loss = loss_of(net(batch.pixels), batch)
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(net.parameters(), recipe.clip)
-            optimizer.step()
+    while state.epoch < epochs:
+        state.begin_epoch()
+        for batch in itertools.islice(feed.epoch(random), state.batch, None):
+            state.losses.append(_step(net, batch, loss_of, optimizer=optimizer, clip=recipe.clip))
             schedule.step()
-            losses.append(loss.item())
-            if not math.isfinite(losses[-1]):
-                raise TrainingFailedError(f"the loss became {losses[-1]} in step {len(losses)} of {total}")
-            progress(epoch, len(losses), losses[-1])
+            done = len(state.losses)
+            if not math.isfinite(state.losses[-1]):
+                raise TrainingFailedError(f"the loss became {state.losses[-1]} in step {done} of {total}")
+            state.batch += 1
+            progress(state.epoch, done, state.losses[-1])
+            if checkpoint.is_due(is_epoch_over=False):
+                checkpoint.save(state, identity)
+        state.epoch, state.batch = state.epoch + 1, 0
+        if checkpoint.is_due(is_epoch_over=True):
+            state.begin_epoch()
+            checkpoint.save(state, identity)
     net.eval()
-    return len(losses), float(np.mean(losses[-len(feed) :])) if losses else 0.0
+    return len(state.losses), float(np.mean(state.losses[-len(feed) :])) if state.losses else 0.0
+
+
+def _step(net: torch.nn.Module, batch: Batch, loss_of: Loss, optimizer: torch.optim.Optimizer, clip: float) -> float:
+    """Take one gradient step and return the loss before it."""
+    loss = loss_of(net(batch.pixels), batch)
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(net.parameters(), clip)
+    optimizer.step()
+    return loss.item()
 
 
 def one_cycle(step: int, steps: int) -> float:
@@ -312,6 +392,7 @@ class Deadline:
             clock: Returns seconds.
         """
         self._end_s, self._after, self._clock, self._from_s = began_s + seconds_max, after, clock, 0.0
+        self._first: int | None = None  # number of the step before the first one here: others were done before a kill
 
     def check(self, step: int, steps: int) -> None:
         """Check whether the remaining steps fit into the time left; to be called after each step.
@@ -324,10 +405,12 @@ class Deadline:
             OutOfTimeError: They do not fit.
         """
         now_s = self._clock()
-        if step <= self.UNTIMED:
+        self._first = step - 1 if self._first is None else self._first
+        done = step - self._first
+        if done <= self.UNTIMED:
             self._from_s = now_s
         elif now_s - self._from_s >= self.LEAST_S:
-            step_s = (now_s - self._from_s) / (step - self.UNTIMED)
+            step_s = (now_s - self._from_s) / (done - self.UNTIMED)
             needed_s, left_s = (steps - step + self._after) * step_s, max(self._end_s - now_s, 0.0)
             if needed_s > left_s:
                 fitting = left_s / step_s - self._after  # steps of another training that begins now

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
@@ -16,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from evaluators.cache_lock import hold_lock
+from evaluators.training.jobs import CHECKPOINT
 from remote.errors import UserError
 from remote.files import FULL, host_error, remove_parts
 from search import settings as settings_files
@@ -124,11 +126,20 @@ def remove_empty(folders: Iterable[Path]) -> None:
             folder.rmdir()
 
 
+def _remove_old(files: Iterable[Path], older_s: float) -> None:
+    """Remove the files that were not written for `older_s` seconds."""
+    for file in files:
+        with suppress(OSError):
+            if time.time() - file.stat().st_mtime >= older_s:
+                file.unlink()
+
+
 @contextmanager
 def open_cache(settings: Settings) -> Iterator[Path]:
     """Context manager that yields the cache folder, and removes a new one that stayed empty.
 
-    On entry it removes partial files of killed runs that were not written for a day.
+    On entry it removes partial files of killed runs that were not written for a day, and states of interrupted
+    trainings that were not for a week.
 
     Raises:
         SettingsError: The folder can't be created or written; one line explains why.
@@ -140,6 +151,7 @@ def open_cache(settings: Settings) -> Iterator[Path]:
         if is_held:
             for below in (folder, *folder.glob("*/"), *folder.glob("*/*/")):
                 remove_parts(below, older_s=DAY_S)
+                _remove_old(below.glob(f"*{CHECKPOINT}"), 7 * DAY_S)
     try:
         yield folder
     finally:

@@ -191,6 +191,16 @@ def test_open_cache_sweeps_what_killed_runs_left_a_day_ago(tmp_path):
         assert found == cache and [part.exists() for part in left] == [True, False] * 3
 
 
+def test_open_cache_keeps_a_training_that_was_interrupted_within_a_week(tmp_path):
+    states = [tmp_path / "parents" / f"net-{days}.pt.checkpoint" for days in (0, 6, 8)]
+    states[0].parent.mkdir()
+    for state, days in zip(states, (0, 6, 8), strict=True):
+        state.touch()
+        os.utime(state, (time.time() - days * 86400.0,) * 2)
+    with open_cache(Settings(budget_ms=1.0, cache=str(tmp_path))):
+        assert [state.exists() for state in states] == [True, True, False]
+
+
 def test_open_cache_that_nothing_came_into_is_removed(tmp_path):
     with open_cache(Settings(budget_ms=1.0, cache=str(tmp_path / "a" / "b"))) as cache:
         assert cache.is_dir()
