@@ -14,6 +14,9 @@ from evaluators.data.preprocessing import normalise
 from evaluators.measurement import TOP1, Accuracy
 from remote.link.session import Job
 
+PART_BYTES = 128 << 20  # bytes of normalised images in one request: neither host nor device holds a whole split
+FLOAT_BYTES = 4
+
 
 class PredictsOnDevice(Protocol):
     """Describe the methods of a retrying device session that scoring needs."""
@@ -60,10 +63,14 @@ def score(
         DeviceError: The device or the link failed.
     """
     images, labels = arrays(dataset, split, image_px, cache)
-    batch = normalise(images, *normalisation)  # (N, 3, image_px, image_px)
     sha256 = session.put(model)
-    logits = session.predict(sha256, batch.tobytes(), batch.shape, job)
-    predicted = numpy.frombuffer(logits, dtype=numpy.float32).reshape(len(labels), -1).argmax(axis=1)
+    count = max(1, PART_BYTES // (FLOAT_BYTES * images[0].size))
+    parts = []
+    for start in range(0, len(labels), count):
+        batch = normalise(images[start : start + count], *normalisation)  # (n, 3, image_px, image_px)
+        logits = numpy.frombuffer(session.predict(sha256, batch.tobytes(), batch.shape, job), dtype=numpy.float32)
+        parts.append(logits.reshape(len(batch), -1).argmax(axis=1))
+    predicted = numpy.concatenate(parts)
     correct = int((predicted == labels).sum())
     if answers is not None:
         part = answers.with_suffix(".part.npy")
