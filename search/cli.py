@@ -204,6 +204,13 @@ def _add_training(p: argparse.ArgumentParser) -> None:
         f"(default {default.resize})",
     )
     training.add_argument(
+        "--val-images",
+        type=int,
+        metavar="N",
+        help="Number of validation images by which candidates are compared, if there are more; the test images are all "
+        f"used (default {default.val_images})",
+    )
+    training.add_argument(
         "--int8-drop",
         type=float,
         metavar="FRACTION",

@@ -59,6 +59,7 @@ class Settings:
         parent_epochs: Epochs of a parent's training; None derives them from the data.
         augment: Augmentation of training images: words of `evaluators.training.augmentation`, comma-separated.
         resize: Method that makes images square: squash, crop or pad.
+        val_images: Largest number of validation images by which candidates are compared.
         int8_drop: Accepted loss of int8 against fp32 before stronger quantization methods are tried, 0..1.
         qat_epochs: Epochs of quantization-aware training, the last resort; 0 disables it.
         teacher: Teacher of the candidates: parent, best, a network's name, or an ONNX file.
@@ -93,6 +94,7 @@ class Settings:
     parent_epochs: int | None = None
     augment: str = "default"
     resize: str = SQUASH
+    val_images: int = 5000
     int8_drop: float = 0.01
     qat_epochs: int = 2
     teacher: str = "parent"
@@ -134,6 +136,7 @@ class Settings:
             ),
             "polish_share": (0 <= self.polish_share < 1, "is a fraction below 1: 0.25 is a quarter of the time limit"),
             "probe_share": (0 <= self.probe_share <= 1, "is a fraction: 0.1 is a tenth of the run's time"),
+            "val_images": (self.val_images >= 1, "must be at least 1"),
             "int8_drop": (0 <= self.int8_drop < 1, "is a fraction: 0.01 is one point"),
             "qat_epochs": (self.qat_epochs >= 0, "must not be below 0"),
             "rungs": (

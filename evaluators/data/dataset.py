@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -90,6 +90,30 @@ class Dataset:
             "split": self.note,
         }
         return lines | ({"left out": "; ".join(self.left_out)} if self.left_out else {})
+
+
+def cap_validation(dataset: Dataset, count: int, seed: int) -> Dataset:
+    """Return the data set with about `count` validation images if it has more, every class with its share of them.
+
+    The test split stays whole. The capped set has a digest of its own: accuracies on other images are not mixed.
+
+    Args:
+        dataset: Data set of any kind.
+        count: Number of validation images; each class keeps at least one.
+        seed: Random seed of the choice.
+    """
+    validation = dataset.splits[VALIDATION]
+    if len(validation) <= count:
+        return dataset
+    labels = np.array(validation.labels)
+    _, kept = split_stratified(labels, (1 - count / len(labels), count / len(labels)), seed)
+    part = Split(tuple(validation.sources[i] for i in kept), tuple(validation.labels[i] for i in kept))
+    return replace(
+        dataset,
+        splits=dataset.splits | {VALIDATION: part},
+        note=f"{dataset.note}; {len(part)} of {len(validation)} validation images are used (--val-images)",
+        digest=digest_of(dataset.digest, "validation", count, seed),
+    )
 
 
 def digest_of(*parts: object) -> str:

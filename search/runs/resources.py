@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
-from evaluators.data.dataset import Dataset
+from evaluators.data.dataset import Dataset, cap_validation
 from evaluators.data.loading import open_dataset
 from evaluators.device_probes import DeviceProbes
 from evaluators.device_space import cut_to
@@ -112,6 +112,7 @@ def open_resources(settings: Settings, console: Console) -> Iterator[RunResource
         watch, folder = Stopwatch(), Path(settings.out)
         cache = stack.enter_context(open_cache(settings))
         dataset = open_dataset(settings.data, settings.seed, cache, resize=settings.resize)
+        dataset = cap_validation(dataset, settings.val_images, settings.seed)
         space = _load_space(settings, dataset)
         given = open_models([*space.models, *settings.model], dataset.classes)
         views: list[ProgressView] = []  # empty while networks are checked and the device is probed

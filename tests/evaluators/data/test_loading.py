@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from evaluators.data.dataset import SPLITS, TEST, TRAIN, VALIDATION, DataError, split_stratified
+from evaluators.data.dataset import SPLITS, TEST, TRAIN, VALIDATION, DataError, cap_validation, split_stratified
 from evaluators.data.loading import arrays, calibration_images, open_dataset
 from evaluators.data.preprocessing import load_image, normalise
 from tests.evaluators.folders import image_folder, picture
@@ -476,3 +476,21 @@ def test_real_sets(name, classes, counts, tmp_path):
     assert len(data.classes) == classes and data.left_out == ()
     assert [len(data.splits[split]) for split in SPLITS] == counts
     assert data.describe()["classes"].startswith(f"{classes}: ")
+
+
+@pytest.mark.parametrize("count", [1, 50, 100])
+def test_cap_validation_keeps_the_shares_of_the_classes_and_the_other_splits(count):
+    whole = open_dataset(None, 0)
+    capped = cap_validation(whole, count, 0)
+    before, after = whole.splits[VALIDATION], capped.splits[VALIDATION]
+    shares = np.bincount(before.labels) * count / len(before)
+    assert (np.abs(np.bincount(after.labels) - np.maximum(shares, 1)) <= 0.5).all()
+    assert set(zip(after.sources, after.labels, strict=True)) <= set(zip(before.sources, before.labels, strict=True))
+    assert capped.splits[TRAIN] == whole.splits[TRAIN] and capped.splits[TEST] == whole.splits[TEST]
+    assert capped.digest != whole.digest and "--val-images" in capped.note
+    assert cap_validation(whole, count, 0) == capped
+
+
+def test_cap_validation_smaller_set_stays_as_it_is():
+    whole = open_dataset(None, 0)
+    assert cap_validation(whole, len(whole.splits[VALIDATION]), 0) is whole
