@@ -15,7 +15,7 @@ from evaluators.measurement import METRICS, OUTCOMES, SCREENED, Measurement
 from reports import formatting
 from reports.classes import by_class
 from reports.comparison import levers, saving
-from reports.recommendations import explain_saving, nearest
+from reports.recommendations import explain_saving, more_time, nearest
 from reports.trial_table import rows, rows_of_screened, screened_measurements, trials
 from search.result import Result
 
@@ -47,6 +47,7 @@ def page(result: Result) -> str:
         by_class=by_class(result),
         split=formatting.split(result),
         early=formatting.early(result),
+        more_time=more_time(result),
         incidents=formatting.incidents(result),
         finalists=formatting.finalists(result),
         laddered=formatting.int8_finalists(result),

@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import isfinite
 
-from evaluators.measurement import Interval, Measurement
+from evaluators.measurement import Interval, Measurement, Outcome
 from reports.comparison import Lever, levers, setting, settings
-from reports.formatting import change, ms, points
+from reports.formatting import change, duration, ms, points
 from reports.trial_table import trials
 from search.result import Result
+from search.selection.polish import FACTORS, is_worth
 from spaces.candidate import Candidate
 from spaces.operation_specs import options
 from spaces.space import Value
@@ -113,6 +114,35 @@ def nearest(result: Result) -> str:
             f"the predicted latency is about {ms(prospect.latency_ms)}"
         )
     return line if prospect.closes else f"{line}, which alone is not enough"
+
+
+def more_time(result: Result) -> str:
+    """Say in one line what a longer time limit would be spent on; empty without a limit, or if nothing is left.
+
+    Counted are candidates that surely keep the budget and were timed, but not trained to the end.
+    """
+    if result.time_limit_s is None:
+        return ""
+    screened = [m for m in result.screened if m.outcome == Outcome.KEPT and m.latency]
+    waiting = [m for m in screened if m.latency and result.budget.keeps(m.latency)]
+    waiting += [m for m in result.measurements if m.outcome == Outcome.UNFINISHED and m is not result.choice]
+    parts = []
+    if waiting:
+        trained = sum(1 for m in result.measurements if m.accuracies)
+        each_s = (result.seconds.training + result.seconds.scoring) / max(trained, 1)
+        each = f", about {duration(each_s)} each" if trained else ""
+        parts.append(f"{_count(len(waiting), 'timed candidate')} within the budget{each}")
+    accuracy = result.choice.accuracy if result.choice else None
+    most = max(FACTORS) * max(result.rungs, default=0)
+    if accuracy is not None and accuracy.epochs < most and is_worth(result.choice):
+        parts.append(f"the choice for more than its {_count(accuracy.epochs, 'epoch')}, up to {most}")
+    if result.baseline is None:
+        parts.append("the greedy baseline, to compare with")
+    return f"would train {'; '.join(parts)}" if parts else ""
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"
 
 
 def _limit(result: Result) -> str:

@@ -24,7 +24,7 @@ from reports.formatting import (
     split,
     trust,
 )
-from reports.recommendations import nearest
+from reports.recommendations import more_time, nearest
 from reports.trial_table import same
 from search.result import Result
 
@@ -114,6 +114,7 @@ def _lines(result: Result) -> list[tuple[str, str]]:
         ("precision", runs_as(result.choice) if result.choice else ""),
         ("device", ", ".join(f"{kind}: {count}" for kind, count in incidents(result))),
         ("time", f"{duration(result.seconds.wall)}: {spent}"),
+        ("more time", more_time(result)),
         ("report", str(result.folder / "report.html")),
         ("model", str(result.folder / "chosen") if result.choice and result.choice.model_path else ""),
     ]

@@ -42,6 +42,8 @@ class Result:
         seconds: Wall time by kind of work.
         reference_ms: Latency of the reference model on this device in its calm state, in ms.
         trials_asked: Requested number of trials; None means as many as the time allowed.
+        rungs: Fine-tuning epochs of the fidelities, ascending.
+        time_limit_s: The user's time limit in seconds; None without one.
         classes: Class names in the order of the accuracies' indices; empty for a table.
         screened: Measurements of candidates that were screened and never became trials.
         early_stops: Candidates over the budget, trials and screened ones: number stopped without a training step, and
@@ -65,6 +67,8 @@ class Result:
     seconds: WallTime
     reference_ms: float
     trials_asked: int | None
+    rungs: tuple[int, ...] = ()
+    time_limit_s: float | None = None
     classes: tuple[str, ...] = ()
     screened: tuple[Measurement, ...] = ()
     early_stops: tuple[int, int] = (0, 0)

@@ -92,6 +92,8 @@ def assemble_result(
         seconds=WallTime(wall=ledger.earlier_wall_s() + watch.wall_s(), **kinds),
         reference_ms=origin.reference_ms,
         trials_asked=settings.trials_max(),
+        rungs=settings.rungs,
+        time_limit_s=settings.time_limit_s,
         classes=origin.classes,
         screened=tuple(screened_candidates(space, ledger, pooled, outcome.measurements, settings.budget())),
         early_stops=early_stops([*outcome.measurements, *looked], ledger),

@@ -1,6 +1,7 @@
 """Savings and levers, against a law whose factors are known."""
 
 import io
+import math
 import re
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from evaluators.measurement import Interval
+from evaluators.measurement import Interval, Outcome
 from reports.comparison import levers, saving, setting
 from reports.formatting import (
     accuracy_change,
@@ -24,7 +25,7 @@ from reports.formatting import (
     trust,
 )
 from reports.html import page
-from reports.recommendations import best_prospect, explain_saving, nearest
+from reports.recommendations import best_prospect, explain_saving, more_time, nearest
 from reports.terminal import summary
 from search.budget import Budget
 from search.result import NearestMiss
@@ -279,3 +280,17 @@ def test_headline_with_accuracy_limit_names_both_splits(tmp_path):
     told = headline(replace(result, choice=replace(result.choice, test=test), budget=limited))
     assert "9.0 ±" in told and "points of test accuracy lost;" in told
     assert "validation accuracy lost <= 2 points) is kept" in told
+
+
+def test_more_time_tells_what_is_left_to_train(tmp_path):
+    result = replace(usual(tmp_path), time_limit_s=300.0, rungs=(0, 1, 3))
+    chosen = result.choice
+    assert more_time(replace(result, time_limit_s=None)) == "", "nothing ended early"
+    assert more_time(result) == "would train the choice for more than its 3 epochs, up to 24"
+    left = replace(chosen, trial=-1, accuracies=())
+    beyond = replace(left, outcome=Outcome.OVER_BUDGET)
+    unproven = replace(left, latency=replace(left.latency, disturbed="x", percentile_ms=Interval(1.0, 1.0, math.inf)))
+    line = more_time(replace(result, screened=(left, left, beyond, unproven), baseline=None))
+    assert "train 2 timed candidates within the budget, about" in line and "greedy baseline" in line
+    perfect = replace(chosen, accuracies=(replace(chosen.accuracy, correct=360, top1=1.0),))
+    assert more_time(replace(result, choice=perfect)) == ""
