@@ -13,7 +13,7 @@ from reports.comparison import Lever, levers, setting, settings
 from reports.formatting import change, duration, ms, points
 from reports.trial_table import trials
 from search.result import Result
-from search.selection.polish import FACTORS, is_worth
+from search.selection.polish import FACTOR, is_worth
 from spaces.candidate import Candidate
 from spaces.operation_specs import options
 from spaces.space import Value
@@ -133,7 +133,7 @@ def more_time(result: Result) -> str:
         each = f", about {duration(each_s)} each" if trained else ""
         parts.append(f"{_count(len(waiting), 'timed candidate')} within the budget{each}")
     accuracy = result.choice.accuracy if result.choice else None
-    most = max(FACTORS) * max(result.rungs, default=0)
+    most = FACTOR * max(result.rungs, default=0)
     if accuracy is not None and accuracy.epochs < most and is_worth(result.choice):
         parts.append(f"the choice for more than its {_count(accuracy.epochs, 'epoch')}, up to {most}")
     if result.baseline is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,9 @@ from search.selection.pareto import front
 from search.selection.ranking import rank_feasible
 from search.storage.cached_evaluator import CachedEvaluator
 
-FACTORS = (8, 4, 2, 1)  # total epochs, as multiples of the last rung's; one for a training that time had ended
+FACTOR = 8  # largest total of epochs, as a multiple of the last rung's
+FITTING = 0.9  # share of the epochs that fit by the pace of the first steps: later ones may be slower
+TRIES = 3  # attempts to fit a training into the time
 CONTENDERS = 3  # most candidates that share the time of those that may become the choice
 TRAINED = (Outcome.KEPT, Outcome.UNFINISHED)  # outcomes of candidates that may be trained further
 NOISE_SE = 2.0  # standard errors below the leader within which a candidate may become the choice
@@ -38,9 +39,9 @@ class PolishLimits:
     allowance: TimeAllowance
 
     @property
-    def totals(self) -> tuple[int, ...]:
-        """Return the total epochs that a candidate may be trained for, longest first."""
-        return tuple(factor * self.epochs for factor in FACTORS)
+    def epochs_max(self) -> int:
+        """Return the most epochs that a candidate is trained for in all."""
+        return FACTOR * self.epochs
 
 
 def polish(
@@ -59,11 +60,15 @@ def polish(
     """
     polished = {m.trial: _polished_before(m, evaluator, limits) for m in measurements}
     contenders, others = _to_polish(list(polished.values()), limits)
-    for place, m in enumerate([*contenders, *others]):
+    waiting = [*contenders, *others]
+    for place, m in enumerate(
+        [*waiting, *waiting]
+    ):  # twice: what others leave may be enough for one that had too little
         share_s = limits.seconds_left() / max(len(contenders) - place, 1)
         if share_s <= 0:
             break
-        polished[m.trial] = _train_on(m, evaluator, limits, share_s, tell)
+        if polished[m.trial] is m and not _is_trained_on(m, evaluator, limits):
+            polished[m.trial] = _train_on(m, evaluator, limits, share_s, tell)
     return list(polished.values())
 
 
@@ -105,10 +110,16 @@ def _to_polish(
     return [m for m in contenders if is_due(m)], [m for m in others if is_due(m)]
 
 
+def _is_trained_on(measurement: Measurement, evaluator: CachedEvaluator, limits: PolishLimits) -> bool:
+    """Return True if the candidate was trained beyond the last rung, whether that was better or not."""
+    beyond = range(limits.epochs + 1, limits.epochs_max + 1)
+    return any(evaluator.knows(measurement.candidate, epochs) for epochs in beyond)
+
+
 def _polished_before(measurement: Measurement, evaluator: CachedEvaluator, limits: PolishLimits) -> Measurement:
-    had = measurement.accuracy.epochs if measurement.accuracy else math.inf
-    for epochs in limits.totals:
-        if measurement.outcome in TRAINED and epochs > had and evaluator.knows(measurement.candidate, epochs):
+    had = measurement.accuracy.epochs if measurement.accuracy else limits.epochs_max
+    for epochs in range(max(had + 1, limits.epochs), limits.epochs_max + 1):
+        if measurement.outcome in TRAINED and evaluator.knows(measurement.candidate, epochs):
             measurement = _take_over(measurement, epochs, evaluator, limits.budget)
     return measurement
 
@@ -122,18 +133,22 @@ def _train_on(
 ) -> Measurement:
     """Return the measurement after as many epochs as fit into a share of the time."""
     assert measurement.accuracy is not None
-    candidate, had, most = measurement.candidate, measurement.accuracy.epochs, math.inf
+    candidate, more = measurement.candidate, limits.epochs_max - limits.epochs
     train_s = share_s - SCORED * evaluator.scoring_s(candidate)
     end_s = time.monotonic() + train_s
-    for epochs in limits.totals:
-        if not had < epochs <= had + most:
-            continue
-        tell(f"polishing {candidate.describe()}: {epochs - had} more epochs")
+    for _ in range(TRIES):
+        # a training that time had ended before the last rung is at least brought to it
+        epochs = limits.epochs + more
+        if epochs <= measurement.accuracy.epochs:
+            break
+        tell(f"polishing {candidate.describe()}: {epochs - measurement.accuracy.epochs} more epochs")
         try:
             with limits.allowance.at_most(end_s - time.monotonic(), time.monotonic):
                 return _take_over(measurement, epochs, evaluator, limits.budget)
         except OutOfTimeError as error:
-            most = error.share * (epochs - had)
+            if not more:
+                break
+            more = int(FITTING * error.share * more)
     return measurement
 
 

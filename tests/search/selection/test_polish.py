@@ -89,12 +89,30 @@ def test_polish_only_candidates_within_the_budget_are_trained(tmp_path):
     assert {candidate for candidate, _ in inner.tried} <= kept and len(kept) < len(before)
 
 
-@pytest.mark.parametrize(("fits", "epochs"), [(7 * LAST, 8), (6 * LAST, 4), (3 * LAST, 4), (2 * LAST, 2), (1, None)])
-def test_polish_short_time_takes_as_many_epochs_as_fit(tmp_path, fits, epochs):
+@pytest.mark.parametrize(("fits", "more"), [(7 * LAST, 7 * LAST), (20, 18), (10, 9), (2, 1), (1, 0)])
+def test_polish_short_time_takes_nine_tenths_of_the_epochs_that_fit(tmp_path, fits, more):
     inner = Longer(0.01, fits)
     before, after = polished(tmp_path, inner)
     found = next(m for m in after if m.trial == leader(before).trial)
-    assert found.accuracy.epochs == (epochs * LAST if epochs else LAST)
+    assert found.accuracy.epochs == LAST + more
+
+
+class Impatient(Longer):
+    """The first candidate finds no time at first, and finds it when the others are done."""
+
+    def accuracy(self, candidate, epochs):
+        if epochs > LAST and {tried for tried, _ in self.tried} <= {candidate}:
+            self.tried.append((candidate, epochs))
+            raise OutOfTimeError("too long", 0.0)
+        return super().accuracy(candidate, epochs)
+
+
+def test_polish_candidate_that_found_no_time_gets_what_the_others_leave(tmp_path):
+    before, after = polished(tmp_path, Impatient(0.01))
+    found = {m.trial: m for m in after}
+    best = leader(before)
+    assert found[best.trial].accuracy.epochs == 8 * LAST
+    assert sum(m.accuracy.epochs > LAST for m in after if m.accuracy) > 1
 
 
 def test_polish_without_time_trains_nothing(tmp_path):
