@@ -77,11 +77,12 @@ def to_train(
     random: np.random.Generator,
     first: Mask | None = None,
     hurried: bool = False,
+    work: Array | None = None,
 ) -> Indices:
     """Return one timed candidate per interval of latencies, by turns the most promising and a random one.
 
     Low fidelity shows which is promising, or else an earlier run. Without both, it is the slowest, which is likely the
-    least compressed. The slowest of the candidates in `first` that surely keep the budget precedes them all, since it
+    least compressed. The largest of the candidates in `first` that surely keep the budget precedes them all, since it
     is likely the most accurate; if time is short, or none surely keeps it, it is the fastest instead. Where there is
     such a preference, the intervals nearest the budget come first, since a search may end before the last of them.
 
@@ -92,6 +93,7 @@ def to_train(
         random: Generator of the draws.
         first: (N,) mask of candidates to begin with; None for no preference.
         hurried: True if a training could not finish in time.
+        work: (N,) size of the candidates in `first`; None takes their latency for it.
 
     Returns:
         Indices of candidates.
@@ -100,9 +102,11 @@ def to_train(
     if first is not None and wanted > 0 and first[free].any() and not known.is_finished()[first].any():
         whole = free[first[free]]
         sure = whole[~known.unsure[whole]]
-        pick = np.argmin if hurried or not len(sure) else np.argmax
         whole = sure if len(sure) else whole
-        begun = whole[[pick(known.latency_ms[whole])]]
+        if hurried or not len(sure):
+            begun = whole[[np.argmin(known.latency_ms[whole])]]
+        else:
+            begun = whole[[np.argmax((known.latency_ms if work is None else work)[whole])]]
         rest = _stretch_design(known, np.setdiff1d(free, begun), wanted - 1, hints, random, is_limited=True)
         chosen: Indices = np.r_[begun, rest]
         return chosen

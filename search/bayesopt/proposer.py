@@ -101,19 +101,22 @@ class Proposer:
         chosen: Indices = np.r_[led, self.random.choice(rest, min(wanted - len(led), len(rest)), replace=False)]
         return chosen
 
-    def start_train(self, known: Observations, first: Mask | None = None, hurried: bool = False) -> Indices:
+    def start_train(
+        self, known: Observations, first: Mask | None = None, hurried: bool = False, work: Array | None = None
+    ) -> Indices:
         """Return candidates to train in the initial design: one in `first`, then one per interval of latencies.
 
-        The first one is the slowest, which is likely the most accurate, or the fastest if time is short.
+        The first one is the largest, which is likely the most accurate, or the fastest if time is short.
 
         Args:
             known: Observations so far.
             first: (N,) mask of candidates to begin with; None for no preference.
             hurried: True if a training could not finish in time.
+            work: (N,) size of the candidates in `first`; None takes their latency for it.
         """
         wanted = self.settings.start_trainings - self._count_started(known)
         return initial_design.to_train(
-            known, wanted, hints=self.hints, random=self.random, first=first, hurried=hurried
+            known, wanted, hints=self.hints, random=self.random, first=first, hurried=hurried, work=work
         )
 
     # --- a round

@@ -223,8 +223,8 @@ class _Loop:
     def queue_plain(self, unbuilt: Sequence[Candidate] = ()) -> None:
         """Queue the timed uncompressed networks that may keep the budget, and those that failed.
 
-        Those that surely keep it come first, and of these the slowest. With a time limit the others are left to a
-        sampler that requests latencies: with a smaller input they surely keep it.
+        Those that surely keep it come first, and of these the slowest. With a time limit they are left to a sampler
+        that requests latencies, except the fixed ones: it looks for the largest inputs within the budget first.
         """
         is_left = self.limits.timed and isinstance(self.study.sampler, MultiFidelitySampler)
         ranked: list[tuple[bool, bool, float, Candidate]] = [(True, True, 0.0, candidate) for candidate in unbuilt]
@@ -233,7 +233,7 @@ class _Loop:
             latency = self.evaluator.pooled(candidate.key())
             if isinstance(latency, Failure):
                 ranked.append((True, True, 0.0, candidate))
-            elif latency is not None and (budget.may_keep if candidate.fixed or not is_left else budget.keeps)(latency):
+            elif latency is not None and budget.may_keep(latency) and (candidate.fixed or not is_left):
                 ranked.append((not candidate.fixed, not budget.keeps(latency), -latency.rank_ms.value, candidate))
         for *_, candidate in sorted(ranked, key=lambda found: found[:3]):
             self.study.enqueue_trial(dict(self.space.params_of(candidate)), skip_if_exists=True)
@@ -252,7 +252,7 @@ class _Loop:
                         self.study,
                         self.evaluator,
                         gates=self.gates,
-                        costs=limits.costs(),
+                        costs=limits.costs,
                         in_time=self.in_time,
                         measured=measured,
                         view=view,

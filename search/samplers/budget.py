@@ -27,6 +27,7 @@ from search.sampling.whole_candidate_sampler import WholeSampler
 from spaces.candidate import Candidate
 from spaces.space import CandidateSet, Value
 
+OPENING_SHARE = 0.2  # share of a limited time for finding the largest inputs within the budget before any training
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -144,12 +145,33 @@ class BudgetSampler(WholeSampler):
         )
         if not ((known.looks == 0) & ~known.closed).any():
             return []
+        if self.is_opening(costs):
+            return self._candidates_at(self._edges())
         surest = self._surest()
         if surest is not None and len(surest) and not (known.waiting() & ~known.unsure).any():
             return self._candidates_at(surest)
         with self._threads.limit(limits=1):
             early = self._early(proposer)
             return self._candidates_at(proposer.start_time(known, self._first()) if early else proposer.to_time(known))
+
+    def is_opening(self, costs: StageCosts) -> bool:
+        """Return True until the largest inputs within the budget are known, with a time limit and before any training.
+
+        It takes a share of the time at most.
+
+        Args:
+            costs: Seconds that each stage takes.
+        """
+        is_limited = 0 < self._at_first_s < float("inf")
+        if not is_limited or self._uncut.all or self._known.has_accuracy().any() or self._known.is_finished().any():
+            return False
+        in_share = costs.seconds_left - FEW * costs.latency_s > (1 - OPENING_SHARE) * self._at_first_s
+        return in_share and bool(len(self._edges()))
+
+    def _edges(self) -> numpy.ndarray:
+        bound = float(numpy.median(self._bounds or [1.0]))
+        found = self._uncut.edges(self._known, bound)
+        return found[self._known.is_open()[found]]
 
     def request_remeasurements(self) -> list[Candidate]:
         """Return the present choice, and candidates with a first latency that is probably an outlier."""
@@ -231,6 +253,10 @@ class BudgetSampler(WholeSampler):
         """Return a mask of candidates to begin with; None if the space has no compressed candidate."""
         return None if self._uncut.all else self._uncut.may_keep(self._known)
 
+    def _work(self) -> numpy.ndarray | None:
+        """Return (N,) the size of each uncompressed candidate, nan for others; None if the space has no others."""
+        return None if self._uncut.all else self._uncut.work(self._known)
+
     def _surest(self) -> numpy.ndarray | None:
         """Return uncompressed candidates to time first, so that a feasible one is found early.
 
@@ -262,7 +288,7 @@ class BudgetSampler(WholeSampler):
         if not self._heeded:  # without a search around the study, latency and accuracy come together
             places = proposer.start_time(known) if early else proposer.to_time(known, len(open_) + 1)
         elif early or proposer.goal is None:
-            places = proposer.start_train(known, self._first(), self._hurried)
+            places = proposer.start_train(known, self._first(), self._hurried, self._work())
         else:
             places = proposer.to_train(known, pending=open_)
         if len(left := places[~numpy.isin(places, open_)]):

@@ -51,6 +51,14 @@ class MultiFidelitySampler(Protocol):
         """
         ...
 
+    def is_opening(self, costs: StageCosts) -> bool:
+        """Return True while further latencies should be measured before anything is trained.
+
+        Args:
+            costs: Seconds that each stage takes.
+        """
+        ...
+
     def request_remeasurements(self) -> list[Candidate]:
         """Return candidates to remeasure, because their first latency is probably an outlier."""
         ...

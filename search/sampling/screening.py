@@ -23,7 +23,7 @@ def screen_candidates(
     study: optuna.Study,
     evaluator: CachedEvaluator,
     gates: StageLimits,
-    costs: StageCosts,
+    costs: Callable[[], StageCosts],
     in_time: Callable[[], bool],
     measured: list[Measurement],
     view: ProgressView,
@@ -36,7 +36,7 @@ def screen_candidates(
         study: Study with the sampler that makes the requests.
         evaluator: Evaluator of the run.
         gates: Stage limits; candidates that fail them are excluded from the sampler's proposals.
-        costs: Seconds that each stage takes.
+        costs: Function that returns the seconds that each stage takes.
         in_time: Function that returns whether there is time for another measurement; the function stops if not.
         measured: Measurements so far; a remeasurement updates them in place.
         view: Display of the current activity.
@@ -48,11 +48,12 @@ def screen_candidates(
     something = any(m.latency and gates.budget.may_keep(m.latency) for m in measured)
     for number in range(1 if something else ROUNDS_MAX):
         latencies = []
-        for candidate in _while(in_time, sampler.request_latencies(study, costs)):
+        for candidate in _while(in_time, sampler.request_latencies(study, costs())):
             view.doing(f"timing {candidate.describe()}, which may be worth a trial")
             latencies.append(evaluator.latency(candidate, limit_ms))
         within = gates.budget.may_keep if number else gates.budget.keeps  # beside other load, hardly any is sure
-        if not latencies or any(isinstance(found, Latency) and within(found) for found in latencies):
+        is_any_within = any(isinstance(found, Latency) and within(found) for found in latencies)
+        if not latencies or (is_any_within and not sampler.is_opening(costs())):
             break
     for candidate in _while(in_time, sampler.request_remeasurements()):
         view.doing(f"timing {candidate.describe()} again: it is faster than expected, or the best so far")

@@ -18,6 +18,7 @@ from spaces.candidate import Candidate
 LEAST_SHARE = 2  # a lower precision is rarely faster by more than this factor
 USUAL_SHARE = 0.75  # usual latency with a lower precision relative to fp32: only a first guess
 MARGIN = 0.95  # share of the budget that a predicted latency may take
+REACH = 1.05  # share of the budget up to which an expected latency is worth a timing: area scaling is pessimistic
 FEW = 4  # candidates timed at a time until one is within the budget
 
 
@@ -90,20 +91,87 @@ class UncompressedCandidates:
         ordered = sorted(best.values(), key=lambda rank: (not rank[0], -rank[1]))
         return np.array([place for _, _, place in ordered[:FEW]], dtype=np.int64)
 
-    def untried_largest(self, known: Observations) -> NDArray[np.int64]:
-        """Return the slowest timed candidate of each network that has no accuracy of any fidelity yet, slowest first.
+    def edges(self, known: Observations, bound: float = 1.0) -> NDArray[np.int64]:
+        """Return the candidates to time next, to find the largest input of each network and precision in the budget.
 
-        Its parent is trained at its own size, so that it shows most of the network for the time of the parent.
+        A network and precision is done when the next larger input is over the budget or expected to be. A lower
+        precision is left out where the network keeps the budget in fp32 at its largest input.
+
+        Args:
+            known: Observations so far.
+            bound: Ratio of a latency's upper confidence bound, which must keep the budget, to its rank.
+
+        Returns:
+            Indices, of each network and precision at most one, most work first; empty when all are done.
+        """
+        groups: dict[Candidate, list[int]] = {}
+        for place in self._places:
+            groups.setdefault(_scaleless(self._candidates[place]), []).append(place)
+        found = []
+        for group, places in groups.items():
+            places.sort(key=lambda place: self._candidates[place].image_px)
+            whole = groups.get(replace(group, precision="fp32"), [])
+            if group.precision != "fp32" and whole and self._fits(max(whole, key=self._px), known):
+                continue
+            edge = self._next_edge(places, known, bound)
+            if edge is not None:
+                found.append(edge)
+        return np.array(sorted(found, key=lambda place: -self.work_ms(place, known)), dtype=np.int64)
+
+    def _next_edge(self, places: Sequence[int], known: Observations, bound: float) -> int | None:
+        """Return the largest input that may keep the budget, of those between the known ones within it and over it."""
+        fitting = [place for place in places if self._fits(place, known)]
+        over = [place for place in places if (known.looks[place] or known.failed[place]) and place not in fitting]
+        low = max(map(self._px, fitting), default=0)
+        high = min((px for px in map(self._px, over) if px > low), default=np.inf)
+        between = [place for place in places if low < self._px(place) < high and not known.looks[place]]
+        likely = [p for p in between if self._expect_ms(p, places, known) * bound <= REACH * self._limit_ms]
+        return max(likely, key=self._px, default=None)
+
+    def _fits(self, place: int, known: Observations) -> bool:
+        """Return True if a timing showed that the candidate surely keeps the budget."""
+        return bool(known.looks[place] and not (known.beyond[place] or known.unsure[place] or known.failed[place]))
+
+    def _px(self, place: int) -> int:
+        return self._candidates[place].image_px
+
+    def _expect_ms(self, place: int, places: Sequence[int], known: Observations) -> float:
+        """Return the latency in ms expected from the nearest timed input of the same network and precision."""
+        timed = [p for p in places if known.looks[p] and np.isfinite(known.latency_ms[p])]
+        if not timed:
+            return self._predict_ms(self._candidates[place], known)
+        nearest = min(timed, key=lambda p: abs(self._px(p) - self._px(place)))
+        return float(known.latency_ms[nearest]) * (self._px(place) / self._px(nearest)) ** 2
+
+    def work_ms(self, place: int, known: Observations) -> float:
+        """Return the candidate's size, measured by its expected latency in ms in fp32; 0 if unknown."""
+        whole = self._candidates[place]
+        plain = self._plain.get((whole.variant, whole.runtime))
+        if plain is None or not np.isfinite(known.latency_ms[plain]):
+            return 0.0
+        return float(known.latency_ms[plain]) * (whole.image_px / self._px(plain)) ** 2
+
+    def work(self, known: Observations) -> NDArray[np.float64]:
+        """Return (N,) `work_ms` of each uncompressed candidate, nan for the others."""
+        found = np.full(len(self._candidates), np.nan)
+        found[self._places] = [self.work_ms(place, known) for place in self._places]
+        return found
+
+    def untried_largest(self, known: Observations) -> NDArray[np.int64]:
+        """Return the largest timed candidate of each network that has no accuracy of any fidelity yet, most work first.
+
+        Those that surely keep the budget precede the others of their network. The parent
+        is trained at the candidate's own size, so that it shows most of the network for the time of the parent.
         """
         tried = np.isfinite(known.brief) | np.isfinite(known.accuracy)
         seen = {self._candidates[place].variant for place in self._places if tried[place]}
         best: dict[str, int] = {}
         waiting = known.waiting()
         timed = [place for place in self._places if waiting[place]]
-        for place in sorted(timed, key=lambda place: -known.latency_ms[place]):
+        for place in sorted(timed, key=lambda place: (known.unsure[place], -self.work_ms(place, known))):
             if self._candidates[place].variant not in seen:
                 best.setdefault(self._candidates[place].variant, place)
-        return np.array(list(best.values()), dtype=np.int64)
+        return np.array(sorted(best.values(), key=lambda place: -self.work_ms(place, known)), dtype=np.int64)
 
     def _predict_ms(self, whole: Candidate, known: Observations) -> float:
         """Return the latency in ms predicted from input area and the usual gain of a lower precision; 0 if unknown."""

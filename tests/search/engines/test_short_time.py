@@ -92,13 +92,26 @@ def test_run_time_ends_after_the_first_scores_makes_the_best_of_them_a_trial(tmp
 
 
 @pytest.mark.parametrize("is_loaded", [False, True])
-def test_run_with_a_time_limit_begins_with_a_candidate_that_surely_keeps_the_budget(tmp_path, is_loaded):
-    budget = Budget(latency_ms=5.5)
-    within = [c for c in PLAIN if Analytic().cost(c) <= 0.9 * budget.latency_ms]
-    assert within
-    evaluator = Timed(limit_s=300.0, looks_s=20.0, loaded=within if is_loaded else ())
+def test_run_with_a_time_limit_begins_with_the_largest_candidate_that_surely_keeps_the_budget(tmp_path, is_loaded):
+    budget = Budget(latency_ms=3.0)
+    law = Analytic()
+    uncut = [c for c in EVERY if not c.steps]
+    within = [c for c in uncut if 1.02 * law.cost(c) <= budget.latency_ms]
+
+    def size(candidate):
+        return law.cost(replace(candidate, precision="fp32"))
+
+    largest = max(size(c) for c in within)
+    loaded = {c for c in within if size(c) > 0.9 * largest} if is_loaded else set()
+    evaluator = Timed(limit_s=600.0, looks_s=20.0, loaded=loaded)
     search(tmp_path, evaluator, budget)
-    assert (first_trained(evaluator) in {c.key() for c in within}) is not is_loaded
+    first = next(c for c in uncut if c.key() == first_trained(evaluator))
+    assert first in within and first not in loaded
+    assert size(first) >= 0.7 * largest, "one step of the input size smaller at most"
+    timed = [key for stage, key in evaluator.calls if stage == "latency"]
+    scored = next(place for place, (stage, _) in enumerate(evaluator.calls) if stage == "accuracy")
+    before = sum(stage == "latency" for stage, _ in evaluator.calls[:scored])
+    assert before < len(uncut) / 2 and len(timed) > before
 
 
 def test_run_of_a_sampler_without_timings_begins_with_what_may_keep_the_budget(tmp_path):

@@ -132,6 +132,9 @@ class Brief(optuna.samplers.RandomSampler):
     def request_latencies(self, study, costs):
         return [self.wanted]
 
+    def is_opening(self, costs):
+        return False
+
     def request_remeasurements(self):
         return []
 
@@ -161,7 +164,13 @@ def test_over_the_budget_a_short_training_is_given_and_none_where_nothing_runs(t
         subscribe(study, evaluator, gates)
         view = ProgressView(Console(quiet=True), gates.budget, None, None)
         screen_candidates(
-            study, evaluator, gates=gates, costs=StageCosts(1.0, 1.0, 9.0), in_time=lambda: True, measured=[], view=view
+            study,
+            evaluator,
+            gates=gates,
+            costs=lambda: StageCosts(1.0, 1.0, 9.0),
+            in_time=lambda: True,
+            measured=[],
+            view=view,
         )
         assert sampler.told == told
         ledger.close()

@@ -91,3 +91,43 @@ def test_untried_largest_is_the_slowest_waiting_one_of_each_network_without_any_
     assert [ALL[i] for i in uncut.untried_largest(found)] == expected
     found.brief[place(replace(PLAIN[0], image_px=80))] = 0.5
     assert [ALL[i] for i in uncut.untried_largest(found)] == expected[1:]
+
+
+def timed(**latency_ms):
+    """Observations of candidates named as net0_160_fp32, with the plain ones' latencies in ms."""
+    found = known()
+    for name, ms in latency_ms.items():
+        network, px, precision = name.split("_")
+        at = place(replace(PLAIN[int(network[3:])], image_px=int(px), precision=precision))
+        found.latency_ms[at], found.looks[at], found.beyond[at] = ms, 1, ms > 1.0
+    return found
+
+
+def edges(of, bound=1.0):
+    return [ALL[i] for i in UncompressedCandidates(ALL, PLAIN, 1.0).edges(of, bound)]
+
+
+def test_edges_begin_with_the_largest_that_is_expected_to_keep_the_budget_in_each_precision():
+    found = timed(net0_160_fp32=3.0, net1_160_fp32=0.9, net2_160_fp32=1.3, net3_160_fp32=9.0)
+    small, plain = replace(PLAIN[0], image_px=80), PLAIN[2]
+    assert edges(found)[:4] == [
+        replace(plain, precision="int8"),
+        small,
+        replace(small, precision="int8"),
+        replace(plain, image_px=80),
+    ], "net1 keeps it in fp32 at its largest input, so int8 can't be more accurate; net3 never keeps it"
+
+
+def test_edges_end_where_the_next_larger_input_is_over_the_budget_or_expected_to_be():
+    found = timed(net0_160_fp32=3.0, net0_80_fp32=0.75, net0_80_int8=0.4, net0_160_int8=1.2)
+    assert [c for c in edges(found) if c.variant == "net0"] == []
+    small = replace(PLAIN[1], image_px=80, precision="int8")
+    fast = timed(net1_160_fp32=3.0, net1_80_fp32=0.7, net1_80_int8=0.25)
+    assert [c for c in edges(fast) if c.variant == "net1"] == [replace(small, image_px=160)], "by its own latency"
+    assert [c for c in edges(fast, bound=1.2) if c.variant == "net1"] == []
+
+
+def test_edges_what_only_may_keep_the_budget_makes_way_for_a_smaller_input():
+    found = timed(net0_160_fp32=0.8)
+    found.unsure[place(PLAIN[0])] = True
+    assert replace(PLAIN[0], image_px=80) in edges(found)
