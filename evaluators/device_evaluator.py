@@ -173,7 +173,8 @@ class DeviceEvaluator:
         """Return a line for the report that describes the distillation."""
         recipe, own = self._setup.parents.recipe, "each candidate's own parent"
         teacher = self.networks.parents.note or (own if self._setup.parents.teacher == PARENT else "none was needed")
-        return f"{teacher}; weight {recipe.distillation:g} at temperature {recipe.temperature:g}"
+        alone = "; an uncompressed network at its parent's size learns from labels alone" if teacher == own else ""
+        return f"{teacher}; weight {recipe.distillation:g} at temperature {recipe.temperature:g}{alone}"
 
     def coverage(self, candidate: Candidate, epochs: int) -> LayerPrecision | Failure:
         """Return the precision of each layer of the scored file, as the runtime reports it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,9 @@ class CandidateNetworks:
         before = max((rung for rung in (0, *self.rungs) if rung < epochs), default=0)
         net = self.get(candidate, before)
         teacher = self.parents.logits_for(candidate, parent.image_px)
+        # a network would learn its own first mistakes from itself: an uncompressed one trains on like its parent
+        if teacher == parent.path and not candidate.steps and candidate.image_px == parent.image_px:
+            common["recipe"] = replace(self.config.recipe, distillation=0.0)
         tuning = FineTuneJob(
             **common,
             epochs=epochs - before,

@@ -369,12 +369,14 @@ class _Loop:
     # --- the end
 
     def promote(self) -> None:
-        """Make a trial of the best screened candidate within the budget if no trial keeps it.
+        """Make a trial of the best screened candidate within the budget if no trial is as accurate.
 
-        It was scored at the low fidelity, and its training could not end in the time there was: better than nothing.
+        It was scored at the low fidelity, and its training could not end in the time there was.
         """
-        best = None if self.best() is not None or studies.has_queued(self.study) else self.best_screened()
-        if best is None or not self.limits.timed:
+        if not self.limits.timed or studies.has_queued(self.study):
+            return
+        leader, (score, best) = self.best(), self.best_screened()
+        if best is None or (leader is not None and leader.accuracy is not None and score < leader.accuracy.score):
             return
         self.study.enqueue_trial(dict(self.space.params_of(best)))
         asked = studies.ask(self.study, self.space, {m.candidate.key() for m in self.searched.measurements})
@@ -390,8 +392,8 @@ class _Loop:
         studies.tell(self.study, asked.trial, measurement, self.gates.budget)
         self.view.outcome(measurement, self.best())
 
-    def best_screened(self) -> Candidate | None:
-        """Return the candidate with the highest low-fidelity score of those within the budget that are no trials."""
+    def best_screened(self) -> tuple[float, Candidate | None]:
+        """Return the highest low-fidelity score of the candidates within the budget that are no trials, and its own."""
         low, budget = self.gates.brief_epochs, self.gates.budget
         tried = {m.candidate.key() for m in self.searched.measurements}
         scored = self.evaluator.keys_with_accuracy() - tried
@@ -402,7 +404,8 @@ class _Loop:
             latency, accuracy = self.evaluator.pooled(candidate.key()), self.evaluator.accuracy(candidate, low)
             if isinstance(latency, Latency) and isinstance(accuracy, Accuracy) and budget.may_keep(latency):
                 found.append((budget.keeps(latency), accuracy.score, candidate))
-        return max(found, key=lambda one: one[:2], default=(False, 0.0, None))[2]
+        _, score, best = max(found, key=lambda one: one[:2], default=(False, 0.0, None))
+        return score, best
 
     def polish(self) -> None:
         """Train the leaders for longer in the time that is left, if a part of it was reserved for that."""

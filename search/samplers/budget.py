@@ -27,6 +27,8 @@ from search.sampling.whole_candidate_sampler import WholeSampler
 from spaces.candidate import Candidate
 from spaces.space import CandidateSet, Value
 
+PARENT_SHARE = 2.0  # a network's first training with its parent's, relative to a training alone
+SHORT = 2.0  # first trainings of all networks for which a limited time must suffice to compare them briefly first
 OPENING_SHARE = 0.2  # share of a limited time for finding the largest inputs within the budget before any training
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -60,6 +62,7 @@ class BudgetSampler(WholeSampler):
         self._bounds: list[float] = []  # upper confidence bounds of latencies, relative to the rank
         self._hurried = False  # True once a training could not finish in the available time
         self._heeded = False  # True if a search requests latencies before trials
+        self._is_short = False  # True while the time suffices for little more than one training of each network
         self._read = 0  # number of the first trial of the study that is not learned yet
         self._open: dict[int, int] = {}  # number of an open trial -> index of its candidate
 
@@ -134,6 +137,8 @@ class BudgetSampler(WholeSampler):
         """
         self._learn(study)
         known, settings = self._known, self._settings(costs)
+        a_network_s = PARENT_SHARE * costs.training_s * len(self._uncut.untried_largest(known))
+        self._is_short = costs.seconds_left < SHORT * a_network_s
         proposer, self._heeded = self._ready(settings), True
         due = settings.timings * (int(known.is_finished().sum()) + 1) - int(known.looks.sum())
         proposer.settings = replace(
@@ -147,6 +152,8 @@ class BudgetSampler(WholeSampler):
             return []
         if self.is_opening(costs):
             return self._candidates_at(self._edges())
+        if self._untried():
+            return []
         surest = self._surest()
         if surest is not None and len(surest) and not (known.waiting() & ~known.unsure).any():
             return self._candidates_at(surest)
@@ -181,7 +188,7 @@ class BudgetSampler(WholeSampler):
     def request_low_fidelity(self) -> list[Candidate]:
         """Return candidates that should be trained at low fidelity before the next trial."""
         proposer = self._ready()
-        if self._surest() is not None and self._known.waiting().any():
+        if (self._surest() is not None and self._known.waiting().any()) or self._untried():
             return []
         early = self._early(proposer)
         with self._threads.limit(limits=1):
@@ -253,6 +260,17 @@ class BudgetSampler(WholeSampler):
         """Return a mask of candidates to begin with; None if the space has no compressed candidate."""
         return None if self._uncut.all else self._uncut.may_keep(self._known)
 
+    def _untried(self) -> list[int]:
+        """Return the largest candidates of networks without any accuracy, most work first, if the time is short.
+
+        A parent takes as long as the training that follows, and a first score of each network would leave no time for
+        it.
+        """
+        if self._uncut.all or not self._is_short or not self._known.has_accuracy().any():
+            return []
+        found = self._uncut.untried_largest(self._known)
+        return [int(place) for place in found if not self._known.unsure[place]]
+
     def _work(self) -> numpy.ndarray | None:
         """Return (N,) the size of each uncompressed candidate, nan for others; None if the space has no others."""
         return None if self._uncut.all else self._uncut.work(self._known)
@@ -285,7 +303,9 @@ class BudgetSampler(WholeSampler):
         known, proposer = self._known, self._ready()
         open_ = numpy.array(list(self._open.values()), dtype=numpy.int64)
         early = self._early(proposer)
-        if not self._heeded:  # without a search around the study, latency and accuracy come together
+        if untried := self._untried():
+            places = numpy.array(untried)
+        elif not self._heeded:  # without a search around the study, latency and accuracy come together
             places = proposer.start_time(known) if early else proposer.to_time(known, len(open_) + 1)
         elif early or proposer.goal is None:
             places = proposer.start_train(known, self._first(), self._hurried, self._work())

@@ -16,7 +16,7 @@ from search.storage.cached_evaluator import CachedEvaluator
 FACTOR = 8  # largest total of epochs, as a multiple of the last rung's
 FITTING = 0.9  # share of the epochs that fit by the pace of the first steps: later ones may be slower
 TRIES = 3  # attempts to fit a training into the time
-CONTENDERS = 3  # most candidates that share the time of those that may become the choice
+CONTENDERS = 2  # most candidates that share the time of those that may become the choice
 TRAINED = (Outcome.KEPT, Outcome.UNFINISHED)  # outcomes of candidates that may be trained further
 NOISE_SE = 2.0  # standard errors below the leader within which a candidate may become the choice
 SCORED = 1.5  # scorings of a polished candidate, for which time is reserved: export, int8, validation
