@@ -12,14 +12,15 @@ from remote.files import write_file
 
 
 class WorkerDouble:
-    """`calls` holds what was trained or exported, as (task, epochs)."""
+    """`calls` holds what was trained or exported, as (task, epochs); `jobs` the requests themselves."""
 
     def __init__(self):
-        self.calls = []
+        self.calls, self.jobs = [], []
         self.fails = None  # raised in place of an export
 
     def call(self, task, job, *, timeout_s, tick):
         tick()
+        self.jobs.append(job)
         self.calls.append((task.name.partition(":")[2], getattr(job, "epochs", 0)))
         if task == MAKE_GRAPH:
             if self.fails:

@@ -39,6 +39,28 @@ def test_candidate_networks_get_serves_every_precision_and_runtime(networks, wor
     assert worker.calls == [("train_parent", 0), ("start_candidate", 0), ("start_candidate", 0)]
 
 
+@pytest.mark.parametrize(
+    ("changes", "px", "weight"),
+    [({"steps": ()}, 16, 0.0), ({"steps": ()}, 24, 0.7), ({}, 16, 0.7)],
+    ids=["uncompressed", "uncompressed at another size", "pruned"],
+)
+def test_candidate_networks_uncompressed_at_its_parents_size_learns_from_labels_alone(
+    networks, worker, changes, px, weight
+):
+    networks.start_px = lambda candidate: px
+    networks.get(replace(CANDIDATE, **changes), 1)
+    assert worker.calls[-1] == ("fine_tune", 1) and worker.jobs[-1].recipe.distillation == weight
+
+
+def test_candidate_networks_better_teacher_teaches_uncompressed_networks_too(worker, tmp_path):
+    config = replace(parent_config(tmp_path), teacher="best")
+    networks = CandidateNetworks(config, (0, 1), folder=tmp_path / "n", worker=worker, doing=lambda what, share: None)
+    networks.start_px = lambda candidate: candidate.image_px
+    networks.parents._taught = tmp_path / "taught.pt"
+    networks.get(replace(CANDIDATE, steps=()), 1)
+    assert worker.jobs[-1].teacher == tmp_path / "taught.pt" and worker.jobs[-1].recipe.distillation == 0.7
+
+
 def test_candidate_networks_parent_has_the_size_that_start_px_decides(networks):
     assert networks.parent(CANDIDATE).image_px == 24
     networks.start_px = lambda candidate: candidate.image_px

@@ -120,3 +120,16 @@ def test_run_of_a_sampler_without_timings_begins_with_what_may_keep_the_budget(t
     evaluator = Timed(limit_s=300.0, looks_s=20.0, loaded=within)
     search(tmp_path, evaluator, budget, "random")
     assert first_trained(evaluator) in {c.key() for c in within}
+
+
+def test_run_with_short_time_trains_the_largest_of_each_network_before_scoring_any_briefly(tmp_path):
+    budget, law = Budget(latency_ms=3.0), Analytic()
+    evaluator = Timed(limit_s=400.0, looks_s=20.0)
+    found = search(tmp_path, evaluator, budget)
+    trained = [m.candidate for m in found if m.accuracies and budget.keeps(m.latency)]
+    assert len(trained) >= 3 and len({c.variant for c in trained[:3]}) == 3, "another network each time"
+    scored = [key.partition("@")[0] for stage, key in evaluator.calls if stage == "accuracy"]
+    within = [key for key in dict.fromkeys(scored) if key not in {c.key() for c in PLAIN}]
+    assert within[:3] == [c.key() for c in trained[:3]], "no first score between them, but for the greedy baseline's"
+    sizes = [law.cost(replace(c, precision="fp32")) for c in trained[:3]]
+    assert sizes == sorted(sizes, reverse=True)
