@@ -43,6 +43,8 @@ class Limits:
         allowance: Time allowance within which trainings must end.
         time_limit_s: The user's time limit in seconds; infinite without one.
         baseline_s: Seconds that training the greedy baseline may take.
+        ending_must_s: Function that returns the seconds of `finishing_s` for choice and baseline alone, beyond which
+            polishing leaves none.
         polish_s: Seconds of the time limit that are reserved for training the leaders longer at the end.
     """
 
@@ -53,6 +55,7 @@ class Limits:
     allowance: TimeAllowance = field(default_factory=TimeAllowance)
     time_limit_s: float = math.inf
     baseline_s: float = math.inf
+    ending_must_s: Callable[[], float] = lambda: 0.0
     polish_s: float = 0.0
 
     @property
@@ -412,8 +415,9 @@ class _Loop:
         found = self.limits
 
         def left_s() -> float:
-            return found.seconds_left() - found.finishing_s() if found.polish_s else 0.0
+            return found.seconds_left() - found.ending_must_s() if found.polish_s else 0.0
 
+        found.allowance.take_from(left_s if found.polish_s else lambda: math.inf)
         limits = PolishLimits(
             budget=self.gates.budget, epochs=self.gates.epochs_max, seconds_left=left_s, allowance=found.allowance
         )

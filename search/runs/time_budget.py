@@ -55,6 +55,7 @@ def limits_of(
         allowance=allowance,
         time_limit_s=limit,
         baseline_s=math.inf if settings.time_limit_s is None else BASELINE_SHARE * limit,
+        ending_must_s=lambda: finishing_s(ledger, settings.rungs[-1], uncut, limit, is_front_shown=False),
         polish_s=0.0 if settings.time_limit_s is None else settings.polish_share * limit,
     )
 
@@ -120,7 +121,13 @@ def own_s(entry: LedgerEntry) -> float:
     return sum(seconds for kind, seconds in entry.spent_s.items() if kind != "parents")
 
 
-def finishing_s(ledger: Ledger, epochs_max: int, plain: Collection[str], limit_s: float = math.inf) -> float:
+def finishing_s(
+    ledger: Ledger,
+    epochs_max: int,
+    plain: Collection[str],
+    limit_s: float = math.inf,
+    is_front_shown: bool = True,
+) -> float:
     """Estimate the seconds that the end of a search will take.
 
     Timing the choice for long, scoring it on the test set, and writing the report are mandatory, and the same for the
@@ -133,6 +140,7 @@ def finishing_s(ledger: Ledger, epochs_max: int, plain: Collection[str], limit_s
         epochs_max: Epochs of the last rung: a candidate that reached it may be on the front.
         plain: Keys of the uncompressed networks.
         limit_s: The user's time limit in seconds; infinite without one.
+        is_front_shown: Whether time is reserved for the members of the front besides the choice.
     """
     looks = [(entry, entry.value) for entry in ledger.entries("latency") if entry.value["type"] == "Latency"]
     block = mean([e.spent_s.get("timing", 0.0) / (v["blocks"] + v["repeated"]) for e, v in looks] or [0.0])
@@ -142,5 +150,5 @@ def finishing_s(ledger: Ledger, epochs_max: int, plain: Collection[str], limit_s
     scored = {entry.key.partition("@")[0] for entry in ledger.entries("accuracy")}
     finalists = 1 if scored and scored.isdisjoint(plain) else 2
     must = finalists * (CONFIRM_BLOCKS * block + 1.5 * scoring) + REPORT_S
-    seconds: float = min(must, MUST_SHARE * limit_s + REPORT_S) + min(shown, SHOWN_SHARE * limit_s)
-    return seconds
+    seconds: float = min(must, MUST_SHARE * limit_s + REPORT_S)
+    return seconds + (min(shown, SHOWN_SHARE * limit_s) if is_front_shown else 0.0)

@@ -131,11 +131,14 @@ def _train_on(
     share_s: float,
     tell: Callable[[str], None],
 ) -> Measurement:
-    """Return the measurement after as many epochs as fit into a share of the time."""
+    """Return the measurement after as many epochs as fit into a share of the time.
+
+    A training shorter than that of the last rung gains little: where no longer one fits, it takes all the time.
+    """
     assert measurement.accuracy is not None
     candidate, more = measurement.candidate, limits.epochs_max - limits.epochs
-    train_s = share_s - SCORED * evaluator.scoring_s(candidate)
-    end_s = time.monotonic() + train_s
+    scoring_s = SCORED * evaluator.scoring_s(candidate)
+    end_s = time.monotonic() + share_s - scoring_s
     for _ in range(TRIES):
         # a training that time had ended before the last rung is at least brought to it
         epochs = limits.epochs + more
@@ -148,7 +151,12 @@ def _train_on(
         except OutOfTimeError as error:
             if not more:
                 break
-            more = int(FITTING * error.share * more)
+            fitting = FITTING * error.share * more
+            whole_s = limits.seconds_left() - scoring_s
+            if fitting < limits.epochs and time.monotonic() + whole_s > end_s + 1.0:
+                fitting *= whole_s / max(end_s - time.monotonic(), 1.0)
+                end_s = time.monotonic() + whole_s
+            more = min(int(fitting), more)
     return measurement
 
 

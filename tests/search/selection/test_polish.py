@@ -47,13 +47,23 @@ class Longer(Analytic):
         return f"graphs/{candidate.graph_key()}-{epochs}.onnx"
 
 
+class Paced(Longer):
+    """An epoch takes four seconds of what the allowance leaves."""
+
+    allowance = TimeAllowance()
+
+    def accuracy(self, candidate, epochs):
+        self.fits = int(self.allowance.left_s() / 4.0) if epochs > LAST else self.fits
+        return super().accuracy(candidate, epochs)
+
+
 def polished(folder, inner, seconds=100.0):
     ledger = Ledger(folder / "ledger.jsonl")
     evaluator = CachedEvaluator(inner, ledger, Stopwatch())
     before = []
     for number, candidate in enumerate(CANDIDATES):
         before.append(replace(evaluate(candidate, evaluator, GATES, (), lambda line: None), trial=number))
-    limits = PolishLimits(budget=BUDGET, epochs=LAST, seconds_left=lambda: seconds, allowance=TimeAllowance())
+    limits = PolishLimits(budget=BUDGET, epochs=LAST, seconds_left=lambda: seconds, allowance=Paced.allowance)
     after = polish(before, evaluator, limits, lambda line: None)
     ledger.close()
     return before, after
@@ -89,7 +99,7 @@ def test_polish_only_candidates_within_the_budget_are_trained(tmp_path):
     assert {candidate for candidate, _ in inner.tried} <= kept and len(kept) < len(before)
 
 
-@pytest.mark.parametrize(("fits", "more"), [(7 * LAST, 7 * LAST), (20, 18), (10, 9), (2, 1), (1, 0)])
+@pytest.mark.parametrize(("fits", "more"), [(7 * LAST, 7 * LAST), (20, 18), (10, 9), (2, 1), (0, 0)])
 def test_polish_short_time_takes_nine_tenths_of_the_epochs_that_fit(tmp_path, fits, more):
     inner = Longer(0.01, fits)
     before, after = polished(tmp_path, inner)
@@ -113,6 +123,13 @@ def test_polish_candidate_that_found_no_time_gets_what_the_others_leave(tmp_path
     best = leader(before)
     assert found[best.trial].accuracy.epochs == 8 * LAST
     assert sum(m.accuracy.epochs > LAST for m in after if m.accuracy) > 1
+
+
+def test_polish_share_too_short_for_the_epochs_of_a_rung_takes_all_the_time(tmp_path):
+    inner = Paced(0.01)
+    before, after = polished(tmp_path, inner, seconds=20.0)  # ten for each of two contenders: two epochs
+    found = next(m for m in after if m.trial == leader(before).trial)
+    assert found.accuracy.epochs == LAST + 3
 
 
 def test_polish_without_time_trains_nothing(tmp_path):
