@@ -111,8 +111,7 @@ def open_resources(settings: Settings, console: Console) -> Iterator[RunResource
     with ExitStack() as stack:
         watch, folder = Stopwatch(), Path(settings.out)
         cache = stack.enter_context(open_cache(settings))
-        dataset = open_dataset(settings.data, settings.seed, cache, resize=settings.resize)
-        dataset = cap_validation(dataset, settings.val_images, settings.seed)
+        dataset = _open_data(settings, cache)
         space = _load_space(settings, dataset)
         given = open_models([*space.models, *settings.model], dataset.classes)
         views: list[ProgressView] = []  # empty while networks are checked and the device is probed
@@ -242,6 +241,12 @@ def _note(incident: Incident, ledger: Ledger, watch: Stopwatch, view: ProgressVi
     view.log(f"device: {incident.reason}; retried")
     number = sum(1 for _ in ledger.entries("incident"))
     ledger.put("incident", str(number), asdict(incident), {}, watch.wall_s())
+
+
+def _open_data(settings: Settings, cache: Path) -> Dataset:
+    """Return the data set with as many validation images as candidates are compared on."""
+    dataset = open_dataset(settings.data, settings.seed, cache, resize=settings.resize)
+    return cap_validation(dataset, settings.val_images, settings.seed)
 
 
 def _recipe(settings: Settings, dataset: Dataset) -> TrainingRecipe:

@@ -137,7 +137,7 @@ class BudgetSampler(WholeSampler):
         """
         self._learn(study)
         known, settings = self._known, self._settings(costs)
-        a_network_s = PARENT_SHARE * costs.training_s * len(self._uncut.untried_largest(known))
+        a_network_s = PARENT_SHARE * costs.training_s * len(self._uncut.find_untried(known))
         self._is_short = costs.seconds_left < SHORT * a_network_s
         proposer, self._heeded = self._ready(settings), True
         due = settings.timings * (int(known.is_finished().sum()) + 1) - int(known.looks.sum())
@@ -152,7 +152,7 @@ class BudgetSampler(WholeSampler):
             return []
         if self.is_opening(costs):
             return self._candidates_at(self._edges())
-        if self._untried():
+        if self._list_untried():
             return []
         surest = self._surest()
         if surest is not None and len(surest) and not (known.waiting() & ~known.unsure).any():
@@ -188,13 +188,13 @@ class BudgetSampler(WholeSampler):
     def request_low_fidelity(self) -> list[Candidate]:
         """Return candidates that should be trained at low fidelity before the next trial."""
         proposer = self._ready()
-        if (self._surest() is not None and self._known.waiting().any()) or self._untried():
+        if (self._surest() is not None and self._known.waiting().any()) or self._list_untried():
             return []
         early = self._early(proposer)
         with self._threads.limit(limits=1):
             if not early:
                 return self._candidates_at(proposer.to_try(self._known))
-            first = None if self._uncut.all else self._uncut.untried_largest(self._known)
+            first = None if self._uncut.all else self._uncut.find_untried(self._known)
             return self._candidates_at(proposer.start_try(self._known, first))
 
     # --- Optuna's interface
@@ -260,7 +260,7 @@ class BudgetSampler(WholeSampler):
         """Return a mask of candidates to begin with; None if the space has no compressed candidate."""
         return None if self._uncut.all else self._uncut.may_keep(self._known)
 
-    def _untried(self) -> list[int]:
+    def _list_untried(self) -> list[int]:
         """Return the largest candidates of networks without any accuracy, most work first, if the time is short.
 
         A parent takes as long as the training that follows, and a first score of each network would leave no time for
@@ -268,7 +268,7 @@ class BudgetSampler(WholeSampler):
         """
         if self._uncut.all or not self._is_short or not self._known.has_accuracy().any():
             return []
-        found = self._uncut.untried_largest(self._known)
+        found = self._uncut.find_untried(self._known)
         return [int(place) for place in found if not self._known.unsure[place]]
 
     def _work(self) -> numpy.ndarray | None:
@@ -303,7 +303,7 @@ class BudgetSampler(WholeSampler):
         known, proposer = self._known, self._ready()
         open_ = numpy.array(list(self._open.values()), dtype=numpy.int64)
         early = self._early(proposer)
-        if untried := self._untried():
+        if untried := self._list_untried():
             places = numpy.array(untried)
         elif not self._heeded:  # without a search around the study, latency and accuracy come together
             places = proposer.start_time(known) if early else proposer.to_time(known, len(open_) + 1)

@@ -157,7 +157,7 @@ class UncompressedCandidates:
         found[self._places] = [self.work_ms(place, known) for place in self._places]
         return found
 
-    def untried_largest(self, known: Observations) -> NDArray[np.int64]:
+    def find_untried(self, known: Observations) -> NDArray[np.int64]:
         """Return the largest timed candidate of each network that has no accuracy of any fidelity yet, most work first.
 
         Those that surely keep the budget precede the others of their network. The parent

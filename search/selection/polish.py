@@ -58,7 +58,7 @@ def polish(
         limits: Budget, fidelity and time.
         tell: Callback that receives one progress line before each training.
     """
-    polished = {m.trial: _polished_before(m, evaluator, limits) for m in measurements}
+    polished = {m.trial: _adopt_earlier(m, evaluator, limits) for m in measurements}
     contenders, others = _to_polish(list(polished.values()), limits)
     waiting = [*contenders, *others]
     for place, m in enumerate(
@@ -116,7 +116,7 @@ def _is_trained_on(measurement: Measurement, evaluator: CachedEvaluator, limits:
     return any(evaluator.knows(measurement.candidate, epochs) for epochs in beyond)
 
 
-def _polished_before(measurement: Measurement, evaluator: CachedEvaluator, limits: PolishLimits) -> Measurement:
+def _adopt_earlier(measurement: Measurement, evaluator: CachedEvaluator, limits: PolishLimits) -> Measurement:
     had = measurement.accuracy.epochs if measurement.accuracy else limits.epochs_max
     for epochs in range(max(had + 1, limits.epochs), limits.epochs_max + 1):
         if measurement.outcome in TRAINED and evaluator.knows(measurement.candidate, epochs):

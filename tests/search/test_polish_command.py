@@ -50,12 +50,12 @@ def test_resume_words_damaged_ledger_is_told(tmp_path):
 
 @pytest.mark.slow
 def test_polish_of_a_run_trains_its_leader_on_and_tries_no_new_candidate(tmp_path):
-    """A search of two trials of one epoch, then a minute for its leader: more epochs, never a lower accuracy."""
+    """A search of two trials of one epoch, then forty seconds for its leader: more epochs, never a lower accuracy."""
     out = tmp_path / "run"
     words = ["--budget-ms", 5, "--trials", 2, "--rungs", "0,1", "--parent-epochs", 1, "--probe-share", 0]
     assert run("search.run", *words, "--out", out, "--cache", tmp_path / "cache").returncode == OK
     before = pandas.read_csv(out / "trials.csv")
-    done = run("search.polish", out, "--time-limit", "60s")
+    done = run("search.polish", out, "--time-limit", "40s")
     assert done.returncode == OK, done.stderr
     after = pandas.read_csv(out / "trials.csv")
     assert list(after.candidate) == list(before.candidate) and "more epochs" in done.stdout

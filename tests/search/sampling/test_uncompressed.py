@@ -79,7 +79,7 @@ def test_none_is_likely_where_none_may_keep_the_budget():
     assert len(UncompressedCandidates(ALL, PLAIN, 1.0).likely_largest(found)) == 0
 
 
-def test_untried_largest_is_the_slowest_waiting_one_of_each_network_without_any_accuracy():
+def test_find_untried_is_the_slowest_waiting_one_of_each_network_without_any_accuracy():
     found = known()
     for network, sizes in ((0, {80: 0.5, 160: 0.9}), (1, {80: 0.6}), (2, {80: 0.7, 160: 0.8})):
         for px, ms in sizes.items():
@@ -88,9 +88,9 @@ def test_untried_largest_is_the_slowest_waiting_one_of_each_network_without_any_
     found.closed[place(PLAIN[2])] = True  # over the budget: the next slowest of the network takes its place
     uncut = UncompressedCandidates(ALL, PLAIN, 1.0)
     expected = [PLAIN[0], replace(PLAIN[2], image_px=80), replace(PLAIN[1], image_px=80)]
-    assert [ALL[i] for i in uncut.untried_largest(found)] == expected
+    assert [ALL[i] for i in uncut.find_untried(found)] == expected
     found.brief[place(replace(PLAIN[0], image_px=80))] = 0.5
-    assert [ALL[i] for i in uncut.untried_largest(found)] == expected[1:]
+    assert [ALL[i] for i in uncut.find_untried(found)] == expected[1:]
 
 
 def timed(**latency_ms):
