@@ -117,11 +117,11 @@ def nearest(result: Result) -> str:
 
 
 def more_time(result: Result) -> str:
-    """Say in one line what a longer time limit would be spent on; empty without a limit, or if nothing is left.
+    """Say in one line what a longer time limit would be spent on; empty without a limit, for a table, or if nothing is.
 
     Counted are candidates that surely keep the budget and were timed, but not trained to the end.
     """
-    if result.time_limit_s is None:
+    if result.time_limit_s is None or not result.classes:  # a table trains nothing
         return ""
     screened = [m for m in result.screened if m.outcome == Outcome.KEPT and m.latency]
     waiting = [m for m in screened if m.latency and result.budget.keeps(m.latency)]

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from remote.exit_codes import USER
+from remote.link.reply_parsing import printable
 from search import run
 from search.settings import Settings, SettingsError, from_toml, seconds
 
@@ -45,7 +46,7 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     try:
         words = resume_words(args.run, seconds(args.time_limit))
     except SettingsError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return USER
     return run.main([*words, *(["--cache", args.cache] if args.cache else [])], prog)
 
@@ -58,15 +59,18 @@ def resume_words(folder: Path, limit_s: float) -> list[str]:
         limit_s: Seconds from now on.
 
     Raises:
-        SettingsError: There is no run in the folder.
+        SettingsError: There is no run in the folder, or it can't be read.
     """
     from search.storage.ledger import read_wall_s
 
     recorded = folder / "config.toml"
-    if not recorded.is_file():
-        raise SettingsError(f"nothing to polish: {recorded} does not exist; name the --out of a search")
-    settings = from_toml(recorded)
-    total_s = read_wall_s(folder / "ledger.jsonl") + limit_s
+    try:
+        if not recorded.is_file():
+            raise SettingsError(f"nothing to polish: {recorded} does not exist; name the --out of a search")
+        settings = from_toml(recorded)
+        total_s = read_wall_s(folder / "ledger.jsonl") + limit_s
+    except OSError as error:
+        raise SettingsError(f"{folder} can't be read: {error.strerror}; name the --out of a search") from None
     share = settings.polish_share or Settings.polish_share
     limits = {"--trials": max(_count_trials(folder), 1), "--time-limit": f"{total_s:.0f}s", "--polish-share": share}
     return ["--resume", "--out", str(folder), *(str(word) for pair in limits.items() for word in pair)]

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pandas
 
+from benchmarks.peers.contest import in_onnxruntime, time_in_turn
 from spaces.space import load
 
-ROUNDS, WARMUP = 2000, 50
+ROUNDS = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +88,7 @@ def search(task: Task, space: str, out: Path) -> Choice:
     trials = pandas.read_csv(out / "run" / "trials.csv")
     searched = load(space)
     keys = {candidate.describe(): candidate.key() for candidate in map(searched.candidate, searched.params())}
-    within = {keys[name] for name in trials.candidate[trials.keeps_budget == True] if name in keys}  # noqa: E712
+    within = {keys[name] for name in trials.candidate[trials.keeps_budget.eq(True)] if name in keys}
     course = _course(_scores(out / "run" / "ledger.jsonl", within))
     row = trials[trials.chosen]
     if row.empty:
@@ -164,39 +166,24 @@ def _course(scores: list[tuple[float, float]]) -> tuple[tuple[float, float], ...
     return tuple(course)
 
 
-def p95_ms(models: list[Path], rounds: int = ROUNDS, seed: int = 0) -> list[float]:
-    """Time models in turn in ONNX Runtime with one thread, in a new random order each round.
+def p95_ms(models: Mapping[str, Path], rounds: int = ROUNDS, seed: int = 0) -> dict[str, float]:
+    """Time models side by side in ONNX Runtime with one thread, as the comparison with peers does.
 
     Args:
-        models: ONNX files with one input.
+        models: ONNX file by name; each has one input of a fixed shape.
         rounds: Number of rounds.
         seed: Seed of images and order.
 
     Returns:
         The 95th percentile of each in ms.
     """
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # onnxruntime reads it on import
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    order, images = random.Random(seed), np.random.default_rng(seed)
-    loaded = []
-    for model in models:
-        session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-        entry = session.get_inputs()[0]
-        loaded.append((session, {entry.name: images.random(entry.shape, dtype=np.float32)}))
-    took: list[list[float]] = [[] for _ in models]
-    for number in range(-WARMUP, rounds):
-        for place in order.sample(range(len(models)), len(models)):
-            session, image = loaded[place]
-            session.run(None, image)
-            began = time.perf_counter()
-            session.run(None, image)
-            if number >= 0:
-                took[place].append(1e3 * (time.perf_counter() - began))
-    return [float(np.percentile(times, 95)) for times in took]
+    random_images, runs, images = np.random.default_rng(seed), {}, {}
+    for name, model in models.items():
+        [entry] = onnx.load(model, load_external_data=False).graph.input
+        shape = [axis.dim_value for axis in entry.type.tensor_type.shape.dim]
+        runs[name], images[name] = in_onnxruntime(str(model)), random_images.random(shape, dtype=np.float32)
+    took = time_in_turn(runs, images, rounds, random.Random(seed))
+    return {name: float(np.percentile(times, 95)) for name, times in took.items()}
 
 
 def contest(task: Task, *, space: str, file: Path, out: Path) -> list[dict[str, object]]:
@@ -212,12 +199,11 @@ def contest(task: Task, *, space: str, file: Path, out: Path) -> list[dict[str, 
     for folder in folders.values():
         folder.mkdir(parents=True)
     found = {"edgefront": search(task, space, folders["edgefront"]), "script": script(task, file, folders["script"])}
-    models = [choice.model for choice in found.values() if choice.model is not None]
-    timed = iter(p95_ms(models, seed=task.seed) if models else [])
+    timed = p95_ms({who: choice.model for who, choice in found.items() if choice.model}, seed=task.seed)
     rows = []
     for who, choice in found.items():
         row = {key: value for key, value in asdict(choice).items() if key not in ("model", "course")}
-        side_ms = next(timed) if choice.model is not None else float("nan")
+        side_ms = timed.get(who, float("nan"))
         course = " ".join(f"{at_s:.0f}:{score:.4f}" for at_s, score in choice.course)
         about = {"set": task.data.name, "budget_ms": task.budget_ms, "minutes": task.minutes, "seed": task.seed}
         rows.append(about | {"who": who} | row | {"side_by_side_p95_ms": side_ms, "course": course})

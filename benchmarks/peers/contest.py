@@ -48,6 +48,23 @@ def in_openvino(path: str) -> Run:
 OPENERS = {"onnxruntime": in_onnxruntime, "openvino": in_openvino}
 
 
+def time_in_turn(
+    runs: dict[str, Run], images: dict[str, np.ndarray], rounds: int, order: random.Random
+) -> dict[str, list[float]]:
+    """Return each model's milliseconds by round: once untimed and once timed, in a new random order each round."""
+    ms: dict[str, list[float]] = {name: [] for name in runs}
+    for name, run in runs.items():
+        for _ in range(WARMUP):
+            run(images[name])
+    for _ in range(rounds):
+        for name in order.sample(sorted(runs), len(runs)):
+            runs[name](images[name])
+            began = time.perf_counter()
+            runs[name](images[name])
+            ms[name].append(1e3 * (time.perf_counter() - began))
+    return ms
+
+
 def main() -> None:
     """Write {"answers": {name: [class, ...]}, "ms": {name: [...], by round}}."""
     job = json.loads(Path(sys.argv[1]).read_text())
@@ -59,16 +76,7 @@ def main() -> None:
         images = np.load(file)
         answers[name] = [int(runs[name](image[None]).argmax()) for image in images]
         first[name] = images[:1]
-    ms: dict[str, list[float]] = {name: [] for name in runs}
-    for name, run in runs.items():
-        for _ in range(WARMUP):
-            run(first[name])
-    for _ in range(job["rounds"]):
-        for name in order.sample(sorted(runs), len(runs)):
-            runs[name](first[name])
-            began = time.perf_counter()
-            runs[name](first[name])
-            ms[name].append(1e3 * (time.perf_counter() - began))
+    ms = time_in_turn(runs, first, job["rounds"], order)
     Path(sys.argv[2]).write_text(json.dumps({"answers": answers, "ms": ms}))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import json
 import pickle
@@ -64,7 +65,7 @@ class TrainingState:
         }
 
     def unpack(self, packed: dict[str, Any]) -> None:
-        """Restore a state that `pack` returned."""
+        """Restore a state that `pack` returned; an exception may leave it restored in part."""
         self.net.load_state_dict(packed["net"])
         self.optimizer.load_state_dict(packed["optimizer"])
         self.schedule.last_epoch = packed["schedule"]["last_epoch"]
@@ -98,13 +99,16 @@ class Checkpoint:
         """
         if self._path is None or not self._path.exists():
             return False
+        state.begin_epoch()
+        before = copy.deepcopy(state.pack())
         try:
             packed = torch.load(self._path, map_location="cpu", weights_only=True)
             if packed["identity"] != identity:
                 return False
             state.unpack(packed)
         except (OSError, RuntimeError, KeyError, ValueError, TypeError, EOFError, pickle.UnpicklingError):
-            return False  # a damaged file costs the training so far, not the run
+            state.unpack(before)  # a damaged file costs the training so far, not the run
+            return False
         return True
 
     def is_due(self, is_epoch_over: bool) -> bool:

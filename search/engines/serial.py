@@ -20,7 +20,7 @@ from search.progress import ProgressView
 from search.sampling import optuna_study as studies
 from search.sampling.protocol import MultiFidelitySampler, StageCosts
 from search.sampling.screening import apply_budget, screen_candidates, subscribe
-from search.selection.polish import PolishLimits, is_worth, polish
+from search.selection.polish import PolishLimits, is_worth, longest, polish
 from search.selection.ranking import rank_feasible
 from search.storage.cached_evaluator import CachedEvaluator
 from spaces.candidate import Candidate
@@ -43,8 +43,8 @@ class Limits:
         allowance: Time allowance within which trainings must end.
         time_limit_s: The user's time limit in seconds; infinite without one.
         baseline_s: Seconds that training the greedy baseline may take.
-        ending_must_s: Function that returns the seconds of `finishing_s` for choice and baseline alone, beyond which
-            polishing leaves none.
+        finishing_least_s: Function that returns the part of `finishing_s` for choice and baseline, which polishing
+            leaves.
         polish_s: Seconds of the time limit that are reserved for training the leaders longer at the end.
     """
 
@@ -55,7 +55,7 @@ class Limits:
     allowance: TimeAllowance = field(default_factory=TimeAllowance)
     time_limit_s: float = math.inf
     baseline_s: float = math.inf
-    ending_must_s: Callable[[], float] = lambda: 0.0
+    finishing_least_s: Callable[[], float] = lambda: 0.0
     polish_s: float = 0.0
 
     @property
@@ -152,8 +152,9 @@ class _Loop:
         if not math.isfinite(left_s):
             return True
         costs = self.limits.costs()
-        reserved_s = self.limits.finishing_s() + (self.limits.polish_s if is_worth(self.best()) else 0.0)
-        return left_s >= reserved_s + costs.latency_s + (costs.brief_s or costs.training_s / 4)
+        return left_s >= self.limits.finishing_s() + self.polish_reserve_s() + costs.latency_s + (
+            costs.brief_s or costs.training_s / 4
+        )
 
     def is_early(self) -> bool:
         """Return True while time permits training the baseline besides the choice, or without a time limit."""
@@ -412,18 +413,33 @@ class _Loop:
 
     def polish(self) -> None:
         """Train the leaders for longer in the time that is left, if a part of it was reserved for that."""
-        found = self.limits
-
-        def left_s() -> float:
-            return found.seconds_left() - found.ending_must_s() if found.polish_s else 0.0
-
-        found.allowance.take_from(left_s if found.polish_s else lambda: math.inf)
-        limits = PolishLimits(
-            budget=self.gates.budget, epochs=self.gates.epochs_max, seconds_left=left_s, allowance=found.allowance
-        )
+        limits = self.polish_limits()
+        if self.limits.polish_s:
+            self.limits.allowance.take_from(limits.seconds_left)
         self.searched.measurements[:] = polish(
             self.searched.measurements, self.evaluator, limits=limits, tell=self.view.log
         )
+
+    def polish_limits(self) -> PolishLimits:
+        """Return the limits of polishing, which leaves the time that the end of the search needs at least."""
+
+        def left_s() -> float:
+            return self.limits.seconds_left() - self.limits.finishing_least_s() if self.limits.polish_s else 0.0
+
+        return PolishLimits(
+            budget=self.gates.budget,
+            epochs=self.gates.epochs_max,
+            seconds_left=left_s,
+            allowance=self.limits.allowance,
+        )
+
+    def polish_reserve_s(self) -> float:
+        """Return the seconds to keep for polishing: none before there is a leader that it may improve."""
+        leader, limits = self.best(), self.polish_limits()
+        if leader is None or not is_worth(leader):
+            return 0.0
+        is_due = longest(leader.candidate, self.evaluator, limits) < limits.epochs_max
+        return self.limits.polish_s if is_due else 0.0
 
     # --- the greedy baseline
 

@@ -86,13 +86,7 @@ def _search_device(rooms: RunResources, started: str) -> tuple[Result, Preproces
     device, data = describe_origin(
         settings=settings, facts=rooms.facts, able=rooms.able, runtimes=config.versions, dataset=rooms.dataset
     )
-    warnings = [
-        *rooms.dataset.left_out,
-        *(_scratch(measuring) if rooms.dataset.kind != "digits" else []),
-        restless,
-        *_warn_of_unfolded(outcome.measurements),
-        *(m.agreement.warning(m.candidate.describe()) for m in outcome.measurements if m.agreement),
-    ]
+    warnings = [*rooms.dataset.left_out, *_warnings(rooms, measuring, outcome, restless)]
     origin = Origin(
         device=device,
         data=data,
@@ -183,6 +177,17 @@ def _steps(rooms: RunResources, evaluator: CachedEvaluator, limits: serial.Limit
     )
 
 
+def _warnings(rooms: RunResources, measuring: DeviceEvaluator, outcome: SearchOutcome, restless: str) -> list[str]:
+    """Return the warnings of a run, except those about images; some may be empty."""
+    return [
+        *(_scratch(measuring) if rooms.dataset.kind != "digits" else []),
+        restless,
+        *_warn_of_unfolded(outcome.measurements),
+        _warn_of_unequal_epochs(outcome, rooms.settings.rungs[-1]),
+        *(m.agreement.warning(m.candidate.describe()) for m in outcome.measurements if m.agreement),
+    ]
+
+
 def _scratch(board: DeviceEvaluator) -> list[str]:
     """Return a warning for every parent that had no pretrained weights."""
     return [
@@ -190,6 +195,19 @@ def _scratch(board: DeviceEvaluator) -> list[str]:
         for variant, start in board.networks.parents.starts.items()
         if start.startswith("none")
     ]
+
+
+def _warn_of_unequal_epochs(outcome: SearchOutcome, last_rung: int) -> str:
+    """Return a warning if the choice was polished and the greedy baseline was not; empty otherwise."""
+    choice, greedy = outcome.choice, outcome.baseline
+    if not (choice and greedy and choice.accuracy and greedy.accuracy) or choice.accuracy.epochs <= last_rung:
+        return ""
+    if greedy.accuracy.epochs >= choice.accuracy.epochs:
+        return ""
+    return (
+        f"after its parent's training the choice was trained for {choice.accuracy.epochs} epochs, the greedy baseline "
+        f"for {greedy.accuracy.epochs}: with as many, the baseline may be more accurate than shown"
+    )
 
 
 def _warn_of_unfolded(measurements: Sequence[Measurement]) -> list[str]:

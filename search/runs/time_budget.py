@@ -55,7 +55,7 @@ def limits_of(
         allowance=allowance,
         time_limit_s=limit,
         baseline_s=math.inf if settings.time_limit_s is None else BASELINE_SHARE * limit,
-        ending_must_s=lambda: finishing_s(ledger, settings.rungs[-1], uncut, limit, is_front_shown=False),
+        finishing_least_s=lambda: finishing_s(ledger, settings.rungs[-1], uncut, limit, is_front_shown=False),
         polish_s=0.0 if settings.time_limit_s is None else settings.polish_share * limit,
     )
 

@@ -151,7 +151,7 @@ class BudgetSampler(WholeSampler):
         if not ((known.looks == 0) & ~known.closed).any():
             return []
         if self.is_opening(costs):
-            return self._candidates_at(self._edges())
+            return self._candidates_at(self._edges()[: self._count_opening(costs)])
         if self._list_untried():
             return []
         surest = self._surest()
@@ -169,11 +169,16 @@ class BudgetSampler(WholeSampler):
         Args:
             costs: Seconds that each stage takes.
         """
-        is_limited = 0 < self._at_first_s < float("inf")
-        if not is_limited or self._uncut.all or self._known.has_accuracy().any() or self._known.is_finished().any():
+        if self._uncut.all or self._known.has_accuracy().any() or self._known.is_finished().any():
             return False
-        in_share = costs.seconds_left - FEW * costs.latency_s > (1 - OPENING_SHARE) * self._at_first_s
-        return in_share and bool(len(self._edges()))
+        return self._count_opening(costs) > 0 and bool(len(self._edges()))
+
+    def _count_opening(self, costs: StageCosts) -> int:
+        """Return how many timings still fit into the share of a limited time; 0 without a limit."""
+        if not 0 < self._at_first_s < float("inf"):
+            return 0
+        left_s = costs.seconds_left - (1 - OPENING_SHARE) * self._at_first_s
+        return max(0, int(left_s / max(costs.latency_s, 1e-9)))
 
     def _edges(self) -> numpy.ndarray:
         bound = float(numpy.median(self._bounds or [1.0]))

@@ -160,8 +160,8 @@ class UncompressedCandidates:
     def find_untried(self, known: Observations) -> NDArray[np.int64]:
         """Return the largest timed candidate of each network that has no accuracy of any fidelity yet, most work first.
 
-        Those that surely keep the budget precede the others of their network. The parent
-        is trained at the candidate's own size, so that it shows most of the network for the time of the parent.
+        Those that surely keep the budget precede the others of their network. The parent is trained at the candidate's
+        own size, so that it shows most of the network for the time of the parent.
         """
         tried = np.isfinite(known.brief) | np.isfinite(known.accuracy)
         seen = {self._candidates[place].variant for place in self._places if tried[place]}

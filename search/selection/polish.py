@@ -12,6 +12,7 @@ from search.budget import Budget
 from search.selection.pareto import front
 from search.selection.ranking import rank_feasible
 from search.storage.cached_evaluator import CachedEvaluator
+from spaces.candidate import Candidate
 
 FACTOR = 8  # largest total of epochs, as a multiple of the last rung's
 FITTING = 0.9  # share of the epochs that fit by the pace of the first steps: later ones may be slower
@@ -59,16 +60,19 @@ def polish(
         tell: Callback that receives one progress line before each training.
     """
     polished = {m.trial: _adopt_earlier(m, evaluator, limits) for m in measurements}
-    contenders, others = _to_polish(list(polished.values()), limits)
-    waiting = [*contenders, *others]
+    contenders, others = _to_polish(list(polished.values()), evaluator, limits)
+    waiting, is_trained = [*contenders, *others], set[int]()
     for place, m in enumerate(
         [*waiting, *waiting]
     ):  # twice: what others leave may be enough for one that had too little
         share_s = limits.seconds_left() / max(len(contenders) - place, 1)
         if share_s <= 0:
             break
-        if polished[m.trial] is m and not _is_trained_on(m, evaluator, limits):
+        before = longest(m.candidate, evaluator, limits)
+        if m.trial not in is_trained:
             polished[m.trial] = _train_on(m, evaluator, limits, share_s, tell)
+        if longest(m.candidate, evaluator, limits) > before:
+            is_trained.add(m.trial)
     return list(polished.values())
 
 
@@ -87,7 +91,7 @@ def is_worth(measurement: Measurement | None) -> bool:
 
 
 def _to_polish(
-    measurements: Sequence[Measurement], limits: PolishLimits
+    measurements: Sequence[Measurement], evaluator: CachedEvaluator, limits: PolishLimits
 ) -> tuple[list[Measurement], list[Measurement]]:
     """Return the candidates that may become the choice, best first, and the other members of the front."""
     ranked = [m for m in rank_feasible(measurements, limits.budget, None) if m.outcome in TRAINED]
@@ -100,9 +104,7 @@ def _to_polish(
         return m.accuracy is not None and m.accuracy.score + NOISE_SE * m.accuracy.score_error() >= top
 
     def is_due(m: Measurement) -> bool:
-        return (
-            m.outcome == Outcome.KEPT and is_worth(m) and m.accuracy is not None and m.accuracy.epochs == limits.epochs
-        )
+        return m.outcome in TRAINED and is_worth(m) and longest(m.candidate, evaluator, limits) < limits.epochs_max
 
     contenders = [m for m in ranked if may_lead(m)][:CONTENDERS]
     shown = sorted(front(measurements), key=lambda m: -m.accuracy.score if m.accuracy else 0.0)
@@ -110,10 +112,15 @@ def _to_polish(
     return [m for m in contenders if is_due(m)], [m for m in others if is_due(m)]
 
 
-def _is_trained_on(measurement: Measurement, evaluator: CachedEvaluator, limits: PolishLimits) -> bool:
-    """Return True if the candidate was trained beyond the last rung, whether that was better or not."""
-    beyond = range(limits.epochs + 1, limits.epochs_max + 1)
-    return any(evaluator.knows(measurement.candidate, epochs) for epochs in beyond)
+def longest(candidate: Candidate, evaluator: CachedEvaluator, limits: PolishLimits) -> int:
+    """Return the most epochs that a candidate was trained for, whether that was better or not; 0 without any.
+
+    Args:
+        candidate: Candidate.
+        evaluator: Evaluator of the run.
+        limits: Limits of the polishing.
+    """
+    return max((e for e in range(limits.epochs_max + 1) if evaluator.knows(candidate, e)), default=0)
 
 
 def _adopt_earlier(measurement: Measurement, evaluator: CachedEvaluator, limits: PolishLimits) -> Measurement:
@@ -135,16 +142,15 @@ def _train_on(
 
     A training shorter than that of the last rung gains little: where no longer one fits, it takes all the time.
     """
-    assert measurement.accuracy is not None
     candidate, more = measurement.candidate, limits.epochs_max - limits.epochs
     scoring_s = SCORED * evaluator.scoring_s(candidate)
     end_s = time.monotonic() + share_s - scoring_s
     for _ in range(TRIES):
         # a training that time had ended before the last rung is at least brought to it
         epochs = limits.epochs + more
-        if epochs <= measurement.accuracy.epochs:
+        if epochs <= longest(candidate, evaluator, limits):
             break
-        tell(f"polishing {candidate.describe()}: {epochs - measurement.accuracy.epochs} more epochs")
+        tell(f"polishing {candidate.describe()}: {epochs} epochs in all")
         try:
             with limits.allowance.at_most(end_s - time.monotonic(), time.monotonic):
                 return _take_over(measurement, epochs, evaluator, limits.budget)

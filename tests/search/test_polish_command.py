@@ -41,6 +41,13 @@ def test_resume_words_add_the_time_to_that_of_all_sessions(tmp_path, share, kept
     assert (tmp_path / "ledger.jsonl").read_text().endswith('{"torn'), "a search that runs there may be writing it"
 
 
+def test_main_unreadable_run_is_told(tmp_path, capsys):
+    write(Settings(budget_ms=5.0), tmp_path / "config.toml")
+    (tmp_path / "ledger.jsonl").mkdir()
+    assert main([str(tmp_path), "--time-limit", "1m"]) == USER
+    assert "can't be read" in capsys.readouterr().err
+
+
 def test_resume_words_damaged_ledger_is_told(tmp_path):
     write(Settings(budget_ms=5.0), tmp_path / "config.toml")
     (tmp_path / "ledger.jsonl").write_text("{}\n")
@@ -48,17 +55,35 @@ def test_resume_words_damaged_ledger_is_told(tmp_path):
         resume_words(tmp_path, 60.0)
 
 
+SPACE = """
+title = "A small network"
+[variants]
+tiny_resnet = ["res8_w8_s2"]
+[axes]
+image_px = [24, 16]
+prune = [0.0]
+precision = ["fp32"]
+runtime = ["onnxruntime"]
+threads = [1]
+"""
+
+
 @pytest.mark.slow
 def test_polish_of_a_run_trains_its_leader_on_and_tries_no_new_candidate(tmp_path):
     """A search of two trials of one epoch, then forty seconds for its leader: more epochs, never a lower accuracy."""
-    out = tmp_path / "run"
+    out, space = tmp_path / "run", tmp_path / "small.toml"
+    space.write_text(SPACE)
     words = ["--budget-ms", 5, "--trials", 2, "--rungs", "0,1", "--parent-epochs", 1, "--probe-share", 0]
+    words += ["--space", space]
     assert run("search.run", *words, "--out", out, "--cache", tmp_path / "cache").returncode == OK
     before = pandas.read_csv(out / "trials.csv")
-    done = run("search.polish", out, "--time-limit", "40s")
+    # as on another machine: neither the folder nor the cache is where it was
+    moved, other = tmp_path / "elsewhere", tmp_path / "other"
+    out = out.rename(moved)
+    done = run("search.polish", out, "--time-limit", "40s", "--cache", other)
     assert done.returncode == OK, done.stderr
     after = pandas.read_csv(out / "trials.csv")
-    assert list(after.candidate) == list(before.candidate) and "more epochs" in done.stdout
+    assert list(after.candidate) == list(before.candidate) and "epochs in all" in done.stdout
     leader, was = after[after.chosen].iloc[0], before[before.chosen].iloc[0]
     assert leader.validation_score > was.validation_score and leader.epochs > was.epochs == 1
     model = json.loads((out / "chosen" / "config.json").read_text())

@@ -110,6 +110,22 @@ def test_train_damaged_checkpoint_costs_the_training_so_far_only(tmp_path, damag
     assert taken[0] == 1
 
 
+def test_train_checkpoint_that_fits_in_part_changes_nothing(tmp_path):
+    whole = made()
+    _, expected = train(whole)
+    file = tmp_path / "net.pt.checkpoint"
+    with pytest.raises(Ended):
+        train(made(), Checkpoint(file), 12)
+    packed = torch.load(file, weights_only=True)
+    del packed["random"]  # as another version might write it: network and optimizer come before it
+    torch.save(packed, file)
+    again = made()
+    taken, found = train(again, Checkpoint(file))
+    assert taken[0] == 1 and found == expected
+    same = again.state_dict()
+    assert all(torch.equal(value, same[name]) for name, value in whole.state_dict().items())
+
+
 def test_save_full_disk_ends_no_training(tmp_path, monkeypatch):
     def full(path, content):
         raise OSError(errno.ENOSPC, "No space left on device")

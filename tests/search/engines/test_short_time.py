@@ -30,10 +30,10 @@ class Timed(Analytic):
 
     def __init__(self, limit_s, looks_s, loaded=()):
         super().__init__()
-        self.left_s, self.looks_s, self.loaded = limit_s, looks_s, loaded
+        self.left_s, self.looks_s, self.loaded, self.latency_s = limit_s, looks_s, loaded, 1.0
 
     def latency(self, candidate, limit_ms):
-        self.left_s -= 1.0
+        self.left_s -= self.latency_s
         found = super().latency(candidate, limit_ms)
         if candidate not in self.loaded:
             return found
@@ -55,20 +55,21 @@ class Refuting(Timed):
         return replace(found, percentile_ms=wide) if first else found
 
 
-def search(folder, evaluator, budget, sampler="budget"):
+def search(folder, evaluator, budget, sampler="budget", polish_s=0.0, rungs=(0, 1, 3)):
     ledger = Ledger(folder / "ledger.jsonl")
     limits = serial.Limits(
         trials=None,
         seconds_left=lambda: evaluator.left_s,
         finishing_s=lambda: 1.0,
-        costs=lambda: StageCosts(1.0, 5.0, 50.0, evaluator.left_s),
+        costs=lambda: StageCosts(evaluator.latency_s, 5.0, 50.0, evaluator.left_s),
         time_limit_s=evaluator.left_s,
+        polish_s=polish_s,
     )
     found = serial.run(
         open_study(folder, sampler, 0, SPACE, budget),
         SPACE,
         evaluator=CachedEvaluator(evaluator, ledger, Stopwatch()),
-        gates=StageLimits(budget=budget, brief_epochs=0),
+        gates=StageLimits(budget=budget, brief_epochs=0, rungs=rungs),
         limits=limits,
         view=ProgressView(Console(quiet=True), budget, None, evaluator.left_s),
     )
@@ -133,3 +134,42 @@ def test_run_with_short_time_trains_the_largest_of_each_network_before_scoring_a
     assert within[:3] == [c.key() for c in trained[:3]], "no first score between them, but for the greedy baseline's"
     sizes = [law.cost(replace(c, precision="fp32")) for c in trained[:3]]
     assert sizes == sorted(sizes, reverse=True)
+
+
+def last_trial_s(evaluator):
+    """Return the seconds left when the last candidate was trained to the last rung."""
+    return min(left_s for left_s, epochs in evaluator.trained if epochs <= 3)
+
+
+class Watched(Timed):
+    """Remembers the seconds left before each training, and the epochs."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.trained = []
+
+    def accuracy(self, candidate, epochs):
+        self.trained.append((self.left_s, epochs))
+        return super().accuracy(candidate, epochs)
+
+
+def test_run_with_a_polish_share_starts_no_trial_in_it_and_trains_the_leader_longer(tmp_path):
+    budget, evaluator = Budget(latency_ms=3.0), Watched(limit_s=400.0, looks_s=10.0)
+    found = search(tmp_path, evaluator, budget, polish_s=100.0)
+    assert max(m.accuracy.epochs for m in found if m.accuracy) == 24
+    assert last_trial_s(evaluator) > 100.0 - 3 * 10.0, "a trial that began before may end in it"
+
+
+def test_run_without_fine_tuning_keeps_no_time_for_it(tmp_path):
+    budget, evaluator = Budget(latency_ms=3.0), Watched(limit_s=400.0, looks_s=10.0)
+    search(tmp_path, evaluator, budget, polish_s=100.0, rungs=(0,))
+    assert min(left_s for left_s, _ in evaluator.trained) < 40.0, "all the time is for trials"
+
+
+@pytest.mark.parametrize("timing_s", [1.0, 10.0])
+def test_run_spends_a_fifth_of_the_time_on_the_largest_inputs_at_most(tmp_path, timing_s):
+    budget, evaluator = Budget(latency_ms=3.0), Watched(limit_s=500.0, looks_s=10.0)
+    evaluator.latency_s = timing_s
+    search(tmp_path, evaluator, budget)
+    plain_s = len(PLAIN) * timing_s
+    assert 500.0 - plain_s - evaluator.trained[0][0] <= 0.2 * (500.0 - plain_s)

@@ -150,3 +150,33 @@ def test_is_worth_a_perfect_or_fixed_candidate_is_not(tmp_path):
     perfect = replace(best.accuracy, correct=best.accuracy.count, top1=1.0)
     assert is_worth(best) and not is_worth(None)
     assert not is_worth(replace(best, accuracies=(perfect,)))
+
+
+def test_polish_what_an_earlier_session_had_little_time_for_is_trained_longer(tmp_path):
+    _, first = polished(tmp_path, Longer(0.01, fits=4))
+    best = leader(first)
+    assert best.accuracy.epochs == LAST + 3
+    inner = Longer(0.02)
+    _, again = polished(tmp_path, inner)
+    assert (best.candidate, 8 * LAST) in inner.tried
+    assert next(m for m in again if m.trial == best.trial).accuracy.epochs == 8 * LAST
+
+
+def test_polish_leader_that_time_had_ended_is_trained_to_the_end(tmp_path):
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    inner = Longer(0.01)
+    evaluator = CachedEvaluator(inner, ledger, Stopwatch())
+    short = replace(GATES, rungs=(0, 1))
+    within = next(c for c in CANDIDATES if 1.1 * inner.cost(c) < BUDGET.latency_ms)
+    ended = replace(evaluate(within, evaluator, short, (), print), trial=0, outcome=Outcome.UNFINISHED, reason="late")
+    limits = PolishLimits(budget=BUDGET, epochs=LAST, seconds_left=lambda: 9.0, allowance=Paced.allowance)
+    [found] = polish([ended], evaluator, limits, print)
+    assert found.outcome == Outcome.KEPT and found.reason == "" and found.accuracy.epochs == 8 * LAST
+
+
+def test_polish_search_without_fine_tuning_trains_nothing(tmp_path):
+    ledger, inner = Ledger(tmp_path / "ledger.jsonl"), Longer(0.01)
+    evaluator = CachedEvaluator(inner, ledger, Stopwatch())
+    kept = replace(evaluate(CANDIDATES[0], evaluator, replace(GATES, rungs=(0,)), (), print), trial=0)
+    limits = PolishLimits(budget=BUDGET, epochs=0, seconds_left=lambda: 9.0, allowance=Paced.allowance)
+    assert polish([kept], evaluator, limits, print) == [kept] and inner.tried == []
