@@ -136,7 +136,7 @@ def more_time(result: Result) -> str:
     most = FACTOR * max(result.rungs, default=0)
     if accuracy is not None and accuracy.epochs < most and is_worth(result.choice):
         parts.append(f"the choice for more than its {_count(accuracy.epochs, 'epoch')}, up to {most}")
-    if result.baseline is None:
+    if result.choice is not None and result.baseline is None:
         parts.append("the greedy baseline, to compare with")
     return f"would train {'; '.join(parts)}" if parts else ""
 

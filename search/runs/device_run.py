@@ -10,7 +10,7 @@ from rich.console import Console
 
 from evaluators.data.resizing import Preprocessing
 from evaluators.device_evaluator import DeviceEvaluator
-from evaluators.measurement import Measurement
+from evaluators.measurement import Measurement, Outcome
 from evaluators.rounding_evaluator import RoundingEvaluator
 from evaluators.training.time_allowance import TimeAllowance
 from search.engines import serial
@@ -198,16 +198,19 @@ def _scratch(board: DeviceEvaluator) -> list[str]:
 
 
 def _warn_of_unequal_epochs(outcome: SearchOutcome, last_rung: int) -> str:
-    """Return a warning if the choice was polished and the greedy baseline was not; empty otherwise."""
-    choice, greedy = outcome.choice, outcome.baseline
-    if not (choice and greedy and choice.accuracy and greedy.accuracy) or choice.accuracy.epochs <= last_rung:
+    """Return a warning if the choice was polished, and a network that it is compared with was trained for less."""
+    choice = outcome.choice
+    if choice is None or choice.accuracy is None or choice.accuracy.epochs <= last_rung:
         return ""
-    if greedy.accuracy.epochs >= choice.accuracy.epochs:
-        return ""
-    return (
-        f"after its parent's training the choice was trained for {choice.accuracy.epochs} epochs, the greedy baseline "
-        f"for {greedy.accuracy.epochs}: with as many, the baseline may be more accurate than shown"
-    )
+    over = [m for m in outcome.measurements if m.outcome == Outcome.OVER_BUDGET and not m.candidate.steps]
+    for rival in (outcome.baseline, *over):
+        if rival and rival.accuracy and rival.accuracy.epochs < choice.accuracy.epochs:
+            return (
+                f"after its parent's training the choice was trained for {choice.accuracy.epochs} epochs, "
+                f"{rival.candidate.describe()} for {rival.accuracy.epochs}: with as many, the latter may be more "
+                "accurate than shown"
+            )
+    return ""
 
 
 def _warn_of_unfolded(measurements: Sequence[Measurement]) -> list[str]:

@@ -294,3 +294,5 @@ def test_more_time_tells_what_is_left_to_train(tmp_path):
     assert "train 2 timed candidates within the budget, about" in line and "greedy baseline" in line
     perfect = replace(chosen, accuracies=(replace(chosen.accuracy, correct=360, top1=1.0),))
     assert more_time(replace(result, choice=perfect)) == ""
+    assert more_time(replace(result, choice=None, baseline=None)) == "", "a budget that nothing can keep"
+    assert more_time(replace(result, classes=())) == "", "a table trains nothing"
